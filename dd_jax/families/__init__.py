@@ -1,0 +1,1 @@
+"""The model families: what truly differs between them, and nothing else."""

@@ -1,0 +1,102 @@
+"""What the algorithms need of a model. Parameters are always explicit; states are pytrees."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import flax.struct
+import jax
+import numpy as np
+
+from dd_jax.layout import Layout
+
+Params = Any  # a plain nested dict of arrays
+State = Any  # whatever pytree a teacher keeps between steps
+
+
+@flax.struct.dataclass
+class Cond:
+    """What to draw. Only a family's backbone opens it."""
+
+    label_B: jax.Array
+
+
+class Teacher(Protocol):
+    """A pre-trained AR model. Guidance, KV cache and running feature maps stay inside; filtering outside."""
+
+    @property
+    def layout(self) -> Layout: ...
+
+    def start(self, params: Params, cond: Cond, code_BxL: jax.Array, s0: int) -> State:
+        """Prefill the steps < s0 of `code_BxL` (s0 = 0: the condition alone)."""
+        ...
+
+    def logits(self, params: Params, state: State, s: jax.Array | int) -> tuple[jax.Array, State]:
+        """Guided logits (B, G, V) of step s; s may be traced where all steps have one size."""
+        ...
+
+    def append(self, params: Params, state: State, s: jax.Array | int, code_BxG: jax.Array) -> State:
+        """Make the codes of step s visible to step s + 1."""
+        ...
+
+    def parallel(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
+        """Guided logits (B, L, V) of every step given the codes of all earlier steps: one pass."""
+        ...
+
+
+class WindowTeacher(Teacher, Protocol):
+    """A teacher of one-token steps that can also score a window behind an exact prefix (`fewstep.refine`)."""
+
+    def window(
+        self, params: Params, state: State, code_BxL: jax.Array, first_B: jax.Array, width: int
+    ) -> tuple[jax.Array, State]:
+        """Guided logits (B, width, V) of steps first..first+width-1, given a cache exact before `first`."""
+        ...
+
+
+class Student(Protocol):
+    """The few-step model: Eq. 6 before the known tokens are put back."""
+
+    def __call__(
+        self, params: Params, cond: Cond, x_BxLxC: jax.Array, t_B: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """X_t and t -> (logits_BxLxV, token_BxLxC) of every token."""
+        ...
+
+
+class Tokenizer(Protocol):
+    """Images <-> codes."""
+
+    def codebook(self, params: Params) -> jax.Array:
+        """The (V, C) vectors that codes stand for, as every other module uses them."""
+        ...
+
+    def encode(self, params: Params, img_BxRxRxc: jax.Array) -> jax.Array:
+        """Images in [-1, 1] -> code_BxL."""
+        ...
+
+    def decode(self, params: Params, token_BxLxC: jax.Array) -> jax.Array:
+        """Code vectors, quantised or not -> images, nominally in [-1, 1]."""
+        ...
+
+    def loss(self, params: Params, img_BxRxRxc: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Training loss of the tokenizer itself, and what to log."""
+        ...
+
+
+class Draft(NamedTuple):
+    """What a sampler returns."""
+
+    token_BxLxC: jax.Array  # what the decoder gets: codebook vectors, or regressed ones behind the split
+    code_BxL: jax.Array  # their (nearest) codes
+    exact_B: jax.Array  # leading steps certified equal to the teacher's own sample for this noise
+    sweeps_B: jax.Array  # refinement sweeps until certified; all that ran where it is not
+
+
+# Method and baselines are one type: (params, cond, key_B) -> Draft, one key an example.
+Generator = Callable[[dict[str, Params], Cond, jax.Array], Draft]
+
+
+def guide(logits_2B: jax.Array, weight: jax.Array | np.ndarray | float) -> jax.Array:
+    """Classifier-free guidance: rows [condition; null] -> null + weight (condition - null)."""
+    cond, null = jax.numpy.split(logits_2B, 2)
+    return null + weight * (cond - null)

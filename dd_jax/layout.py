@@ -1,0 +1,111 @@
+"""Layout: which AR step emits which token. Raster and next-scale orders are data, not code paths.
+
+Give every token its step number, and the P condition tokens steps -P..-1; data/noise flags, both attention
+masks, X_t and the split between the two heads become one line each.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """S steps; step s emits `sizes[s]` tokens, in order, after P = `cond` condition tokens."""
+
+    sizes: tuple[int, ...]
+    cond: int = 1
+
+    @classmethod
+    def raster(cls, side: int, cond: int = 1) -> "Layout":
+        """A side x side grid, row by row: one token a step."""
+        return cls((1,) * (side * side), cond)
+
+    @classmethod
+    def scales(cls, sides: Sequence[int], cond: int = 1) -> "Layout":
+        """Next-scale order: step s emits a whole sides[s] x sides[s] map."""
+        return cls(tuple(side * side for side in sides), cond)
+
+    @property
+    def steps(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def tokens(self) -> int:
+        return int(sum(self.sizes))
+
+    @functools.cached_property
+    def start(self) -> np.ndarray:
+        """(S + 1,) first token of every step; start[S] == L."""
+        return np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.int32)
+
+    @functools.cached_property
+    def step_L(self) -> np.ndarray:
+        """(L,) the step that emits each token."""
+        return np.repeat(np.arange(self.steps, dtype=np.int32), self.sizes)
+
+    @functools.cached_property
+    def step_N(self) -> np.ndarray:
+        """(N,) the same with the condition tokens, steps -P..-1, in front."""
+        return np.concatenate([np.arange(-self.cond, 0, dtype=np.int32), self.step_L])
+
+    def known(self, t: jax.Array | int) -> jax.Array:
+        """Which tokens are data at boundary t: int -> (L,), (B,) -> (B, L)."""
+        return jnp.asarray(self.step_L) < jnp.asarray(t)[..., None]
+
+    def is_data(self, t_B: jax.Array) -> jax.Array:
+        """(B, N) data flags with the condition tokens, which are always data."""
+        return jnp.asarray(self.step_N) < t_B[:, None]
+
+    def mix(self, t: jax.Array | int, data_BxLxC: jax.Array, noise_BxLxC: jax.Array) -> jax.Array:
+        """X_t (Eq. 5): data at steps < t, noise from t on."""
+        return jnp.where(self.known(t)[..., None], data_BxLxC, noise_BxLxC)
+
+    def span(self, s: int) -> slice:
+        """The tokens of step s."""
+        return slice(int(self.start[s]), int(self.start[s + 1]))
+
+    def take(self, x_BxL: jax.Array, s: jax.Array | int) -> jax.Array:
+        """The slice of step s along axis 1; s may be traced where all steps have one size."""
+        if isinstance(s, int):
+            return x_BxL[:, self.span(s)]
+        return jax.lax.dynamic_slice_in_dim(x_BxL, s * self._one_size(), self._one_size(), 1)
+
+    def put(self, x_BxL: jax.Array, s: jax.Array | int, x_BxG: jax.Array) -> jax.Array:
+        """`x_BxL` with step s replaced (the inverse of `take`)."""
+        first = int(self.start[s]) if isinstance(s, int) else s * self._one_size()
+        return jax.lax.dynamic_update_slice_in_dim(x_BxL, x_BxG.astype(x_BxL.dtype), first, 1)
+
+    def runs(self, s0: int, s1: int) -> Iterator[tuple[int, int]]:
+        """Maximal [a, b) ranges of equally sized steps within [s0, s1)."""
+        a = s0
+        while a < s1:
+            b = a + 1
+            while b < s1 and self.sizes[b] == self.sizes[a]:
+                b += 1
+            yield a, b
+            a = b
+
+    def teacher_mask(self, step: np.ndarray) -> np.ndarray:
+        """(M, M) True = attend: a token sees its own step and all earlier ones."""
+        return step[None, :] <= step[:, None]
+
+    def student_mask(self, same_step: bool = False) -> np.ndarray:
+        """(N, N) True = attend: earlier steps and the token itself.
+
+        That is the released models' mask and exactly what a flow target depends on; `same_step=True` is the
+        paper's App. C, where tokens of one step see each other. In raster order the two are one.
+        """
+        step = self.step_N
+        if same_step:
+            return self.teacher_mask(step)
+        return (step[None, :] < step[:, None]) | np.eye(len(step), dtype=bool)
+
+    def _one_size(self) -> int:
+        if len(set(self.sizes)) != 1:
+            raise ValueError(f"steps of unequal sizes {self.sizes} need a static step number")
+        return self.sizes[0]

@@ -1,0 +1,1 @@
+"""Layers that both model families share."""
