@@ -47,7 +47,7 @@ class WindowTeacher(Teacher, Protocol):
     """A teacher of one-token steps that can also score a window behind an exact prefix (`fewstep.refine`)."""
 
     def window(
-        self, params: Params, state: State, code_BxL: jax.Array, first_B: jax.Array, width: int
+        self, params: Params, state: State, cond: Cond, code_BxL: jax.Array, first_B: jax.Array, width: int
     ) -> tuple[jax.Array, State]:
         """Guided logits (B, width, V) of steps first..first+width-1, given a cache exact before `first`."""
         ...

@@ -1,0 +1,166 @@
+"""The LlamaGen GPT: RMSNorm, SwiGLU, 2-D RoPE, one condition prefix; as teacher and as student trunk.
+
+Submodule names are the released ones (`layers_3/attention/wqkv`), so that weight tables stay one line a kind.
+"""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dd_jax.interfaces import Cond
+from dd_jax.nn.attention import KV, attend, update_cache
+from dd_jax.nn.layers import Dense, Dtype, RMSNorm
+
+
+@dataclasses.dataclass(frozen=True)
+class GPTConfig:
+    """Sizes. `hidden` is the SwiGLU width: 2/3 of 4 x width, rounded up to `multiple_of` by default."""
+
+    width: int
+    depth: int
+    heads: int
+    vocab: int
+    side: int  # tokens are a side x side grid
+    classes: int = 1000
+    code_dim: int = 8
+    cond: int = 1
+    multiple_of: int = 256
+    dtype: Dtype = jnp.float32
+
+    @property
+    def hidden(self) -> int:
+        return -(-(8 * self.width // 3) // self.multiple_of) * self.multiple_of
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.heads
+
+
+@functools.lru_cache
+def rope_table(side: int, head_dim: int, cond: int) -> np.ndarray:
+    """(cond + side^2, K/2, 2) cosines and sines: half of the pairs turns with the row, half with the column.
+
+    Rows of condition tokens are all zero, not the identity: their queries and keys vanish, so that every
+    query scores them 0. The released weights were trained that way.
+    """
+    quarter = head_dim // 4
+    freq = 10000.0 ** (-2.0 * np.arange(quarter) / (head_dim // 2))
+    row, col = np.divmod(np.arange(side * side), side)
+    angle = np.concatenate([row[:, None] * freq, col[:, None] * freq], -1)
+    table = np.stack([np.cos(angle), np.sin(angle)], -1)
+    return np.concatenate([np.zeros((cond, head_dim // 2, 2)), table]).astype(np.float32)
+
+
+def rotate(x_BxMxHxK: jax.Array, rope: jax.Array | np.ndarray) -> jax.Array:
+    """Turn interleaved channel pairs; `rope` is (M, K/2, 2), or (B, M, K/2, 2) for positions of one's own."""
+    pair = x_BxMxHxK.astype(jnp.float32).reshape(*x_BxMxHxK.shape[:-1], -1, 2)
+    cos, sin = rope[..., None, :, 0], rope[..., None, :, 1]
+    a, b = pair[..., 0], pair[..., 1]
+    return (
+        jnp.stack([a * cos - b * sin, b * cos + a * sin], -1).reshape(x_BxMxHxK.shape).astype(x_BxMxHxK.dtype)
+    )
+
+
+class Attention(nn.Module):
+    cfg: GPTConfig
+
+    @nn.compact
+    def __call__(self, x, rope, mask, cache: KV | None, first) -> tuple[jax.Array, KV | None]:
+        cfg = self.cfg
+        qkv = Dense(3 * cfg.width, False, dtype=cfg.dtype, name="wqkv")(x)
+        q, k, v = (a.reshape(*x.shape[:2], cfg.heads, -1) for a in jnp.split(qkv, 3, -1))
+        q, k = rotate(q, rope), rotate(k, rope)
+        if cache is not None:
+            cache = update_cache(cache, k, v, first)
+            k, v = cache
+        y = attend(q, k, v, mask, cfg.head_dim**-0.5)
+        return Dense(cfg.width, False, dtype=cfg.dtype, name="wo")(y), cache
+
+
+class FeedForward(nn.Module):
+    cfg: GPTConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        cfg = self.cfg
+        gate = nn.silu(Dense(cfg.hidden, False, dtype=cfg.dtype, name="w1")(x))
+        value = Dense(cfg.hidden, False, dtype=cfg.dtype, name="w3")(x)
+        return Dense(cfg.width, False, dtype=cfg.dtype, name="w2")(gate * value)
+
+
+class Block(nn.Module):
+    cfg: GPTConfig
+
+    @nn.compact
+    def __call__(self, x, rope, mask, cache: KV | None = None, first=None):
+        y, cache = Attention(self.cfg, name="attention")(
+            RMSNorm(name="attention_norm")(x), rope, mask, cache, first
+        )
+        x = x + y
+        return x + FeedForward(self.cfg, name="feed_forward")(RMSNorm(name="ffn_norm")(x)), cache
+
+
+class GPT(nn.Module):
+    """`distilled=True` is the student's trunk: code vectors instead of codes come in."""
+
+    cfg: GPTConfig
+    distilled: bool = False
+
+    def setup(self) -> None:
+        cfg = self.cfg
+        normal = nn.initializers.normal(0.02)
+        self.cls_embedding = nn.Embed(cfg.classes + 1, cfg.width, embedding_init=normal)
+        if self.distilled:
+            self.tok_embeddings = Dense(cfg.width, dtype=cfg.dtype)
+        else:
+            self.tok_embeddings = nn.Embed(cfg.vocab, cfg.width, embedding_init=normal)
+        self.layers = [Block(cfg) for _ in range(cfg.depth)]
+        self.norm = RMSNorm()
+        # The release starts its output layer at zero.
+        self.output = Dense(cfg.vocab, False, nn.initializers.zeros_init(), dtype=cfg.dtype)
+
+    def embed_cond(self, cond: Cond) -> jax.Array:
+        """(B, P, D) condition tokens."""
+        return self.cls_embedding(cond.label_B)[:, None].astype(self.cfg.dtype)
+
+    def embed(self, x: jax.Array) -> jax.Array:
+        """Codes (teacher) or code vectors (student) -> (..., D)."""
+        return self.tok_embeddings(x).astype(self.cfg.dtype)
+
+    def run(self, h_BxMxD, rope, mask, caches: list[KV] | None = None, first=None):
+        """All blocks -> (residual stream, caches). With caches, `first` is the position of h's first row."""
+        out = []
+        for i, layer in enumerate(self.layers):
+            h_BxMxD, cache = layer(h_BxMxD, rope, mask, caches[i] if caches else None, first)
+            out.append(cache)
+        return h_BxMxD, out
+
+    def logits(self, h: jax.Array, cond_BxD: jax.Array | None = None) -> jax.Array:
+        """Residual stream -> float32 logits over the codebook."""
+        return self.output(self.norm(h)).astype(jnp.float32)
+
+    def encode(self, cond: Cond, x_BxLxC, nd_BxNxD, mask_NxN) -> tuple[jax.Array, jax.Array]:
+        """Student's trunk: (B, N, D) stream that both heads read, and the (B, D) condition vector."""
+        cond_BxPxD = self.embed_cond(cond)
+        h = jnp.concatenate([cond_BxPxD, self.embed(x_BxLxC)], 1) + nd_BxNxD.astype(self.cfg.dtype)
+        rope = rope_table(self.cfg.side, self.cfg.head_dim, self.cfg.cond)
+        h, _ = self.run(h, rope[: h.shape[1]], mask_NxN)
+        return h, cond_BxPxD.mean(1)
+
+    def teach(self, cond: Cond, code_BxL: jax.Array, mask_MxM) -> jax.Array:
+        """Teacher forcing: logits (B, L, V) of every token given those before it."""
+        cond_BxPxD = self.embed_cond(cond)
+        h = jnp.concatenate([cond_BxPxD, self.embed(code_BxL[:, :-1])], 1)
+        rope = rope_table(self.cfg.side, self.cfg.head_dim, self.cfg.cond)
+        h, _ = self.run(h, rope[: h.shape[1]], mask_MxM)
+        return self.logits(h[:, cond_BxPxD.shape[1] - 1 :])
+
+
+def inherit(fresh: dict, teacher: dict) -> dict:
+    """The student trunk's start: classes, layers, final norm and output from the teacher, the rest fresh."""
+    taken = {k: v for k, v in teacher.items() if k != "tok_embeddings"}
+    return {**fresh, **taken}

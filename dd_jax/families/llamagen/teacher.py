@@ -1,0 +1,104 @@
+"""LlamaGen as a `Teacher`: one token a step, static KV cache, classifier-free guidance."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dd_jax.families.llamagen.backbone import GPT, rope_table
+from dd_jax.interfaces import Cond, Params, State, guide
+from dd_jax.layout import Layout
+
+
+@dataclasses.dataclass(frozen=True)
+class RasterTeacher:
+    """Input position p carries token p - P and predicts token p - P + 1; positions < P are the condition."""
+
+    trunk: GPT
+    layout: Layout
+    guidance: float = 1.0
+    guided_steps: int | None = None  # steps < this are guided, later ones are not; None: all
+
+    @property
+    def weight_S(self) -> np.ndarray:
+        """Guidance weight of every step."""
+        steps = np.arange(self.layout.steps)
+        last = self.layout.steps if self.guided_steps is None else self.guided_steps
+        return np.where(steps < last, self.guidance, 1.0).astype(np.float32)
+
+    @property
+    def _guided(self) -> bool:
+        return self.guidance != 1.0
+
+    def _both(self, cond: Cond) -> Cond:
+        """[condition; null condition], or the condition alone without guidance."""
+        if not self._guided:
+            return cond
+        null = jnp.full_like(cond.label_B, self.trunk.cfg.classes)
+        return Cond(jnp.concatenate([cond.label_B, null]))
+
+    def _repeat(self, x: jax.Array) -> jax.Array:
+        return jnp.concatenate([x, x]) if self._guided else x
+
+    def _guide(self, logits: jax.Array, weight: jax.Array | np.ndarray) -> jax.Array:
+        return guide(logits, weight) if self._guided else logits
+
+    def _rope(self) -> np.ndarray:
+        cfg = self.trunk.cfg
+        return rope_table(cfg.side, cfg.head_dim, cfg.cond)
+
+    def _apply(self, params: Params, *args, method, **kwargs):
+        return self.trunk.apply({"params": params["trunk"]}, *args, method=method, **kwargs)
+
+    def _inputs(self, params: Params, cond: Cond, code_BxM: jax.Array) -> jax.Array:
+        """(2B, P + M, D) embedded condition and codes."""
+        both = self._apply(params, self._both(cond), method="embed_cond")
+        code = self._apply(params, self._repeat(code_BxM), method="embed")
+        return jnp.concatenate([both, code], 1)
+
+    def start(self, params: Params, cond: Cond, code_BxL: jax.Array, s0: int) -> State:
+        cfg, rows = self.trunk.cfg, self.layout.cond + self.layout.tokens - 1
+        h = self._inputs(params, cond, code_BxL[:, :s0])
+        shape = (h.shape[0], rows, cfg.heads, cfg.head_dim)
+        caches = [(jnp.zeros(shape, cfg.dtype),) * 2 for _ in range(cfg.depth)]
+        done = h.shape[1] - 1  # the last row is run by `logits`
+        if done:
+            mask = np.arange(rows)[None] <= np.arange(done)[:, None]
+            _, caches = self._apply(params, h[:, :-1], self._rope()[:done], mask, caches, 0, method="run")
+        return {"caches": caches, "pending": h[:, -1:]}
+
+    def logits(self, params: Params, state: State, s: jax.Array | int) -> tuple[jax.Array, State]:
+        position = self.layout.cond - 1 + s
+        rows = self.layout.cond + self.layout.tokens - 1
+        rope = jax.lax.dynamic_slice_in_dim(jnp.asarray(self._rope()), position, 1, 0)
+        mask = jnp.arange(rows)[None] <= position
+        h, caches = self._apply(params, state["pending"], rope, mask, state["caches"], position, method="run")
+        logits = self._guide(self._apply(params, h, method="logits"), jnp.asarray(self.weight_S)[s])
+        return logits, {**state, "caches": caches}
+
+    def append(self, params: Params, state: State, s: jax.Array | int, code_BxG: jax.Array) -> State:
+        return {**state, "pending": self._apply(params, self._repeat(code_BxG), method="embed")}
+
+    def parallel(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
+        mask = self.layout.teacher_mask(self.layout.step_N[:-1])
+        logits = self._apply(params, self._both(cond), self._repeat(code_BxL), mask, method="teach")
+        return self._guide(logits, self.weight_S[:, None])
+
+    def window(
+        self, params: Params, state: State, cond: Cond, code_BxL: jax.Array, first_B: jax.Array, width: int
+    ) -> tuple[jax.Array, State]:
+        position_B = self._repeat(self.layout.cond - 1 + first_B)
+        rows = self.layout.cond + self.layout.tokens - 1
+
+        def cut(x: jax.Array, first: jax.Array) -> jax.Array:
+            return jax.lax.dynamic_slice_in_dim(x, first, width, 0)
+
+        h = jax.vmap(cut)(self._inputs(params, cond, code_BxL[:, :-1]), position_B)
+        rope = jax.vmap(cut, (None, 0))(jnp.asarray(self._rope()), position_B)
+        at_BxM = position_B[:, None] + jnp.arange(width)
+        mask = jnp.arange(rows) <= at_BxM[..., None]
+        h, caches = self._apply(params, h, rope, mask, state["caches"], position_B, method="run")
+        logits = self._apply(params, h, method="logits")
+        weight = jnp.asarray(self.weight_S)[first_B[:, None] + jnp.arange(width)]
+        return self._guide(logits, weight[..., None]), {**state, "caches": caches}

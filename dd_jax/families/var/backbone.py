@@ -1,0 +1,207 @@
+"""The VAR transformer: AdaLN blocks, l2-normalised attention, level embeddings; teacher and student trunk.
+
+The teacher reads running feature maps, one position per token; the student reads code vectors behind a class
+token, and feeds the data/noise embedding to every block.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dd_jax.interfaces import Cond
+from dd_jax.nn.attention import KV, attend
+from dd_jax.nn.layers import Dense, Dtype, layer_norm, modulate
+
+
+@dataclasses.dataclass(frozen=True)
+class VARConfig:
+    """Sizes; `sides` are the scales."""
+
+    width: int
+    depth: int
+    heads: int
+    vocab: int
+    sides: tuple[int, ...]
+    classes: int = 1000
+    code_dim: int = 32
+    mlp_ratio: float = 4.0
+    l2_norm: bool = True  # attention over unit-length queries and keys with a learnt temperature
+    shared_aln: bool = False  # one modulation layer for all blocks plus a table in each (512 px models)
+    dtype: Dtype = jnp.float32
+
+    @property
+    def tokens(self) -> int:
+        return sum(side * side for side in self.sides)
+
+    @property
+    def init_std(self) -> float:
+        return (1 / (3 * self.width)) ** 0.5
+
+
+def unit(x: jax.Array) -> jax.Array:
+    """x / max(|x|, 1e-12) over the last axis, in float32."""
+    x = x.astype(jnp.float32)
+    square = jnp.sum(x * x, -1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
+
+
+class Attention(nn.Module):
+    cfg: VARConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask, cache: KV | None) -> tuple[jax.Array, KV]:
+        cfg = self.cfg
+        init, zeros = nn.initializers.normal(cfg.init_std), nn.initializers.zeros_init()
+        qkv = Dense(3 * cfg.width, False, init, cfg.dtype, name="mat_qkv")(x)
+        q_bias = self.param("q_bias", zeros, (cfg.width,), jnp.float32)
+        v_bias = self.param("v_bias", zeros, (cfg.width,), jnp.float32)
+        qkv = qkv + jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias]).astype(cfg.dtype)
+        q, k, v = (a.reshape(*x.shape[:2], cfg.heads, -1) for a in jnp.split(qkv, 3, -1))
+        scale = 0.25 * (cfg.width // cfg.heads) ** -0.5
+        if cfg.l2_norm:
+            start = nn.initializers.constant(np.log(4.0))
+            log_scale_H = self.param("scale_mul", start, (cfg.heads,), jnp.float32)
+            q = (unit(q) * jnp.exp(jnp.minimum(log_scale_H, np.log(100.0)))[:, None]).astype(cfg.dtype)
+            k, scale = unit(k).astype(cfg.dtype), 1.0
+        if cache is not None:
+            k, v = (jnp.concatenate([old, new], 1) for old, new in zip(cache, (k, v), strict=True))
+        y = attend(q, k, v, mask, scale)
+        out = nn.initializers.normal(cfg.init_std / (2 * cfg.depth) ** 0.5)
+        return Dense(cfg.width, True, out, cfg.dtype, name="proj")(y), (k, v)
+
+
+class FeedForward(nn.Module):
+    cfg: VARConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        cfg = self.cfg
+        init = nn.initializers.normal(cfg.init_std)
+        hidden = Dense(round(cfg.mlp_ratio * cfg.width), True, init, cfg.dtype, name="fc1")(x)
+        out = nn.initializers.normal(cfg.init_std / (2 * cfg.depth) ** 0.5)
+        return Dense(cfg.width, True, out, cfg.dtype, name="fc2")(nn.gelu(hidden, approximate=True))
+
+
+def modulation_init(cfg: VARConfig, gates: int, gate_scale: float) -> nn.initializers.Initializer:
+    """Normal weights: the first `gates` x D outputs start near zero, the others at half size."""
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> jax.Array:
+        scale = jnp.where(jnp.arange(shape[1]) < gates * cfg.width, gate_scale, 0.5)
+        return jax.random.normal(key, shape, dtype) * cfg.init_std * scale
+
+    return init
+
+
+class Block(nn.Module):
+    cfg: VARConfig
+    gate_init: float
+
+    @nn.compact
+    def __call__(self, x, cond_BxD, shared_Bx6xD, nd_BxNxD, mask, cache: KV | None = None):
+        cfg = self.cfg
+        if cfg.shared_aln:
+            ada = self.param("ada_gss", nn.initializers.normal(cfg.width**-0.5), (6, cfg.width), jnp.float32)
+            ada_Bx6xD = ada + shared_Bx6xD
+        else:
+            init = modulation_init(cfg, 2, self.gate_init)
+            ada = Dense(6 * cfg.width, True, init, cfg.dtype, name="ada_lin")(nn.silu(cond_BxD))
+            ada_Bx6xD = ada.reshape(-1, 6, cfg.width)
+        gamma1, gamma2, scale1, scale2, shift1, shift2 = (ada_Bx6xD[:, i] for i in range(6))
+        y, cache = Attention(cfg, name="attn")(modulate(layer_norm(x), scale1, shift1), mask, cache)
+        x = x + gamma1[:, None] * y
+        if nd_BxNxD is not None:
+            x = x + nd_BxNxD
+        y = FeedForward(cfg, name="ffn")(modulate(layer_norm(x), scale2, shift2))
+        return x + gamma2[:, None] * y, cache
+
+
+class VAR(nn.Module):
+    """`distilled=True` is the student's trunk: one more position and level, flags in each block."""
+
+    cfg: VARConfig
+    distilled: bool = False
+    gate_init: float = 1e-5  # the release starts residual gates near zero; small models learn faster with 1
+
+    def setup(self) -> None:
+        cfg, extra = self.cfg, int(self.distilled)
+        init = nn.initializers.normal(cfg.init_std)
+        self.word_embed = Dense(cfg.width, True, init, cfg.dtype)
+        self.class_emb = nn.Embed(cfg.classes + 1, cfg.width, embedding_init=init)
+        self.lvl_embed = nn.Embed(len(cfg.sides) + extra, cfg.width, embedding_init=init)
+        self.pos_start = self.param("pos_start", init, (cfg.width,), jnp.float32)
+        self.pos = self.param("pos_1LC", init, (cfg.tokens + extra, cfg.width), jnp.float32)
+        if cfg.shared_aln:
+            gates = modulation_init(cfg, 2, self.gate_init)
+            self.shared_ada_lin = Dense(6 * cfg.width, True, gates, cfg.dtype)
+        self.blocks = [Block(cfg, self.gate_init) for _ in range(cfg.depth)]
+        self.head_nm = Dense(2 * cfg.width, True, modulation_init(cfg, 0, 1.0), cfg.dtype)
+        self.head = Dense(cfg.vocab, True, nn.initializers.normal(0.02 * cfg.init_std))
+        if self.distilled:
+            self.layerwise_n_d_embed = [Dense(cfg.width, True, init, cfg.dtype) for _ in range(cfg.depth + 1)]
+
+    def embed_cond(self, cond: Cond) -> jax.Array:
+        """(B, D): the start token and the AdaLN condition are the same raw class vector."""
+        return self.class_emb(cond.label_B)
+
+    def place(self, h_BxMxD: jax.Array, first: int) -> jax.Array:
+        """Add position and level embeddings to rows first..first+M-1 (static)."""
+        sides = (1, *self.cfg.sides) if self.distilled else self.cfg.sides
+        level = np.repeat(np.arange(len(sides)), [side * side for side in sides])
+        rows = slice(first, first + h_BxMxD.shape[1])
+        return (h_BxMxD + self.pos[rows] + self.lvl_embed(level[rows])).astype(self.cfg.dtype)
+
+    def embed(self, x_BxMxC: jax.Array, first: int) -> jax.Array:
+        """Feature-map vectors at positions first.. -> (B, M, D)."""
+        return self.place(self.word_embed(x_BxMxC), first)
+
+    def start_token(self, cond_BxD: jax.Array) -> jax.Array:
+        """(B, 1, D) class token."""
+        return self.place((cond_BxD + self.pos_start)[:, None], 0)
+
+    def run(self, h_BxMxD, cond_BxD, mask, caches: list[KV] | None = None, nd_BxNxD=None):
+        """All blocks -> (residual stream, caches grown by M)."""
+        out, shared = [], None
+        if self.cfg.shared_aln:
+            shared = self.shared_ada_lin(nn.silu(cond_BxD)).reshape(-1, 6, self.cfg.width)
+        for i, block in enumerate(self.blocks):
+            nd = None if nd_BxNxD is None else self.layerwise_n_d_embed[i](nd_BxNxD)
+            h_BxMxD, cache = block(h_BxMxD, cond_BxD, shared, nd, mask, caches[i] if caches else None)
+            out.append(cache)
+        return h_BxMxD, out
+
+    def logits(self, h: jax.Array, cond_BxD: jax.Array) -> jax.Array:
+        """Residual stream -> AdaLN -> float32 logits over the codebook."""
+        scale, shift = jnp.split(self.head_nm(nn.silu(cond_BxD)), 2, -1)
+        return self.head(modulate(layer_norm(h), scale, shift).astype(jnp.float32))
+
+    def encode(self, cond: Cond, x_BxLxC, nd_BxNxD, mask_NxN) -> tuple[jax.Array, jax.Array]:
+        """Student's trunk: (B, N, D) stream that both heads read, and the (B, D) condition vector."""
+        cond_BxD = self.embed_cond(cond)
+        h = jnp.concatenate([self.start_token(cond_BxD), self.embed(x_BxLxC, 1)], 1)
+        h, _ = self.run(h + nd_BxNxD.astype(h.dtype), cond_BxD, mask_NxN, nd_BxNxD=nd_BxNxD)
+        return h + self.layerwise_n_d_embed[-1](nd_BxNxD), cond_BxD
+
+    def teach(self, cond: Cond, x_BxMxC: jax.Array, mask_LxL) -> jax.Array:
+        """Teacher forcing: x are the feature maps of scales 1.. (B, L - 1, C) -> logits (B, L, V)."""
+        cond_BxD = self.embed_cond(cond)
+        h = jnp.concatenate([self.start_token(cond_BxD), self.embed(x_BxMxC, 1)], 1)
+        h, _ = self.run(h, cond_BxD, mask_LxL)
+        return self.logits(h, cond_BxD)
+
+
+def inherit(fresh: dict, teacher: dict) -> dict:
+    """The student trunk's start (App. C): all of the teacher, and a new position and level.
+
+    Row 0 (the teacher's first scale) becomes the class token's, rows 2.. are the teacher's 1.., row 1 is new.
+    """
+
+    def insert(table: jax.Array, new: jax.Array) -> jax.Array:
+        return jnp.concatenate([table[:1], new[1:2], table[1:]])
+
+    taken = {k: v for k, v in teacher.items() if k not in ("lvl_embed", "pos_1LC")}
+    level = insert(teacher["lvl_embed"]["embedding"], fresh["lvl_embed"]["embedding"])
+    position = insert(teacher["pos_1LC"], fresh["pos_1LC"])
+    return {**fresh, **taken, "lvl_embed": {"embedding": level}, "pos_1LC": position}

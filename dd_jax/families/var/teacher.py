@@ -1,0 +1,92 @@
+"""VAR as a `Teacher`: one scale a step, KV cache, running feature map, guidance growing with the scale."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dd_jax.families.var.backbone import VAR
+from dd_jax.families.var.quantizer import Quantizer
+from dd_jax.interfaces import Cond, Params, State, guide
+from dd_jax.layout import Layout
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaleTeacher:
+    """`params` are {"trunk": the transformer's, "quantizer": the tokenizer's codebook and phis}."""
+
+    trunk: VAR
+    quantizer: Quantizer
+    layout: Layout
+    guidance: float = 0.0
+    unmasked_prefix: bool = False  # the reference's Alg. 4 lets prefix tokens see later scales; parity only
+
+    @property
+    def weight_S(self) -> np.ndarray:
+        """Guidance weight 1 + guidance s / (S - 1): none at the first scale, all of it at the last."""
+        ramp = np.arange(self.layout.steps) / max(self.layout.steps - 1, 1)
+        return (1 + self.guidance * ramp).astype(np.float32)
+
+    @property
+    def _guided(self) -> bool:
+        return self.guidance != 0.0
+
+    def _both(self, cond: Cond) -> Cond:
+        """[condition; null condition], or the condition alone without guidance."""
+        if not self._guided:
+            return cond
+        null = jnp.full_like(cond.label_B, self.trunk.cfg.classes)
+        return Cond(jnp.concatenate([cond.label_B, null]))
+
+    def _repeat(self, x: jax.Array) -> jax.Array:
+        return jnp.concatenate([x, x]) if self._guided else x
+
+    def _guide(self, logits: jax.Array, weight: float | np.ndarray) -> jax.Array:
+        return guide(logits, weight) if self._guided else logits
+
+    def _apply(self, params: Params, *args, method, **kwargs):
+        return self.trunk.apply({"params": params["trunk"]}, *args, method=method, **kwargs)
+
+    def start(self, params: Params, cond: Cond, code_BxL: jax.Array, s0: int) -> State:
+        cond_BxD = self._apply(params, self._both(cond), method="embed_cond")
+        h = self._apply(params, cond_BxD, method="start_token")
+        f_hat = self.quantizer.zeros(code_BxL.shape[0])
+        state = {"cond": cond_BxD, "f_hat": f_hat, "pending": h, "caches": None}
+        rows = [h]
+        for s in range(s0):
+            code = self.layout.take(code_BxL, s)
+            state = self.append(params, state, s, code)
+            rows.append(state["pending"])
+        if s0:
+            done = jnp.concatenate(rows[:-1], 1)
+            step = self.layout.step_L[: done.shape[1]]
+            mask = None if self.unmasked_prefix else self.layout.teacher_mask(step)
+            _, state["caches"] = self._apply(params, done, cond_BxD, mask, method="run")
+        return state
+
+    def logits(self, params: Params, state: State, s: jax.Array | int) -> tuple[jax.Array, State]:
+        h, caches = self._apply(
+            params, state["pending"], state["cond"], None, state["caches"], method="run"
+        )
+        logits = self._apply(params, h, state["cond"], method="logits")
+        return self._guide(logits, float(self.weight_S[s])), {**state, "caches": caches}
+
+    def append(self, params: Params, state: State, s: jax.Array | int, code_BxG: jax.Array) -> State:
+        if not isinstance(s, int):
+            raise TypeError("scales have different sizes: the step must be static")
+        if s + 1 == self.layout.steps:
+            return state
+        quantizer, weights = self.quantizer, params["quantizer"]
+        token = quantizer.codebook(weights)[code_BxG]
+        f_hat = quantizer.accumulate(weights, s, token, state["f_hat"])
+        x = quantizer.next_input(f_hat, s)
+        first = int(self.layout.start[s + 1])
+        pending = self._apply(params, self._repeat(x), first, method="embed")
+        return {**state, "f_hat": f_hat, "pending": pending}
+
+    def parallel(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
+        x = self.quantizer.teacher_input(params["quantizer"], code_BxL)
+        mask = self.layout.teacher_mask(self.layout.step_L)
+        logits = self._apply(params, self._both(cond), self._repeat(x), mask, method="teach")
+        return self._guide(logits, self.weight_S[self.layout.step_L][:, None])

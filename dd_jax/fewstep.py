@@ -1,0 +1,166 @@
+"""Few-step sampling: Algorithms 3 and 4 and parallel refinement, driven by a plan (`plans`)."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from dd_jax import ar, flow
+from dd_jax.errors import UserError
+from dd_jax.filtering import Filter
+from dd_jax.interfaces import Cond, Draft, Generator, Params, State, Student, Teacher, Tokenizer
+from dd_jax.layout import Layout
+from dd_jax.plans import parse
+
+Sweep = Callable[[jax.Array, jax.Array, State], tuple[jax.Array, jax.Array, State]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """What a plan may call, and how: all static, parameters come with each call."""
+
+    teacher: Teacher
+    student: Student
+    tokenizer: Tokenizer
+    filter: Filter  # of the teacher's logits, wherever they are used
+    solver: flow.FlowSolver
+    split: int  # logits head before this step, embedding head from it on
+    categorical: bool = False  # `T` draws categorically (as released) instead of through the flow
+
+    @property
+    def layout(self) -> Layout:
+        return self.teacher.layout
+
+
+def run_plan(
+    plan: str, models: Models, params: dict[str, Params], cond: Cond, noise_BxLxC: jax.Array, key_B: jax.Array
+) -> Draft:
+    """Algorithms 3 and 4: run `plan` from the noise. `key_B` feeds categorical draws only. Pure."""
+    codebook = models.tokenizer.codebook(params["tokenizer"])
+    x, code = noise_BxLxC, jnp.zeros(noise_BxLxC.shape[:2], jnp.int32)
+    exact = sweeps = jnp.zeros(len(noise_BxLxC), jnp.int32)
+    by_flow = ar.by_flow(noise_BxLxC, codebook, models.layout, models.filter, models.solver)
+    pick = ar.by_chance(key_B, models.filter) if models.categorical else by_flow
+    for op in parse(plan, models.layout.steps):
+        if op.kind == "S":  # Alg. 3: X <- Concat(X[:t], noise[t:]); X <- F(X, t)
+            x = models.layout.mix(op.a, x, noise_BxLxC)
+            x = student_step(models, params, cond, x, op.a, codebook)
+            code = flow.nearest(x, codebook)
+            exact = jnp.minimum(exact, op.a)
+        elif op.kind == "T":  # Alg. 4: q_t ~ p(. | X[:t])
+            code = ar.decode(models.teacher, params["teacher"], cond, pick, op.a, op.b, code)
+            x = codebook[code]
+            if models.categorical:
+                exact = jnp.minimum(exact, op.a)
+            else:
+                exact = jnp.where(exact >= op.a, jnp.maximum(exact, op.b), exact)
+        else:
+            code, exact, ran = refine(models, params, cond, code, noise_BxLxC, exact, op.sweeps, op.window)
+            x, sweeps = codebook[code], sweeps + ran
+    return Draft(x, code, exact, sweeps)
+
+
+def student_step(
+    models: Models, params: dict[str, Params], cond: Cond, x_BxLxC: jax.Array, t: int, codebook_VxC: jax.Array
+) -> jax.Array:
+    """Eq. 6: known tokens stay; the others are the likeliest code before the split, regressed from it on."""
+    layout = models.layout
+    logits, token = models.student(params["student"], cond, x_BxLxC, jnp.full(len(x_BxLxC), t))
+    known = layout.known(t)
+    code = jnp.where(known, flow.nearest(x_BxLxC, codebook_VxC), jnp.argmax(logits, -1))
+    token = jnp.where(known[..., None], x_BxLxC, token)
+    return jnp.where(layout.known(models.split)[..., None], codebook_VxC[code], token)
+
+
+def refine(
+    models: Models,
+    params: dict[str, Params],
+    cond: Cond,
+    draft_BxL: jax.Array,
+    noise_BxLxC: jax.Array,
+    exact_B: jax.Array,
+    sweeps: int | None = None,
+    window: int | None = None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Refine in parallel: code_i <- FM(noise_i, p(. | draft_<i)) everywhere, `sweeps` times or to the end.
+
+    -> (code_BxL, certified leading steps (B,), sweeps run (B,)). A sweep that reproduces the first m steps of
+    its input makes steps <= m the teacher's own, since they depended on exact ones only: k sweeps make k
+    steps exact from any draft, and the fixed point is the teacher's sample for this noise.
+    """
+    layout, steps = models.layout, models.layout.steps
+    if window:
+        exact_B = jnp.zeros_like(exact_B)  # keys and values are kept from the first sweep on
+        sweep, state = _windowed(models, params, cond, noise_BxLxC, draft_BxL, window)
+    else:
+        sweep, state = _whole(models, params, cond, noise_BxLxC), None
+
+    def unfinished(carry: tuple) -> jax.Array:
+        _, exact, _, k, _ = carry
+        return (k < (steps if sweeps is None else sweeps)) & jnp.any(exact < steps)
+
+    def body(carry: tuple) -> tuple:
+        code, exact, ran, k, state = carry
+        new, seen, state = sweep(code, exact, state)
+        new = jnp.where(layout.step_L < exact[:, None], code, new)  # certain steps are frozen
+        agree = jnp.min(jnp.where(code == new, steps, layout.step_L), -1)  # leading steps that did not change
+        return new, jnp.minimum(agree + 1, seen), ran + (exact < steps), k + 1, state
+
+    carry = (draft_BxL, exact_B, jnp.zeros_like(exact_B), jnp.int32(0), state)
+    code, exact, ran, _, _ = jax.lax.while_loop(unfinished, body, carry)
+    return code, exact, ran
+
+
+def _whole(models: Models, params: dict[str, Params], cond: Cond, noise_BxLxC: jax.Array) -> Sweep:
+    """A sweep over all positions: (code, exact, state) -> (new code, steps seen, state)."""
+    codebook = models.tokenizer.codebook(params["tokenizer"])
+
+    def sweep(code: jax.Array, exact: jax.Array, state: State) -> tuple[jax.Array, jax.Array, State]:
+        logits = models.filter(models.teacher.parallel(params["teacher"], cond, code))
+        new = flow.transport(noise_BxLxC, logits, codebook, solver=models.solver)
+        return new, jnp.full_like(exact, models.layout.steps), state
+
+    return sweep
+
+
+def _windowed(
+    models: Models,
+    params: dict[str, Params],
+    cond: Cond,
+    noise_BxLxC: jax.Array,
+    draft_BxL: jax.Array,
+    width: int,
+) -> tuple[Sweep, State]:
+    """The same over the `width` steps behind the certified prefix, whose keys and values are cached."""
+    teacher, layout = models.teacher, models.layout
+    if len(set(layout.sizes)) != 1 or not hasattr(teacher, "window"):
+        raise UserError(f"a refinement window needs one token a step: leave '/{width}' out for this layout")
+    codebook = models.tokenizer.codebook(params["tokenizer"])
+    cut = jax.vmap(lambda x, first: jax.lax.dynamic_slice_in_dim(x, first, width, 0))
+    paste = jax.vmap(lambda x, new, first: jax.lax.dynamic_update_slice_in_dim(x, new, first, 0))
+
+    def sweep(code: jax.Array, exact: jax.Array, state: State) -> tuple[jax.Array, jax.Array, State]:
+        first = jnp.minimum(exact, layout.tokens - width)
+        logits, state = teacher.window(params["teacher"], state, cond, code, first, width)
+        new = flow.transport(cut(noise_BxLxC, first), models.filter(logits), codebook, solver=models.solver)
+        return paste(code, new, first), first + width, state
+
+    return sweep, teacher.start(params["teacher"], cond, draft_BxL, 0)
+
+
+def noise_for(key_B: jax.Array, tokens: int, code_dim: int) -> jax.Array:
+    """(B, L, C) standard Gaussian noise, a pure function of each example's key."""
+    return jax.vmap(lambda key: jax.random.normal(key, (tokens, code_dim)))(key_B)
+
+
+def generator(plan: str, models: Models) -> Generator:
+    """`plan` as a `Generator`: noise and draws follow from one key an example, so plans share noise."""
+
+    def generate(params: dict[str, Params], cond: Cond, key_B: jax.Array) -> Draft:
+        codebook = models.tokenizer.codebook(params["tokenizer"])
+        noise = noise_for(key_B, models.layout.tokens, codebook.shape[-1])
+        draws = jax.vmap(jax.random.fold_in, (0, None))(key_B, 1)
+        return run_plan(plan, models, params, cond, noise, draws)
+
+    return generate

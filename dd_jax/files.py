@@ -1,0 +1,48 @@
+"""Files are whole or not there: write to a temporary name in the same folder, then rename."""
+
+import contextlib
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+from dd_jax.errors import UserError
+
+
+def replace(path: str | os.PathLike, data: bytes) -> Path:
+    """Write `data` to `path` in one step: a reader or a killed run sees the old file or the new one.
+
+    A full disk or a missing permission is a UserError that names the file; the old file stays.
+    """
+    path = Path(path)
+    name = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes files private; these are for everybody
+        os.replace(name, path)
+    except BaseException as error:
+        if name:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+        if isinstance(error, OSError):
+            raise write_error(path, error) from error
+        raise
+    return path
+
+
+def write_error(path: str | os.PathLike, error: OSError) -> UserError:
+    """What a person can do about a file that could not be written."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    way_out = "free some space" if full else "check the path and its permissions"
+    return UserError(f"cannot write {path}: {error.strerror}; {way_out}, then run the same command again")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
