@@ -18,7 +18,7 @@ def decode(
 ) -> jax.Array:
     """Let the teacher emit steps s0..s1-1 behind the codes of steps < s0; -> code_BxL with them filled in.
 
-    Runs of equally sized steps are one `fori_loop`, ragged steps unroll: one jit either way.
+    Steps of one size are one `fori_loop`, ragged steps unroll: one jit either way.
     """
     layout = teacher.layout
 
@@ -29,8 +29,10 @@ def decode(
         return layout.put(code_BxL, s, code_BxG), teacher.append(params, state, s, code_BxG)
 
     carry = code_BxL, teacher.start(params, cond, code_BxL, s0)
-    for a, b in layout.runs(s0, s1):
-        carry = step(a, carry) if b - a == 1 else jax.lax.fori_loop(a, b, step, carry)
+    if layout.uniform:
+        return jax.lax.fori_loop(s0, s1, step, carry)[0]
+    for s in range(s0, s1):
+        carry = step(s, carry)
     return carry[0]
 
 

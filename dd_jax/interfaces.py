@@ -1,5 +1,6 @@
 """What the algorithms need of a model. Parameters are always explicit; states are pytrees."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -36,6 +37,14 @@ class Teacher(Protocol):
 
     def append(self, params: Params, state: State, s: jax.Array | int, code_BxG: jax.Array) -> State:
         """Make the codes of step s visible to step s + 1."""
+        ...
+
+    def null(self, cond: Cond) -> Cond:
+        """The condition that stands for none."""
+        ...
+
+    def forward(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
+        """Plain logits (B, L, V), teacher-forced and without guidance: what the teacher is trained with."""
         ...
 
     def parallel(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
@@ -94,6 +103,17 @@ class Draft(NamedTuple):
 
 # Method and baselines are one type: (params, cond, key_B) -> Draft, one key an example.
 Generator = Callable[[dict[str, Params], Cond, jax.Array], Draft]
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """What a family's `build(config)` returns."""
+
+    tokenizer: Any
+    teacher: Teacher
+    student: Any
+    teacher_init: Callable[[jax.Array, Params], Params]  # (key, tokenizer's) -> trunk
+    teacher_params: Callable[[Params, Params], Params]  # (trunk, tokenizer's) -> what the teacher takes
 
 
 def guide(logits_2B: jax.Array, weight: jax.Array | np.ndarray | float) -> jax.Array:

@@ -6,7 +6,7 @@ masks, X_t and the split between the two heads become one line each.
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,11 @@ class Layout:
     @property
     def tokens(self) -> int:
         return int(sum(self.sizes))
+
+    @property
+    def uniform(self) -> bool:
+        """Are all steps of one size? Then a step number may be traced."""
+        return len(set(self.sizes)) == 1
 
     @functools.cached_property
     def start(self) -> np.ndarray:
@@ -70,7 +75,7 @@ class Layout:
         return slice(int(self.start[s]), int(self.start[s + 1]))
 
     def take(self, x_BxL: jax.Array, s: jax.Array | int) -> jax.Array:
-        """The slice of step s along axis 1; s may be traced where all steps have one size."""
+        """The slice of step s along axis 1; s may be traced where the layout is uniform."""
         if isinstance(s, int):
             return x_BxL[:, self.span(s)]
         return jax.lax.dynamic_slice_in_dim(x_BxL, s * self._one_size(), self._one_size(), 1)
@@ -79,16 +84,6 @@ class Layout:
         """`x_BxL` with step s replaced (the inverse of `take`)."""
         first = int(self.start[s]) if isinstance(s, int) else s * self._one_size()
         return jax.lax.dynamic_update_slice_in_dim(x_BxL, x_BxG.astype(x_BxL.dtype), first, 1)
-
-    def runs(self, s0: int, s1: int) -> Iterator[tuple[int, int]]:
-        """Maximal [a, b) ranges of equally sized steps within [s0, s1)."""
-        a = s0
-        while a < s1:
-            b = a + 1
-            while b < s1 and self.sizes[b] == self.sizes[a]:
-                b += 1
-            yield a, b
-            a = b
 
     def teacher_mask(self, step: np.ndarray) -> np.ndarray:
         """(M, M) True = attend: a token sees its own step and all earlier ones."""
@@ -106,6 +101,6 @@ class Layout:
         return (step[None, :] < step[:, None]) | np.eye(len(step), dtype=bool)
 
     def _one_size(self) -> int:
-        if len(set(self.sizes)) != 1:
+        if not self.uniform:
             raise ValueError(f"steps of unequal sizes {self.sizes} need a static step number")
         return self.sizes[0]

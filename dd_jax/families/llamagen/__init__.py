@@ -1,0 +1,1 @@
+"""LlamaGen: raster order, a GPT over a vector-quantised grid."""

@@ -31,12 +31,14 @@ class RasterTeacher:
     def _guided(self) -> bool:
         return self.guidance != 1.0
 
+    def null(self, cond: Cond) -> Cond:
+        return Cond(jnp.full_like(cond.label_B, self.trunk.cfg.classes))
+
     def _both(self, cond: Cond) -> Cond:
         """[condition; null condition], or the condition alone without guidance."""
         if not self._guided:
             return cond
-        null = jnp.full_like(cond.label_B, self.trunk.cfg.classes)
-        return Cond(jnp.concatenate([cond.label_B, null]))
+        return jax.tree.map(lambda *rows: jnp.concatenate(rows), cond, self.null(cond))
 
     def _repeat(self, x: jax.Array) -> jax.Array:
         return jnp.concatenate([x, x]) if self._guided else x
@@ -80,9 +82,12 @@ class RasterTeacher:
     def append(self, params: Params, state: State, s: jax.Array | int, code_BxG: jax.Array) -> State:
         return {**state, "pending": self._apply(params, self._repeat(code_BxG), method="embed")}
 
-    def parallel(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
+    def forward(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
         mask = self.layout.teacher_mask(self.layout.step_N[:-1])
-        logits = self._apply(params, self._both(cond), self._repeat(code_BxL), mask, method="teach")
+        return self._apply(params, cond, code_BxL, mask, method="teach")
+
+    def parallel(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
+        logits = self.forward(params, self._both(cond), self._repeat(code_BxL))
         return self._guide(logits, self.weight_S[:, None])
 
     def window(

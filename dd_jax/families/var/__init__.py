@@ -1,0 +1,1 @@
+"""VAR: next-scale order over a residual pyramid."""

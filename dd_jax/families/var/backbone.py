@@ -104,7 +104,7 @@ class Block(nn.Module):
         cfg = self.cfg
         if cfg.shared_aln:
             ada = self.param("ada_gss", nn.initializers.normal(cfg.width**-0.5), (6, cfg.width), jnp.float32)
-            ada_Bx6xD = ada + shared_Bx6xD
+            ada_Bx6xD = ada.astype(cfg.dtype) + shared_Bx6xD
         else:
             init = modulation_init(cfg, 2, self.gate_init)
             ada = Dense(6 * cfg.width, True, init, cfg.dtype, name="ada_lin")(nn.silu(cond_BxD))

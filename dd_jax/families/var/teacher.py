@@ -32,12 +32,14 @@ class ScaleTeacher:
     def _guided(self) -> bool:
         return self.guidance != 0.0
 
+    def null(self, cond: Cond) -> Cond:
+        return Cond(jnp.full_like(cond.label_B, self.trunk.cfg.classes))
+
     def _both(self, cond: Cond) -> Cond:
         """[condition; null condition], or the condition alone without guidance."""
         if not self._guided:
             return cond
-        null = jnp.full_like(cond.label_B, self.trunk.cfg.classes)
-        return Cond(jnp.concatenate([cond.label_B, null]))
+        return jax.tree.map(lambda *rows: jnp.concatenate(rows), cond, self.null(cond))
 
     def _repeat(self, x: jax.Array) -> jax.Array:
         return jnp.concatenate([x, x]) if self._guided else x
@@ -85,8 +87,11 @@ class ScaleTeacher:
         pending = self._apply(params, self._repeat(x), first, method="embed")
         return {**state, "f_hat": f_hat, "pending": pending}
 
-    def parallel(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
+    def forward(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
         x = self.quantizer.teacher_input(params["quantizer"], code_BxL)
         mask = self.layout.teacher_mask(self.layout.step_L)
-        logits = self._apply(params, self._both(cond), self._repeat(x), mask, method="teach")
+        return self._apply(params, cond, x, mask, method="teach")
+
+    def parallel(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
+        logits = self.forward(params, self._both(cond), self._repeat(code_BxL))
         return self._guide(logits, self.weight_S[self.layout.step_L][:, None])

@@ -1,0 +1,51 @@
+"""Settings that the demos share. Every field that exists is here or in a config of its own."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def recipe(steps: int, batch: int, lr: float, **more: Any) -> ConfigDict:
+    """Optimizer and length of one training."""
+    fields: dict[str, Any] = {
+        "steps": steps,
+        "batch": batch,
+        "lr": lr,
+        "warmup": 50,
+        "final_lr": 0.1,  # share of lr left at the end of the linear decay
+        "clip": 1.0,
+        "b1": 0.9,
+        "b2": 0.99,
+        "weight_decay": 0.0,
+        "ema": 0.99,
+        "checkpoint_every": 250,
+    }
+    return ConfigDict(fields | more)
+
+
+def demo(family: str) -> ConfigDict:
+    """What the demos on handwritten digits have in common."""
+    config = ConfigDict()
+    config.family = family
+    config.seed = 0
+    config.guidance = 2.0
+    config.filter = ConfigDict({"temperature": 1.0, "top_k": 0, "top_p": 1.0})
+    config.flow = ConfigDict({"name": "dpmpp3m", "evaluations": 16, "readout": "x0"})
+    # Logits head before AR step `split`, embedding head from it on; none: logits everywhere.
+    config.student = ConfigDict({"split": placeholder(int), "same_step": False})
+    # plans: what --stage=sample draws, as many images of each.
+    config.sample = ConfigDict({"plans": ("S0",), "count": 100, "categorical": False, "batch": 256})
+    config.evaluate = ConfigDict(
+        {
+            "count": 2000,  # fresh noises of every row
+            "reference": 4000,  # independent teacher samples for FD to the teacher
+            "batch": 256,
+            "plans": (),  # rows, besides the teacher
+            "check": "S0 J*",  # lossless refinement, on `check_count` noises
+            "check_count": 256,
+        }
+    )
+    config.baselines = ConfigDict({"onestep": True, "skip": (), "skip_drop": ()})
+    config.speed = ConfigDict({"plans": ("S0",), "batches": (1, 64), "repeats": 5})
+    return config

@@ -1,0 +1,219 @@
+"""Score the teacher, every plan and the baselines on shared noises: results.jsonl and the picture grids."""
+
+import dataclasses
+import functools
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from dd_jax import baselines, files, rng
+from dd_jax.factory import System
+from dd_jax.fewstep import generator
+from dd_jax.interfaces import Cond, Draft, Generator, Params
+from dd_jax.metrics import scores
+from dd_jax.pairs import PairSet, sample_codes
+from dd_jax.pipeline import to_uint8
+from dd_jax.plans import cost
+from dd_jax.progress import Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """What one generator made of the shared noises."""
+
+    code: np.ndarray  # (M, L)
+    exact: np.ndarray  # (M,) certified steps
+    sweeps: np.ndarray  # (M,)
+    features: np.ndarray  # (M, F) of the judge
+    label: np.ndarray  # (M,) what the judge sees
+    nll: np.ndarray  # (M,) mean over tokens under the guided teacher
+    images: np.ndarray  # uint8, the first few
+    ms_per_image: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the table to come."""
+
+    name: str
+    plan: str
+    steps: int | None
+    generate: Generator
+    count: int
+
+
+def rows(system: System, config: ConfigDict) -> Iterator[Row]:
+    """Teacher, plans, refinement to the fixed point, baselines."""
+    steps, count = system.layout.steps, config.evaluate.count
+    teacher = f"T0:{steps}"
+    yield Row("teacher", teacher, steps, generator(teacher, system.models), count)
+    for plan in config.evaluate.plans:
+        yield Row("student", plan, cost(plan, steps), generator(plan, system.models), count)
+    if config.evaluate.check:
+        plan = config.evaluate.check
+        yield Row("student", plan, None, generator(plan, system.models), config.evaluate.check_count)
+    for n in config.baselines.skip:
+        yield Row(f"skip-{n}", f"T0:{steps - n}", steps - n, baselines.skip(system.models, n), count)
+    for n in config.baselines.skip_drop:
+        dropped = baselines.skip(system.models, n, drop=True)
+        yield Row(f"skip-{n} dropped", f"T0:{steps - n}", steps - n, dropped, count)
+    if config.baselines.onestep:
+        yield Row("onestep*", "marginals", 1, baselines.onestep(system.models), count)
+
+
+def sample_rows(
+    system: System, params: dict[str, Params], row: Row, seed: int, batch: int, keep: int
+) -> Samples:
+    """Run one generator on noises 0..count-1 of the evaluation stream and look at the results."""
+    models, root = system.models, rng.stream(seed, "evaluate")
+    batch = min(batch, row.count)
+
+    @jax.jit
+    def draw(params: dict[str, Params], id_B: jax.Array, label_B: jax.Array) -> tuple[Draft, jax.Array]:
+        draft = row.generate(params, Cond(label_B), rng.example_keys(root, id_B))
+        return draft, models.tokenizer.decode(params["tokenizer"], draft.token_BxLxC)
+
+    look = jax.jit(functools.partial(inspect, system))
+    parts, images, times = [], [], []
+    for first in range(0, row.count, batch):
+        ids = np.arange(first, first + batch, dtype=np.int32)
+        label = jnp.asarray(rng.labels(ids, system.classes, "balanced", seed))
+        begin = time.perf_counter()
+        draft, img = jax.block_until_ready(draw(params, jnp.asarray(ids), label))
+        times.append(time.perf_counter() - begin)
+        features, seen, nll = look(params, label, draft.code_BxL, img)
+        parts.append([np.asarray(x) for x in (draft.code_BxL, draft.exact_B, draft.sweeps_B, features, seen, nll)])
+        if first < keep:
+            images.append(to_uint8(img))
+    columns = [np.concatenate(column)[: row.count] for column in zip(*parts, strict=True)]
+    steady = times[1:] or times  # the first call compiles
+    return Samples(*columns, np.concatenate(images)[:keep], 1e3 * float(np.median(steady)) / batch)
+
+
+def inspect(
+    system: System, params: dict[str, Params], label_B: jax.Array, code_BxL: jax.Array, img: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Judge's features and label of the images, and the codes' NLL per token under the guided teacher."""
+    img = jnp.clip(img, -1, 1)
+    features = system.judge.features(params["judge"], img)
+    seen = jnp.argmax(system.judge.logits(params["judge"], img), -1)
+    logits = system.models.teacher.parallel(params["teacher"], Cond(label_B), code_BxL)
+    nll = optax.softmax_cross_entropy_with_integer_labels(logits, code_BxL)
+    return features, seen, nll.mean(-1)
+
+
+def marginals_of(system: System, found: PairSet) -> jax.Array:
+    """onestep*'s and skip-n's table, from the teacher samples of the pair set."""
+    vocab = int(found.code.max()) + 1
+    return baselines.marginals(
+        jnp.asarray(found.code, jnp.int32), jnp.asarray(found.label), system.classes, vocab
+    )
+
+
+def features_of(system: System, params: dict[str, Params], img: np.ndarray, batch: int = 500) -> np.ndarray:
+    """Judge's features of any number of images."""
+    run = jax.jit(system.judge.features)
+    pad = -len(img) % batch
+    padded = np.concatenate([img, np.zeros((pad, *img.shape[1:]), np.float32)])
+    parts = [np.asarray(run(params["judge"], padded[i : i + batch])) for i in range(0, len(padded), batch)]
+    return np.concatenate(parts)[: len(img)]
+
+
+def teacher_reference(system: System, params: dict[str, Params], count: int, batch: int, seed: int) -> np.ndarray:
+    """Features of `count` teacher samples of other noises: the reference of `fd_teacher`."""
+    ids = np.arange(count, dtype=np.int32)
+    label = rng.labels(ids, system.classes, "balanced", seed)
+    root = rng.stream(seed, "reference")
+    decode = jax.jit(
+        lambda p, code: system.tokenizer.decode(p, system.tokenizer.codebook(p)[code])
+    )
+    parts = []
+    for code in sample_codes(system.models, params, root, ids, label, batch):
+        img = decode(params["tokenizer"], np.pad(code, ((0, batch - len(code)), (0, 0))))
+        parts.append(np.asarray(jnp.clip(img, -1, 1))[: len(code)])
+    return features_of(system, params, np.concatenate(parts))
+
+
+def score(row: Row, made: Samples, teacher: Samples, real: Any, reference: Any, real_features: np.ndarray) -> dict:
+    """One object of results.jsonl."""
+    count = len(made.code)
+    label = np.arange(count) % (teacher.label.max() + 1)
+    own = scores.statistics(made.features)
+    precision, recall = scores.precision_recall(real_features, made.features)
+    agree = made.code == teacher.code[:count]
+    result = {
+        "generator": row.name,
+        "plan": row.plan,
+        "steps": row.steps,
+        "fd": scores.frechet(*own, *real),
+        "fd_teacher": scores.frechet(*own, *reference),
+        "class_accuracy": float(np.mean(made.label == label)),
+        "precision": precision,
+        "recall": recall,
+        "nll": float(np.mean(made.nll)),
+        "agreement": float(np.mean(agree)),
+        "ms_per_image": made.ms_per_image,
+        "n": count,
+    }
+    if made.sweeps.any():
+        result |= {
+            "sweeps": float(np.mean(made.sweeps)),
+            "exact": float(np.mean(made.exact)),
+            "identical": float(np.mean(agree.all(-1))),
+        }
+    if row.steps is None:
+        result["steps"] = round(1 + float(np.mean(made.sweeps)), 2)
+    return result
+
+
+def run(
+    system: System,
+    params: dict[str, Params],
+    config: ConfigDict,
+    workdir: Path,
+    held_out: np.ndarray,
+    seed: int,
+    keep: int = 20,
+) -> list[dict]:
+    """All rows -> results.jsonl and grids.npz; returns the rows."""
+    settings = config.evaluate
+    real_features = features_of(system, params, held_out)
+    real = scores.statistics(real_features)
+    todo = list(rows(system, config))
+    results: list[dict] = []
+    grids: dict[str, np.ndarray] = {}
+    teacher: Samples | None = None
+    with Progress(len(todo) + 1, "evaluate", unit="rows") as progress:
+        reference = scores.statistics(
+            teacher_reference(system, params, settings.reference, settings.batch, seed)
+        )
+        progress.update()
+        for row in todo:
+            made = sample_rows(system, params, row, seed, settings.batch, keep)
+            teacher = teacher or made
+            result = score(row, made, teacher, real, reference, real_features[: settings.count])
+            results.append(result)
+            grids[f"{row.name}|{row.plan}"] = made.images
+            progress.update(fd=result["fd"], fd_teacher=result["fd_teacher"])
+    files.replace(workdir / "results.jsonl", "".join(json.dumps(r) + "\n" for r in results).encode())
+    save_grids(workdir / "grids.npz", grids)
+    return results
+
+
+def save_grids(path: Path, grids: dict[str, np.ndarray]) -> None:
+    """Sample pictures by row, for the report."""
+    import io
+
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **grids)
+    files.replace(path, buffer.getvalue())
+
+

@@ -1,0 +1,75 @@
+"""The raster tokenizer: one l2-normalised code a position of the encoder's map, row by row."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from dd_jax import flow
+from dd_jax.errors import UserError
+from dd_jax.interfaces import Params
+from dd_jax.nn import codebook
+from dd_jax.nn.conv import ConvStack
+from dd_jax.nn.tokenizer import ConvTokenizer
+
+
+def normalise(x: jax.Array) -> jax.Array:
+    """x / max(|x|, 1e-12) over the last axis; finite gradients at zero."""
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-24))
+
+
+@dataclasses.dataclass(frozen=True)
+class VQ(ConvTokenizer):
+    """A `Tokenizer` whose codes and encoder vectors are compared at unit norm; the decoder takes any vector."""
+
+    @classmethod
+    def from_config(cls, config: ConfigDict) -> "VQ":
+        """`config.tokenizer`: side, vocab, code_dim, and the fields of `ConvStack` under `stack`."""
+        fields = config.tokenizer
+        stack = ConvStack(**{"channels": config.data.channels, **fields.stack})
+        if config.data.resolution != fields.side * stack.downsample:
+            raise UserError(
+                f"tokenizer.side={fields.side}: {config.data.resolution} px / {stack.downsample} is another side; "
+                "change tokenizer.side, or tokenizer.stack.ch_mult (a level halves the side) or .patch"
+            )
+        return cls(stack, fields.vocab, fields.code_dim)
+
+    def init_quantizer(self, key: jax.Array) -> Params:
+        return {"embedding": jax.random.normal(key, (self.vocab, self.code_dim))}
+
+    def codebook(self, params: Params) -> jax.Array:
+        return normalise(self.raw_codebook(params))
+
+    def vectors(self, params: Params, img_BxRxRxc: jax.Array) -> jax.Array:
+        return normalise(self.features(params, img_BxRxRxc)).reshape(-1, self.code_dim)
+
+    def encode(self, params: Params, img_BxRxRxc: jax.Array) -> jax.Array:
+        """Images in [-1, 1] -> code_BxL."""
+        code = flow.nearest(self.vectors(params, img_BxRxRxc), self.codebook(params))
+        return code.reshape(len(img_BxRxRxc), -1)
+
+    def decode(self, params: Params, token_BxLxC: jax.Array) -> jax.Array:
+        """Code vectors, of any norm -> images, nominally in [-1, 1]."""
+        side = math.isqrt(token_BxLxC.shape[1])
+        return self.paint(params, token_BxLxC.reshape(len(token_BxLxC), side, side, self.code_dim))
+
+    def loss(self, params: Params, img_BxRxRxc: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Squared error of pixels, of codes against the encoder, and of the encoder against its codes."""
+        z = normalise(self.features(params, img_BxRxRxc))
+        table = self.codebook(params)
+        code = flow.nearest(jax.lax.stop_gradient(z), table)
+        token = table[code]
+        follow = jnp.mean((token - jax.lax.stop_gradient(z)) ** 2)
+        commit = self.commitment * jnp.mean((z - jax.lax.stop_gradient(token)) ** 2)
+        rec = self.paint(params, codebook.straight_through(z, token))
+        mse = jnp.mean((rec - img_BxRxRxc) ** 2)
+        total = mse + follow + commit
+        return total, {
+            "loss": total,
+            "psnr": 10 * jnp.log10(4 / mse),  # images span 2
+            "codebook": follow,
+            "commitment": commit,
+            "perplexity": codebook.perplexity(code, self.vocab),
+        }

@@ -1,0 +1,86 @@
+"""The next-scale tokenizer: the encoder's map as a sum of residual maps of growing size."""
+
+import dataclasses
+import functools
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from dd_jax.errors import UserError
+from dd_jax.families.var.quantizer import Quantizer
+from dd_jax.interfaces import Params
+from dd_jax.nn import codebook
+from dd_jax.nn.conv import ConvStack
+from dd_jax.nn.tokenizer import ConvTokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiScaleVQ(ConvTokenizer):
+    """A `Tokenizer` of sum(side^2) codes an image."""
+
+    sides: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
+    phis: int = 4
+    moments: float = 0.0  # weight of keeping encoder maps at zero mean and unit variance: helps small data
+
+    kernel: ClassVar[int] = 3
+
+    @classmethod
+    def from_config(cls, config: ConfigDict) -> "MultiScaleVQ":
+        """`config.tokenizer`: sides, vocab, code_dim, moments, and the fields of `ConvStack` under `stack`."""
+        fields = config.tokenizer
+        stack = ConvStack(**{"channels": config.data.channels, **fields.stack})
+        sides = tuple(fields.sides)
+        if config.data.resolution != sides[-1] * stack.downsample:
+            raise UserError(
+                f"tokenizer.sides={sides}: {config.data.resolution} px / {stack.downsample} is not {sides[-1]}; "
+                "change the last side, or tokenizer.stack.ch_mult (a level halves the side) or .patch"
+            )
+        optional = {name: fields[name] for name in ("phis", "moments") if name in fields}
+        return cls(stack, fields.vocab, fields.code_dim, sides=sides, **optional)
+
+    @functools.cached_property
+    def quantizer(self) -> Quantizer:
+        return Quantizer(self.sides, self.vocab, self.code_dim, self.phis)
+
+    def init_quantizer(self, key: jax.Array) -> Params:
+        return self.quantizer.init(key)
+
+    def codebook(self, params: Params) -> jax.Array:
+        return self.raw_codebook(params)
+
+    def vectors(self, params: Params, img_BxRxRxc: jax.Array) -> jax.Array:
+        steps = self.quantizer.residuals(params["quantizer"], self.features(params, img_BxRxRxc))
+        return jnp.concatenate([z for z, _, _ in steps], 1).reshape(-1, self.code_dim)
+
+    def encode(self, params: Params, img_BxRxRxc: jax.Array) -> jax.Array:
+        """Images in [-1, 1] -> code_BxL."""
+        return self.quantizer.encode(params["quantizer"], self.features(params, img_BxRxRxc))
+
+    def decode(self, params: Params, token_BxLxC: jax.Array) -> jax.Array:
+        """Code vectors, quantised or not -> images in [-1, 1]."""
+        f_hat = self.quantizer.f_hat(params["quantizer"], token_BxLxC)
+        return jnp.clip(self.paint(params, f_hat), -1, 1)
+
+    def loss(self, params: Params, img_BxRxRxc: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Squared error of pixels, and of f_hat against the encoder's map and back after every scale."""
+        f = self.features(params, img_BxRxRxc)
+        steps = self.quantizer.residuals(params["quantizer"], f)
+        still = jax.lax.stop_gradient(f)
+        follow = sum(jnp.mean((f_hat - still) ** 2) for _, _, f_hat in steps) / len(steps)
+        lag = sum(jnp.mean((f - jax.lax.stop_gradient(f_hat)) ** 2) for _, _, f_hat in steps) / len(steps)
+        commit = self.commitment * lag
+        drift = self.moments * jnp.mean(jnp.mean(f, (0, 1, 2)) ** 2 + (jnp.std(f, (0, 1, 2)) - 1) ** 2)
+        rec = self.paint(params, codebook.straight_through(f, steps[-1][2]))
+        mse = jnp.mean((rec - img_BxRxRxc) ** 2)
+        total = mse + follow + commit + drift
+        code = jnp.concatenate([code for _, code, _ in steps], 1)
+        return total, {
+            "loss": total,
+            "psnr": 10 * jnp.log10(4 / mse),  # images span 2
+            "codebook": follow,
+            "commitment": commit,
+            "moments": drift,
+            "perplexity": codebook.perplexity(code, self.vocab),
+        }

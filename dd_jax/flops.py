@@ -1,0 +1,65 @@
+"""Count the matrix-product FLOPs of a function from its jaxpr, and measure what the device can do."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def count(fn: Callable, *args: Any) -> float:
+    """FLOPs (2 per multiply-add) of all matrix products and convolutions in one call; loops times their length.
+
+    While-loops of unknown length count once. Elementwise work is left out.
+    """
+    return _count(jax.make_jaxpr(fn)(*args).jaxpr)
+
+
+def _count(jaxpr: Any) -> float:
+    total = 0.0
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "dot_general":
+            (contract, _), _ = eqn.params["dimension_numbers"]
+            lhs = eqn.invars[0].aval.shape
+            total += 2.0 * math.prod(eqn.outvars[0].aval.shape) * math.prod(lhs[i] for i in contract)
+        elif eqn.primitive.name == "conv_general_dilated":
+            kernel, spec = eqn.invars[1].aval.shape, eqn.params["dimension_numbers"].rhs_spec
+            per_output = math.prod(kernel) / kernel[spec[0]]
+            total += 2.0 * math.prod(eqn.outvars[0].aval.shape) * per_output
+        times = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
+        for inner in _inner(eqn.params):
+            total += times * _count(inner)
+    return total
+
+
+def _inner(params: dict[str, Any]) -> list[Any]:
+    """The jaxprs inside an equation; of a conditional, the dearest branch."""
+    if "branches" in params:
+        return [max((b.jaxpr for b in params["branches"]), key=_count)]
+    found = []
+    for value in params.values():
+        if hasattr(value, "eqns"):
+            found.append(value)
+        elif hasattr(value, "jaxpr"):
+            found.append(value.jaxpr)
+    return found
+
+
+def seconds(fn: Callable, *args: Any, repeats: int = 10) -> float:
+    """Median wall time of a jitted call, warmed and blocked."""
+    jax.block_until_ready(fn(*args))
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        jax.block_until_ready(fn(*args))
+        times.append(time.perf_counter() - begin)
+    return float(np.median(times))
+
+
+def matmul_rate(side: int = 2048) -> float:
+    """FLOP/s of a side x side float32 matrix product on the default device."""
+    x = jax.random.normal(jax.random.key(0), (side, side))
+    return 2.0 * side**3 / seconds(jax.jit(jnp.matmul), x, x, repeats=15)

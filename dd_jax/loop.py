@@ -1,0 +1,162 @@
+"""The training loop that tokenizer, teacher, judge and student share: optimizer, EMA, resume, curves."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dd_jax.checkpoint import Checkpoints
+from dd_jax.errors import UserError
+from dd_jax.interfaces import Params
+from dd_jax.metrics_writer import Writer
+from dd_jax.progress import Progress
+
+Metrics = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How long and with what optimizer to train."""
+
+    steps: int
+    batch: int
+    lr: float
+    warmup: int = 50
+    final_lr: float = 0.1  # share of `lr` left at the end of the linear decay
+    clip: float = 1.0
+    b1: float = 0.9
+    b2: float = 0.95
+    weight_decay: float = 0.0
+    ema: float = 0.99
+    checkpoint_every: int = 250
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """AdamW with clipping, warm-up and linear decay; no decay of vectors (gains, biases)."""
+        tail = max(self.steps - self.warmup, 1)
+        rate = optax.join_schedules(
+            [
+                optax.linear_schedule(0.0, self.lr, self.warmup),
+                optax.linear_schedule(self.lr, self.lr * self.final_lr, tail),
+            ],
+            [self.warmup],
+        )
+        adam = optax.adamw(rate, self.b1, self.b2, weight_decay=self.weight_decay, mask=_matrices)
+        return optax.chain(optax.clip_by_global_norm(self.clip), adam)
+
+
+def _matrices(params: Params) -> Params:
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a resumed run needs."""
+
+    step: jax.Array
+    params: Params
+    ema: Params
+    opt: optax.OptState
+
+
+def init_state(params: Params, tx: optax.GradientTransformation) -> TrainState:
+    """A state at step 0; the average starts at the parameters (a copy: buffers are donated)."""
+    params = jax.tree.map(jnp.array, params)
+    return TrainState(jnp.int32(0), params, jax.tree.map(jnp.array, params), tx.init(params))
+
+
+def update(
+    state: TrainState, grads: Params, tx: optax.GradientTransformation, decay: float
+) -> tuple[TrainState, jax.Array]:
+    """One optimizer step and one EMA step, its decay warmed up; -> (state, gradient norm)."""
+    change, opt = tx.update(grads, state.opt, state.params)
+    params = optax.apply_updates(state.params, change)
+    step = state.step + 1
+    rate = jnp.minimum(decay, step / (step + 10.0))
+    ema = jax.tree.map(lambda e, p: e + (1 - rate) * (p - e), state.ema, params)
+    return TrainState(step, params, ema, opt), optax.global_norm(grads)
+
+
+def index_batches(count: int, batch: int, seed: int) -> Callable[[int], np.ndarray]:
+    """step -> indices of its batch: an endless shuffle without gaps, a pure function of the step."""
+    if count < batch:
+        raise UserError(f"a batch of {batch} needs at least as many examples, there are {count}")
+
+    @functools.lru_cache(maxsize=2)
+    def order(epoch: int) -> np.ndarray:
+        return np.random.default_rng([seed, epoch]).permutation(count)
+
+    def at(step: int) -> np.ndarray:
+        epoch, first = divmod(step * batch, count)
+        whole = order(epoch)[first : first + batch]
+        return np.concatenate([whole, order(epoch + 1)[: batch - len(whole)]])
+
+    return at
+
+
+def fit(
+    name: str,
+    folder: Path,
+    recipe: Recipe,
+    state: TrainState,
+    step_fn: Callable[[TrainState, Any], tuple[TrainState, Metrics]],
+    batch_at: Callable[[int], Any],
+) -> TrainState:
+    """Run `step_fn` to `recipe.steps` from the newest checkpoint in `folder`; curves go to curve.jsonl there.
+
+    The state is donated. Metrics are read when they are logged, so the next steps are already on their way.
+    A loss that is not finite raises a UserError and leaves the last good checkpoint.
+    """
+    checkpoints = Checkpoints(folder)
+    last = checkpoints.latest()
+    if last:
+        state = checkpoints.restore(state)
+    first, every = int(last or 0), max(recipe.steps // 100, 1)
+    writer = Writer(folder / "curve.jsonl", resume=first + 1)
+    pending: list[tuple[int, Metrics]] = []
+    with Progress(recipe.steps, name, unit="steps", initial=first) as progress:
+        for step in range(first, recipe.steps):
+            state, metrics = step_fn(state, batch_at(step))
+            pending.append((step, metrics))
+            done = step + 1
+            if done % every == 0 or done == recipe.steps:
+                numbers = _read(name, pending, checkpoints.latest(), batch_at)
+                writer.write(done, **numbers)
+                progress.update(len(pending), **numbers)
+                pending = []
+            if done % recipe.checkpoint_every == 0 or done == recipe.steps:
+                _read(name, pending, checkpoints.latest(), batch_at)
+                checkpoints.save(done, state)
+    checkpoints.close()
+    return state
+
+
+def _read(name: str, pending: list, last: int | None, batch_at: Callable[[int], Any]) -> dict[str, float]:
+    """The newest numbers, after a look at all of them."""
+    numbers: dict[str, float] = {}
+    for step, metrics in pending:
+        numbers = {key: float(value) for key, value in metrics.items()}
+        if not np.isfinite(numbers["loss"]):
+            batch = batch_at(step)
+            ids = np.asarray(batch["id"])[:8].tolist() if isinstance(batch, dict) and "id" in batch else "?"
+            raise UserError(
+                f"{name}: the loss is {numbers['loss']} at step {step + 1} (examples {ids}...); the last good "
+                f"checkpoint is step {last or 0}: lower the learning rate or the clipping and run again"
+            )
+    return numbers
+
+
+def load_ema(folder: Path, recipe: Recipe, params: Params) -> Params:
+    """The averaged parameters of a finished run. UserError if it is not finished."""
+    checkpoints = Checkpoints(folder)
+    if checkpoints.latest() != recipe.steps:
+        raise UserError(f"{folder} is at step {checkpoints.latest()} of {recipe.steps}: run its stage first")
+    state = checkpoints.restore(init_state(params, recipe.optimizer()))
+    checkpoints.close()
+    return state.ema

@@ -1,0 +1,246 @@
+"""The convolutional encoder and decoder under both families' tokenizers. Images and maps are (B, rows, cols, width).
+
+Released sizes and lean ones for CPUs are one set of modules: `ConvStack` says which blocks exist.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dd_jax.errors import UserError
+from dd_jax.nn.attention import attend
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvStack:
+    """Shape of an encoder and its decoder. Level 0 has full resolution; every further level halves the side."""
+
+    ch: int = 128
+    ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4)  # width of each level, in units of `ch`
+    z_channels: int = 256
+    channels: int = 3  # of the image
+    encoder_blocks: int = 2  # residual blocks a level; without any, the resampling convolution sets the width
+    decoder_blocks: int = 3
+    groups: int = 32  # of every norm; 0: no norms
+    attention: bool = True  # at the last level and in the middle
+    mid: bool = True
+    patch: int = 1  # pixels of a side that are folded into channels first: spares full-resolution convolutions
+
+    def __post_init__(self) -> None:
+        if self.groups and any(width % self.groups for width in self.widths):
+            raise UserError(f"groups={self.groups} must divide every width of {self.widths}: change ch or groups")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return tuple(self.ch * mult for mult in self.ch_mult)
+
+    @property
+    def downsample(self) -> int:
+        """Pixels of a side per position of the latent map."""
+        return int(self.patch * 2 ** (len(self.ch_mult) - 1))
+
+    def check(self, img_BxRxRxc: jax.Array) -> None:
+        """Images that this stack cannot take are the user's to fix."""
+        rows, cols, channels = img_BxRxRxc.shape[1:]
+        if rows % self.downsample or cols % self.downsample:
+            raise UserError(f"image of {rows} x {cols} px: both must be multiples of {self.downsample}")
+        if channels != self.channels:
+            raise UserError(f"image of {channels} channels for a tokenizer of {self.channels}: set channels")
+
+
+def space_to_depth(x: jax.Array, patch: int) -> jax.Array:
+    """(B, p h, p w, c) -> (B, h, w, p p c)."""
+    if patch == 1:
+        return x
+    batch, rows, cols, width = x.shape
+    x = x.reshape(batch, rows // patch, patch, cols // patch, patch, width).swapaxes(2, 3)
+    return x.reshape(batch, rows // patch, cols // patch, -1)
+
+
+def depth_to_space(x: jax.Array, patch: int) -> jax.Array:
+    """(B, h, w, p p c) -> (B, p h, p w, c)."""
+    if patch == 1:
+        return x
+    batch, rows, cols, width = x.shape
+    x = x.reshape(batch, rows, cols, patch, patch, width // patch**2).swapaxes(2, 3)
+    return x.reshape(batch, rows * patch, cols * patch, -1)
+
+
+class Conv(nn.Module):
+    """size x size convolution with bias; `padding` zeros (before, after) rows and columns alike."""
+
+    features: int
+    size: int = 3
+    stride: int = 1
+    padding: tuple[int, int] | None = None  # None: keep the side
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (self.size, self.size, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32).astype(x.dtype)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32).astype(x.dtype)
+        if self.size == 1:  # a plain matrix product, which is also the fastest form
+            return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0] + bias).reshape(*x.shape[:-1], self.features)
+        pad = self.padding or (self.size // 2, self.size // 2)
+        strides = (self.stride, self.stride)
+        y = jax.lax.conv_general_dilated(
+            x, kernel, strides, (pad, pad), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return y + bias
+
+
+class GroupNorm(nn.Module):
+    """Zero mean and unit variance over positions and the channels of a group, in float32; gain and bias."""
+
+    groups: int = 32
+    eps: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        width = x.shape[-1]
+        gain = self.param("scale", nn.initializers.ones_init(), (width,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), (width,), jnp.float32)
+        y = x.astype(jnp.float32).reshape(x.shape[0], -1, self.groups, width // self.groups)
+        y = y - jnp.mean(y, (1, 3), keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, (1, 3), keepdims=True) + self.eps)
+        y = y.reshape(-1, width) * gain + bias
+        return y.reshape(x.shape).astype(x.dtype)
+
+
+def norm_silu(x: jax.Array, groups: int, name: str) -> jax.Array:
+    """The activation of this stack; to be called inside a module, which owns the norm."""
+    return jax.nn.silu(GroupNorm(groups, name=name)(x) if groups else x)
+
+
+class ResBlock(nn.Module):
+    """x + conv(silu(norm(conv(silu(norm x))))); a 1x1 convolution on the way past where the width changes."""
+
+    features: int
+    groups: int = 32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = Conv(self.features, name="conv1")(norm_silu(x, self.groups, "norm1"))
+        y = Conv(self.features, name="conv2")(norm_silu(y, self.groups, "norm2"))
+        if x.shape[-1] != self.features:
+            x = Conv(self.features, size=1, name="nin_shortcut")(x)
+        return x + y
+
+
+class AttnBlock(nn.Module):
+    """Single-head self-attention over all positions, residual."""
+
+    groups: int = 32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, rows, cols, width = x.shape
+        y = GroupNorm(self.groups, name="norm")(x) if self.groups else x
+        qkv = Conv(3 * width, size=1, name="qkv")(y).reshape(batch, rows * cols, 3, 1, width)
+        y = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], None, width**-0.5)
+        return x + Conv(width, size=1, name="proj_out")(y.reshape(x.shape))
+
+
+class Downsample(nn.Module):
+    """Half the side: one zero on the right and below, then 3x3 with stride 2."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return Conv(self.features, stride=2, padding=(0, 1), name="conv")(x)
+
+
+class Upsample(nn.Module):
+    """Twice the side: every position four times, then 3x3."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, rows, cols, width = x.shape
+        x = jnp.broadcast_to(x[:, :, None, :, None], (batch, rows, 2, cols, 2, width))
+        return Conv(self.features, name="conv")(x.reshape(batch, 2 * rows, 2 * cols, width))
+
+
+def run_level(cfg: ConvStack, x: jax.Array, level: int, blocks: int) -> jax.Array:
+    """The blocks of one level, or an activation where there are none; to be called inside a module."""
+    for j in range(blocks):
+        x = ResBlock(cfg.widths[level], cfg.groups, name=f"level{level}_block{j}")(x)
+        if cfg.attention and level == len(cfg.widths) - 1:
+            x = AttnBlock(cfg.groups, name=f"level{level}_attn{j}")(x)
+    return x if blocks else jax.nn.silu(x)
+
+
+def run_mid(cfg: ConvStack, x: jax.Array) -> jax.Array:
+    """The middle of an encoder or decoder; to be called inside a module."""
+    if not cfg.mid:
+        return x
+    x = ResBlock(cfg.widths[-1], cfg.groups, name="mid_block1")(x)
+    if cfg.attention:
+        x = AttnBlock(cfg.groups, name="mid_attn")(x)
+    return ResBlock(cfg.widths[-1], cfg.groups, name="mid_block2")(x)
+
+
+class Encoder(nn.Module):
+    """Images (B, R, R, c) -> maps (B, R / downsample, R / downsample, z_channels)."""
+
+    cfg: ConvStack
+
+    @nn.compact
+    def __call__(self, img_BxRxRxc: jax.Array) -> jax.Array:
+        cfg, last = self.cfg, len(self.cfg.widths) - 1
+        cfg.check(img_BxRxRxc)
+        x = Conv(cfg.widths[0], name="conv_in")(space_to_depth(img_BxRxRxc, cfg.patch))
+        for level in range(last):
+            x = run_level(cfg, x, level, cfg.encoder_blocks)
+            width = cfg.widths[level if cfg.encoder_blocks else level + 1]
+            x = Downsample(width, name=f"level{level}_down")(x)
+        x = run_level(cfg, x, last, cfg.encoder_blocks) if cfg.encoder_blocks else x
+        x = norm_silu(run_mid(cfg, x), cfg.groups, "norm_out")
+        return Conv(cfg.z_channels, name="conv_out")(x)
+
+
+class Decoder(nn.Module):
+    """Maps of z_channels -> images, nominally in [-1, 1]. Level 0, full resolution, comes last."""
+
+    cfg: ConvStack
+
+    @nn.compact
+    def __call__(self, z_BxhxwxZ: jax.Array) -> jax.Array:
+        cfg, last = self.cfg, len(self.cfg.widths) - 1
+        x = run_mid(cfg, Conv(cfg.widths[-1], name="conv_in")(z_BxhxwxZ))
+        for level in range(last, 0, -1):
+            x = run_level(cfg, x, level, cfg.decoder_blocks)
+            width = cfg.widths[level if cfg.decoder_blocks else level - 1]
+            x = Upsample(width, name=f"level{level}_up")(x)
+        x = run_level(cfg, x, 0, cfg.decoder_blocks) if cfg.decoder_blocks else x
+        x = Conv(cfg.patch**2 * cfg.channels, name="conv_out")(norm_silu(x, cfg.groups, "norm_out"))
+        return depth_to_space(x, cfg.patch)
+
+
+class AutoEncoder(nn.Module):
+    """Encoder and decoder with the convolutions (`size` x `size`) from and to the space of the codes."""
+
+    cfg: ConvStack
+    code_dim: int
+    size: int = 1
+
+    def setup(self) -> None:
+        self.encoder = Encoder(self.cfg)
+        self.quant_conv = Conv(self.code_dim, size=self.size)
+        self.post_quant_conv = Conv(self.cfg.z_channels, size=self.size)
+        self.decoder = Decoder(self.cfg)
+
+    def encode(self, img_BxRxRxc: jax.Array) -> jax.Array:
+        """Images -> maps of code_dim channels, not yet quantised."""
+        return self.quant_conv(self.encoder(img_BxRxRxc))
+
+    def decode(self, z_BxhxwxC: jax.Array) -> jax.Array:
+        """Maps of code_dim channels -> images."""
+        return self.decoder(self.post_quant_conv(z_BxhxwxC))
+
+    def __call__(self, img_BxRxRxc: jax.Array) -> jax.Array:
+        return self.decode(self.encode(img_BxRxRxc))

@@ -1,0 +1,157 @@
+"""Algorithm 1 at scale: sharded (id, label, codes) sets, resumable; noise is never stored, the id gives it back."""
+
+import dataclasses
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dd_jax import ar, files, rng
+from dd_jax.errors import UserError
+from dd_jax.fewstep import Models, noise_for
+from dd_jax.interfaces import Cond, Params
+from dd_jax.progress import Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class PairSet:
+    """All pairs in memory: ids (M,), labels (M,), codes (M, L)."""
+
+    id: np.ndarray
+    label: np.ndarray
+    code: np.ndarray
+
+
+def sampler(models: Models, root: jax.Array) -> Callable[[dict[str, Params], jax.Array, jax.Array], jax.Array]:
+    """Algorithm 1's loop body, jitted: (params, id_B, label_B) -> code_BxL."""
+
+    @jax.jit
+    def sample(params: dict[str, Params], id_B: jax.Array, label_B: jax.Array) -> jax.Array:
+        codebook = models.tokenizer.codebook(params["tokenizer"])
+        noise = noise_for(rng.example_keys(root, id_B), models.layout.tokens, codebook.shape[-1])
+        pick = ar.by_flow(noise, codebook, models.layout, models.filter, models.solver)
+        code = jnp.zeros(noise.shape[:2], jnp.int32)
+        return ar.decode(models.teacher, params["teacher"], Cond(label_B), pick, 0, models.layout.steps, code)
+
+    return sample
+
+
+def sample_codes(
+    models: Models, params: dict[str, Params], root: jax.Array, id_M: np.ndarray, label_M: np.ndarray, batch: int
+) -> Iterator[np.ndarray]:
+    """Teacher samples of these ids, batch by batch; the last batch is padded for the compiler and cut again."""
+    sample = sampler(models, root)
+    for first in range(0, len(id_M), batch):
+        ids, label = id_M[first : first + batch], label_M[first : first + batch]
+        pad = batch - len(ids)
+        code = sample(params, jnp.asarray(np.pad(ids, (0, pad))), jnp.asarray(np.pad(label, (0, pad))))
+        yield np.asarray(code)[: len(ids)]
+
+
+def generate(
+    folder: Path,
+    models: Models,
+    params: dict[str, Params],
+    count: int,
+    shard: int,
+    batch: int,
+    seed: int,
+    classes: int,
+    label_scheme: str,
+    facts: dict[str, Any],
+) -> PairSet:
+    """Write the shards that are not there yet, then the manifest; -> the set. Torn shards are made again."""
+    root = rng.stream(seed, "pairs")
+    manifest = {"count": count, "shard": shard, "seed": seed, "labels": label_scheme, **facts}
+    manifest["noise"] = _noise_check(models, params, root)
+    _check_manifest(folder, manifest)
+    hashes = {}
+    with Progress(count, "pairs", unit="pairs") as progress:
+        for first in range(0, count, shard):
+            path = folder / f"shard-{first // shard:05d}.npz"
+            ids = np.arange(first, min(first + shard, count), dtype=np.int32)
+            if not _whole(path, ids):
+                label = rng.labels(ids, classes, label_scheme, seed)
+                codes = []
+                for code in sample_codes(models, params, root, ids, label, batch):
+                    codes.append(code.astype(np.uint16))
+                    progress.update(len(code))
+                buffer = io.BytesIO()
+                np.savez(buffer, id=ids, label=label, code=np.concatenate(codes))
+                files.replace(path, buffer.getvalue())
+            else:
+                progress.update(len(ids))
+            hashes[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    files.replace(folder / "manifest.json", json.dumps({**manifest, "shards": hashes}, indent=1).encode())
+    return load(folder)
+
+
+def load(folder: Path) -> PairSet:
+    """Read a finished set and verify every shard. UserError names what is missing or damaged."""
+    path = folder / "manifest.json"
+    if not path.exists():
+        raise UserError(f"no pair set in {folder}: run --stage=pairs first")
+    shards = []
+    for name, digest in json.loads(path.read_text())["shards"].items():
+        shard = folder / name
+        if not shard.exists() or hashlib.sha256(shard.read_bytes()).hexdigest() != digest:
+            state = "damaged" if shard.exists() else "missing"
+            raise UserError(f"pair shard {shard} is {state}: run --stage=pairs again, it makes only that one anew")
+        with np.load(shard) as data:
+            shards.append({key: data[key] for key in ("id", "label", "code")})
+    return PairSet(*(np.concatenate([s[key] for s in shards]) for key in ("id", "label", "code")))
+
+
+def verified(folder: Path) -> bool:
+    """Is the set closed and every shard as its manifest says?"""
+    try:
+        load(folder)
+    except UserError:
+        return False
+    return True
+
+
+def _whole(path: Path, ids: np.ndarray) -> bool:
+    """Is this shard complete? (The zip's own CRCs are checked by reading it.) A bad one is removed."""
+    if not path.exists():
+        return False
+    manifest = path.parent / "manifest.json"
+    if manifest.exists():
+        digest = json.loads(manifest.read_text())["shards"].get(path.name)
+        if digest != hashlib.sha256(path.read_bytes()).hexdigest():
+            return False
+    try:
+        with np.load(path) as data:
+            return np.array_equal(data["id"], ids) and len(data["code"]) == len(ids) == len(data["label"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return False
+
+
+def _noise_check(models: Models, params: dict[str, Params], root: jax.Array) -> list[float]:
+    """A few noise values: a set made elsewhere must see the same noise here."""
+    codebook = models.tokenizer.codebook(params["tokenizer"])
+    keys = rng.example_keys(root, jnp.arange(2))
+    noise = noise_for(keys, models.layout.tokens, codebook.shape[-1])
+    return [round(float(value), 4) for value in noise[:, 0, :2].ravel()]
+
+
+def _check_manifest(folder: Path, wanted: dict[str, Any]) -> None:
+    """A set begun under other settings must not be mixed with this one."""
+    path = folder / "settings.json"
+    text = json.dumps(wanted, indent=1, sort_keys=True)
+    if not path.exists():
+        files.replace(path, text.encode())
+        return
+    found = json.loads(path.read_text())
+    for key in sorted({*found, *wanted}):
+        a, b = found.get(key), json.loads(text).get(key)
+        same = np.allclose(a, b, atol=2e-4) if key == "noise" else a == b
+        if not same:
+            raise UserError(f"pairs in {folder} were begun with {key}={a}, now it is {b}: use another --workdir")

@@ -1,0 +1,121 @@
+"""Tokenizer, teacher and judge for data of one's own (and the bundled demos); released teachers need none of it."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dd_jax.factory import System
+from dd_jax.interfaces import Cond, Params
+from dd_jax.loop import Metrics, Recipe, TrainState, fit, index_batches, init_state, update
+
+Batch = dict[str, jax.Array]
+Loss = Callable[[Params, Batch, jax.Array, dict[str, Params]], tuple[jax.Array, Metrics]]
+
+
+def _train(
+    name: str,
+    folder: Path,
+    recipe: Recipe,
+    start: Params,
+    loss: Loss,
+    data: dict[str, np.ndarray],
+    seed: int,
+    frozen: dict[str, Params],
+    after: Callable[[TrainState, Batch], TrainState] | None = None,
+) -> Params:
+    """Minimise `loss(params, batch, key, frozen)` over shuffled batches of `data` -> averaged parameters."""
+    tx = recipe.optimizer()
+    root = jax.random.key(seed)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(state: TrainState, batch: Batch, frozen: dict[str, Params]) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(root, state.step)
+        grads, metrics = jax.grad(loss, has_aux=True)(state.params, batch, key, frozen)
+        state, norm = update(state, grads, tx, recipe.ema)
+        if after:
+            state = after(state, batch)
+        return state, {**metrics, "grad_norm": norm}
+
+    indices = index_batches(len(next(iter(data.values()))), recipe.batch, seed)
+
+    def batch_at(step: int) -> dict[str, np.ndarray]:
+        at = indices(step)
+        return {"id": at} | {key: values[at] for key, values in data.items()}
+
+    return fit(name, folder, recipe, init_state(start, tx), lambda s, b: step(s, b, frozen), batch_at).ema
+
+
+def train_judge(system: System, folder: Path, recipe: Recipe, img: np.ndarray, label: np.ndarray, seed: int) -> Params:
+    """The classifier whose features score samples."""
+
+    def loss(params: Params, batch: Batch, key: jax.Array, frozen: Any) -> tuple[jax.Array, Metrics]:
+        return system.judge.loss(params, batch["img"], batch["label"])
+
+    start = system.judge.init(jax.random.key(seed))
+    return _train("judge", folder, recipe, start, loss, {"img": img, "label": label}, seed, {})
+
+
+def train_tokenizer(system: System, folder: Path, recipe: Recipe, img: np.ndarray, seed: int, revive: int) -> Params:
+    """Codebook from encoder outputs, then the tokenizer's loss; codes that a batch never used are revived."""
+    tokenizer = system.tokenizer
+    root = jax.random.fold_in(jax.random.key(seed), 1)
+    start = tokenizer.init(jax.random.key(seed))
+    start = tokenizer.init_codebook(start, jnp.asarray(img[: 2 * recipe.batch]), root)
+
+    def loss(params: Params, batch: Batch, key: jax.Array, frozen: Any) -> tuple[jax.Array, Metrics]:
+        return tokenizer.loss(params, batch["img"])
+
+    def after(state: TrainState, batch: Batch) -> TrainState:
+        due = (state.step % revive == 0) & (state.step < 0.7 * recipe.steps)
+        key = jax.random.fold_in(root, state.step)
+
+        def with_new_codes(state: TrainState) -> TrainState:
+            params = tokenizer.revive(state.params, batch["img"], key)
+            ema = tokenizer.with_codebook(state.ema, tokenizer.raw_codebook(params))
+            return state.replace(params=params, ema=ema)
+
+        return jax.lax.cond(due, with_new_codes, lambda state: state, state)
+
+    return _train("tokenizer", folder, recipe, start, loss, {"img": img}, seed, {}, after)
+
+
+def encode(system: System, params: Params, img: np.ndarray, batch: int = 512) -> np.ndarray:
+    """Codes of all images."""
+    run = jax.jit(system.tokenizer.encode)
+    pad = -len(img) % batch
+    padded = np.concatenate([img, np.zeros((pad, *img.shape[1:]), img.dtype)])
+    codes = [np.asarray(run(params, padded[i : i + batch])) for i in range(0, len(padded), batch)]
+    return np.concatenate(codes)[: len(img)]
+
+
+def train_teacher(
+    system: System,
+    folder: Path,
+    recipe: Recipe,
+    tokenizer_params: Params,
+    code: np.ndarray,
+    label: np.ndarray,
+    seed: int,
+    drop: float,
+) -> Params:
+    """Next-step prediction with class labels, dropped at rate `drop` for guidance."""
+    teacher = system.teacher
+
+    def loss(params: Params, batch: Batch, key: jax.Array, frozen: Any) -> tuple[jax.Array, Metrics]:
+        cond = Cond(batch["label"])
+        dropped = jax.random.bernoulli(key, drop, batch["label"].shape)
+        cond = jax.tree.map(lambda a, b: jnp.where(dropped, b, a), cond, teacher.null(cond))
+        weights = system.teacher_params(params, frozen["tokenizer"])
+        logits = teacher.forward(weights, cond, batch["code"])
+        nll = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch["code"]))
+        return nll, {"loss": nll}
+
+    start = system.teacher_init(jax.random.key(seed), tokenizer_params)
+    data = {"code": code.astype(np.int32), "label": label}
+    return _train("teacher", folder, recipe, start, loss, data, seed, {"tokenizer": tokenizer_params})

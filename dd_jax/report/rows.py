@@ -1,0 +1,123 @@
+"""Rows of results.jsonl: which method each is, and how its numbers are shown."""
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+Row = Mapping[str, Any]
+
+class Metric(NamedTuple):
+    """How a key of a results row is shown."""
+
+    head: str
+    form: str
+    explain: str = ""
+
+
+METRICS = {
+    "steps": Metric(
+        "steps", "{:.4g}", "model evaluations one after another, for one picture; fewer is better."
+    ),
+    "fd": Metric(
+        "FD ↓",
+        "{:.1f}",
+        "Frechet distance from the judge's features of these pictures to those of held-out real ones: how far the "
+        "two clouds are apart, in quality and in variety. Lower is better.",
+    ),
+    "fd_teacher": Metric(
+        "FD to teacher ↓",
+        "{:.2f}",
+        "the same distance to pictures that the teacher drew from other noise: what the distillation itself lost. "
+        "Lower is better; the teacher's own row is the floor.",
+    ),
+    "class_accuracy": Metric(
+        "class accuracy ↑",
+        "{:.1%}",
+        "share of pictures in which the judge sees the class that was asked for. Higher is better.",
+    ),
+    "precision": Metric(
+        "precision ↑", "{:.3f}", "share of pictures that lie among the real ones: quality. Higher is better."
+    ),
+    "recall": Metric(
+        "recall ↑", "{:.3f}", "share of the real pictures that lie among these: variety. Higher is better."
+    ),
+    "nll": Metric(
+        "NLL ↓",
+        "{:.2f}",
+        "nats a token by which the teacher is surprised by these tokens. Lower is closer to the teacher's "
+        "distribution (too little variety lowers it too: read it beside recall).",
+    ),
+    "agreement": Metric(
+        "agreement ↑",
+        "{:.1%}",
+        "share of tokens equal to the teacher's own for the same noise. Higher is more faithful.",
+    ),
+    "ms_per_image": Metric(
+        "ms / image ↓",
+        "{:.3g}",
+        "time to draw one picture on this machine, decoder included. Lower is better.",
+    ),
+    "n": Metric("n", "{:.0f}", "pictures that the row's scores were measured on."),
+    "sweeps": Metric(
+        "sweeps", "{:.3g}", "mean refinement sweeps until the picture is certified to be the teacher's."
+    ),
+    "exact": Metric("exact ↑", "{:.1%}", "share of the steps certified to equal the teacher's."),
+}
+
+
+class Roles(NamedTuple):
+    """The rows that the headline is about; any may be missing."""
+
+    teacher: Row | None
+    one: Row | None
+    two: Row | None
+    baseline: Row | None
+
+
+def kind(row: Row) -> str:
+    """Colour class of a row: student, refined, teacher, baseline, or other (real pictures, reconstructions)."""
+    generator, plan = str(row.get("generator") or ""), str(row.get("plan") or "")
+    if generator.startswith(("onestep", "skip")):
+        return "baseline"
+    if generator == "teacher" or (plan.startswith("T") and "S" not in plan and "J" not in plan):
+        return "teacher"
+    if "J" in plan:
+        return "refined"
+    return "student" if "S" in plan else "other"
+
+
+def roles(results: Sequence[Row]) -> Roles:
+    """Pick teacher, one-step, two-step and onestep* rows out of the results."""
+
+    def first(wanted: str, steps: int | None = None) -> Row | None:
+        rows = (r for r in results if kind(r) == wanted and steps in (None, r.get("steps")))
+        return next(rows, None)
+
+    one_step = (r for r in results if str(r.get("generator") or "").startswith("onestep"))
+    return Roles(first("teacher"), first("student", 1), first("student", 2), next(one_step, None))
+
+
+def number(row: Row, key: str) -> float | None:
+    value = row.get(key)
+    real = isinstance(value, int | float) and not isinstance(value, bool) and value - value == 0
+    return float(value) if real else None
+
+
+def cell(row: Row, key: str) -> str:
+    value = row.get(key)
+    number = number(row, key)
+    if number is not None:
+        return METRICS[key].form.format(number) if key in METRICS else f"{number:.4g}"
+    return html.escape(str(value)) if isinstance(value, str | bool) else "\N{EN DASH}"
+
+
+def ratio(a: Row, b: Row, key: str) -> float | None:
+    first, second = number(a, key), number(b, key)
+    return first / second if first is not None and second else None
+
+
+def steps_of(row: Row) -> str:
+    count = number(row, "steps")
+    if count is None:
+        return "an unknown number of steps"
+    return f"{count:.4g} step{'' if count == 1 else 's'}"

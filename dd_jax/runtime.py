@@ -1,0 +1,39 @@
+"""Process-wide settings, made once by programs (never on import of the library)."""
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+
+import jax
+
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what XLA's CPU backend frees.
+
+    Every execution allocates its temporaries anew; glibc maps and unmaps them, and the page faults cost a
+    third of a small training step (44,000 faults and 205 ms a step before, none and 143 ms after).
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+    if mallopt:
+        mallopt(M_ARENA_MAX, 1)
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def cache_compilations() -> None:
+    """Keep compiled programs in the user's cache folder, so that a second run starts at once."""
+    if jax.config.jax_compilation_cache_dir is None:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(Path(base) / "dd_jax" / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+def setup() -> None:
+    """Everything above."""
+    keep_freed_memory()
+    cache_compilations()

@@ -1,0 +1,162 @@
+"""The stages of a run, in order: what each reads, does and writes."""
+
+import json
+import time
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from dd_jax import data, evaluate, factory, files, generate, pairs, pretrain, report, speed, train
+from dd_jax.factory import System, recipe
+from dd_jax.interfaces import Params
+from dd_jax.pipeline import Pipeline, load_params
+from dd_jax.rng import stream
+from dd_jax.workdir import STAGES, Workdir, digest
+
+# What must be there before a stage can run.
+NEEDS = {
+    "pretrain": (),
+    "pairs": ("pretrain",),
+    "train": ("pretrain", "pairs"),
+    "sample": ("pretrain", "train"),
+    "evaluate": ("pretrain", "pairs", "train"),
+    "speed": ("pretrain", "pairs", "train"),
+    "report": ("evaluate",),
+}
+
+
+class Run:
+    """One config in one work directory."""
+
+    def __init__(self, config: ConfigDict, workdir: str):
+        self.config = config
+        self.system: System = factory.build(config)
+        self.work = Workdir(workdir, config.to_dict())
+
+    def stage(self, name: str) -> None:
+        """Run one stage and record its time."""
+        self.work.require(name, NEEDS[name])
+        self.work.begin(name)
+        begin = time.perf_counter()
+        try:
+            wrote = getattr(self, name)()
+        except BaseException:
+            self.work.spent(name, time.perf_counter() - begin)
+            raise
+        self.work.end(name, time.perf_counter() - begin)
+        print(f"{name}: wrote {wrote}", flush=True)
+
+    def pretrain(self) -> Any:
+        """Judge, tokenizer, teacher on augmented pictures."""
+        settings, seed = self.config.pretrain, self.config.seed
+        img, label = self.training_images()
+        judge, tokenizer, teacher = (recipe(settings[k]) for k in ("judge", "tokenizer", "teacher"))
+        pretrain.train_judge(self.system, self.work / "judge", judge, img, label, seed)
+        codes = pretrain.train_tokenizer(
+            self.system, self.work / "tokenizer", tokenizer, img, seed, settings.tokenizer.revive_every
+        )
+        code = pretrain.encode(self.system, codes, img)
+        drop = settings.teacher.label_drop
+        pretrain.train_teacher(self.system, self.work / "teacher", teacher, codes, code, label, seed, drop)
+        return f"{self.work / 'judge'}, tokenizer, teacher"
+
+    def pairs(self) -> Any:
+        """Algorithm 1."""
+        settings, params = self.config.pairs, self.params(student=False)
+        facts = {
+            "teacher": digest(params["teacher"]),
+            "guidance": self.config.guidance,
+            "filter": self.config.filter.to_dict(),
+            "flow": self.config.flow.to_dict(),
+        }
+        pairs.generate(
+            self.work / "pairs",
+            self.system.models,
+            params,
+            settings.count,
+            settings.shard,
+            settings.batch,
+            self.config.seed,
+            self.system.classes,
+            settings.labels,
+            facts,
+        )
+        return self.work / "pairs" / "manifest.json"
+
+    def train(self) -> Any:
+        """Algorithm 2."""
+        system, params = self.system, self.params(student=False)
+        start = system.student.init_from_teacher(stream(self.config.seed, "init"), params["teacher"]["trunk"])
+        frozen = {**params, "codebook": system.tokenizer.codebook(params["tokenizer"])}
+        distance = train.distance_of(system.objective, system.tokenizer, system.judge)
+        found = pairs.load(self.work / "pairs")
+        settings = recipe(self.config.train)
+        train.run(
+            self.work / "student",
+            settings,
+            system.objective,
+            system.student,
+            start,
+            frozen,
+            distance,
+            found,
+            self.config.seed,
+        )
+        return self.work / "student"
+
+    def sample(self) -> Any:
+        """Pictures."""
+        pipeline = Pipeline(self.system, self.params())
+        return ", ".join(map(str, generate.run(pipeline, self.config, self.work.path, self.config.seed)))
+
+    def evaluate(self) -> Any:
+        """results.jsonl."""
+        found = pairs.load(self.work / "pairs")
+        params = self.params() | {"marginals": evaluate.marginals_of(self.system, found)}
+        evaluate.run(self.system, params, self.config, self.work.path, self.held_out(), self.config.seed)
+        return self.work / "results.jsonl"
+
+    def speed(self) -> Any:
+        """speed.json."""
+        found = pairs.load(self.work / "pairs")
+        speed.run(self.system, self.params(), self.config, found, self.work.path)
+        return self.work / "speed.json"
+
+    def report(self) -> Any:
+        """report.html."""
+        return report.from_workdir(self.work.path, self.config.to_dict(), self.work.record)
+
+    def params(self, student: bool = True) -> dict[str, Params]:
+        """What the finished stages have left."""
+        return load_params(self.system, self.config, self.work.path, student)
+
+    def training_images(self) -> tuple[np.ndarray, np.ndarray]:
+        """Augmented training pictures and their labels."""
+        img, label, _, _ = data.load(self.config.data.name)
+        return self._augmented(img, self.config.data.copies, 0), np.tile(label, self.config.data.copies)
+
+    def held_out(self) -> np.ndarray:
+        """Augmented pictures that no model was trained on."""
+        _, _, img, _ = data.load(self.config.data.name)
+        return self._augmented(img, self.config.data.heldout_copies, 1)
+
+    def _augmented(self, img: np.ndarray, copies: int, part: int) -> np.ndarray:
+        d = self.config.data
+        return data.augment(img, copies, d.rotate, d.scale, d.shear, d.shift, seed=2 * self.config.seed + part)
+
+
+def run(config: ConfigDict, workdir: str, stage: str) -> None:
+    """One stage, or all that are not done."""
+    here = Run(config, workdir)
+    here.work.check("train")
+    todo: list[str] = [stage]
+    if stage == "all":
+        first = next((name for name in STAGES if not here.work.done(name)), None)
+        # A stage that ran again makes the later ones stale.
+        todo = list(STAGES[STAGES.index(first) :]) if first else ["report"]
+    files.replace(here.work / "config.json", json.dumps(config.to_dict(), indent=1).encode())
+    for name in todo:
+        here.stage(name)
+
+

@@ -1,0 +1,105 @@
+"""Algorithm 2: distil the teacher's noise-to-image map into a student that needs one forward."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dd_jax import losses
+from dd_jax.errors import UserError
+from dd_jax.fewstep import noise_for
+from dd_jax.interfaces import Cond, Params, Tokenizer
+from dd_jax.loop import Metrics, Recipe, TrainState, fit, index_batches, init_state, update
+from dd_jax.metrics.judge import Judge
+from dd_jax.pairs import PairSet
+from dd_jax.rng import example_keys, stream
+from dd_jax.student import Student
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What Alg. 2 minimises: the boundaries that it draws from, each head's part, and the distance."""
+
+    timesteps: tuple[int, ...]
+    split: int
+    weights: losses.Weights
+    distance: str = "none"  # of the embedding head: "mse", "perceptual" or "none"
+
+
+def distance_of(objective: Objective, tokenizer: Tokenizer, judge: Judge) -> Callable | None:
+    """The embedding head's distance by name: (frozen parameters, token, target) -> distance_B."""
+    if objective.distance == "none" or not objective.weights.embedding:
+        return None
+    if objective.distance == "mse":
+        return lambda frozen, token, target: losses.mse(token, target)
+    if objective.distance != "perceptual":
+        raise UserError(f"config.train.distance is {objective.distance!r}: choose mse, perceptual or none")
+
+    def perceptual(frozen: dict[str, Params], token: jax.Array, target: jax.Array) -> jax.Array:
+        decode = functools.partial(tokenizer.decode, frozen["tokenizer"])
+        return losses.perceptual(decode, functools.partial(judge.perceptual, frozen["judge"]))(token, target)
+
+    return perceptual
+
+
+def train_step(
+    state: TrainState,
+    batch: dict[str, jax.Array],
+    frozen: dict[str, Params],
+    *,
+    student: Student,
+    objective: Objective,
+    tx: optax.GradientTransformation,
+    ema: float,
+    distance: Callable | None,
+    seed: int,
+) -> tuple[TrainState, Metrics]:
+    """Algorithm 2, lines 3-7. The noise is drawn again from each pair's id; boundaries take turns in a batch."""
+    layout, codebook = student.layout, frozen["codebook"]
+    cond, code_BxL = Cond(batch["label"]), batch["code"]
+    noise = noise_for(example_keys(stream(seed, "pairs"), batch["id"]), layout.tokens, codebook.shape[-1])
+    t_B = jnp.asarray(objective.timesteps)[jnp.arange(len(code_BxL)) % len(objective.timesteps)]
+    x_t = layout.mix(t_B, codebook[code_BxL], noise)
+
+    def loss_fn(params: Params) -> tuple[jax.Array, Metrics]:
+        logits, token = student(params, cond, x_t, t_B)
+        far = functools.partial(distance, frozen) if distance else None
+        return losses.distill_loss(
+            logits, token, code_BxL, t_B, codebook, layout, objective.split, objective.weights, far
+        )
+
+    grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
+    state, norm = update(state, grads, tx, ema)
+    return state, {**metrics, "grad_norm": norm}
+
+
+def run(
+    folder: Path,
+    recipe: Recipe,
+    objective: Objective,
+    student: Student,
+    start: Params,
+    frozen: dict[str, Params],
+    distance: Callable | None,
+    pairs: PairSet,
+    seed: int,
+) -> Params:
+    """Train to the end (or resume) -> the averaged parameters."""
+    tx = recipe.optimizer()
+    step = functools.partial(
+        train_step, student=student, objective=objective, tx=tx, ema=recipe.ema, distance=distance, seed=seed
+    )
+    jitted = jax.jit(step, donate_argnums=0)
+    indices = index_batches(len(pairs.id), recipe.batch, seed)
+
+    def batch_at(step: int) -> dict[str, np.ndarray]:
+        at = indices(step)
+        return {"id": pairs.id[at], "label": pairs.label[at], "code": pairs.code[at].astype(np.int32)}
+
+    state = init_state(start, tx)
+    return fit("student", folder, recipe, state, lambda s, b: jitted(s, b, frozen), batch_at).ema

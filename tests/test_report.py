@@ -1,0 +1,181 @@
+"""The report: right numbers, valid and self-contained markup, nothing unescaped."""
+
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dd_jax import report
+from dd_jax.report import svg
+from dd_jax.report.picture import Grid, column_strips, grid_png
+
+TEACHER = {"generator": "teacher", "plan": "T0:49", "steps": 49, "fd": 16.1, "fd_teacher": 0.87, "n": 2000}
+TEACHER |= {"class_accuracy": 0.978, "nll": 1.39, "agreement": 1.0, "ms_per_image": 3.0, "recall": None}
+ONE = TEACHER | {
+    "generator": "student",
+    "plan": "S0",
+    "steps": 1,
+    "fd": 22.8,
+    "ms_per_image": 0.5,
+    "fd_teacher": 6.05,
+}
+TWO = ONE | {"plan": "S0 S16", "steps": 2, "fd": 20.5}
+REFINED = ONE | {"plan": "S0 J*", "steps": 20, "sweeps": 16.7, "exact": 1.0}
+BASELINE = ONE | {"generator": "onestep*", "plan": "", "fd": 54.2, "class_accuracy": 0.759}
+REAL = {"generator": "real", "plan": "", "steps": None, "fd": 0.0}
+RESULTS = [REAL, TEACHER, ONE, TWO, REFINED, BASELINE]
+CURVES = {"student": [{"step": i, "loss": 3 / (i + 1), "agreement": i / 100} for i in range(50)]}
+
+
+def grid(noises=2):
+    images = np.random.default_rng(0).integers(0, 256, (4, 3, 8, 8, 1), np.uint8)
+    return Grid(
+        images, ["Teacher\n49 steps", "One step", "onestep*"], ["0", "1", "2", "3"][: 4 // noises], noises
+    )
+
+
+class Checker(HTMLParser):
+    """Every tag closed in order; collects the text."""
+
+    void = frozenset({"meta", "img", "br"})
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.text, self.tags = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert tag not in self.void
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def parse(page):
+    checker = Checker()
+    checker.feed(page)
+    assert not checker.open
+    return checker
+
+
+def test_the_headline_states_what_was_won():
+    facts = {"title": "demo", "stages": {"train": 100.0, "pairs": 20.0}, "matmul_gflops": 85.0}
+    page = report.render(RESULTS, [grid()], CURVES, {"train": {"steps": 5}}, facts)
+    checker = parse(page)
+    text = re.sub(r"\s+", " ", "".join(checker.text))
+    assert "49 steps → 1 step" in text
+    assert "6.0\N{MULTIPLICATION SIGN} faster (3 to 0.5 ms a picture)" in text
+    assert (
+        "Class accuracy 97.8% → 97.8%, Frechet distance to real pictures 16.1 → 22.8 (20.5 with two steps)."
+        in text
+    )
+    assert "(onestep*): class accuracy 75.9%, Frechet distance to real pictures 54.2." in text
+    assert "2 min 00 s" in text
+    assert "1 min 00 s (wall time \N{MULTIPLICATION SIGN} 85 / 170 GFLOP/s)" in text
+    assert sum(tag == "svg" for tag, _ in checker.tags) == 8
+    assert sum(tag == "img" for tag, _ in checker.tags) == 3
+    assert "<td>\N{EN DASH}</td>" in page  # recall was null
+
+
+def test_the_page_needs_nothing_else():
+    page = report.render(RESULTS, [grid()], CURVES, {}, {})
+    for _, attributes in parse(page).tags:
+        source = attributes.get("src") or attributes.get("href") or "data:"
+        assert source.startswith("data:")
+    assert "http" not in page
+
+
+def test_everything_is_escaped():
+    evil = '<script>alert("x")</script>'
+    row = ONE | {"generator": "teacher" + evil, "plan": "S0" + evil, evil: evil, "flag": True}
+    nasty = Grid(grid().images, [evil] * 3, [evil] * 2, 2, evil, evil)
+    facts = {"title": evil, "stages": {evil: 1.0}, "versions": {evil: evil}, evil: evil}
+    curves = {evil: CURVES["student"]}
+    page = report.render(
+        [TEACHER, row, BASELINE | {"generator": "onestep" + evil}], [nasty], curves, {evil: evil}, facts
+    )
+    assert "<script" not in page
+    assert 'alert("x")' not in re.sub(r"<pre>.*?</pre>", "", page, flags=re.S)
+    parse(page)
+
+
+@pytest.mark.parametrize(
+    "results", [[], [TEACHER], [ONE], [REAL], [TEACHER, {"generator": "student", "plan": "S0", "steps": 1}]]
+)
+def test_partial_results_still_make_a_page(results):
+    parse(report.render(results, [], {}, {}, {}))
+
+
+def test_a_slower_student_is_not_called_faster():
+    page = report.render([TEACHER, ONE | {"ms_per_image": 6.0}], [], {}, {}, {})
+    assert "2.0\N{MULTIPLICATION SIGN} the time" in page
+    assert "faster" not in page
+
+
+@pytest.mark.parametrize(
+    ("generator", "plan", "kind"),
+    [
+        ("teacher", "T0:10", "teacher"),
+        ("student", "S0 T4:5 S5", "student"),
+        ("student", "S0 J4", "refined"),
+        ("onestep*", "", "baseline"),
+        ("onestep*", "J*", "baseline"),
+        ("skip-3", None, "baseline"),
+        ("real", "", "other"),
+    ],
+)
+def test_kinds(generator, plan, kind):
+    assert report.kind({"generator": generator, "plan": plan}) == kind
+
+
+def test_write_replaces_the_file(tmp_path):
+    path = report.write(tmp_path / "sub" / "report.html", "é")
+    assert report.write(path, "ü").read_text(encoding="utf-8") == "ü"
+    assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+
+
+def test_strips_put_noises_side_by_side():
+    g = grid()
+    strips = column_strips(g.images, 2, 1)
+    assert strips.shape == (3, 2 * 9 - 1, 2 * 9 - 1, 2)
+    np.testing.assert_array_equal(strips[1, 9:, :8, 0], g.images[2, 1, :, :, 0])
+    np.testing.assert_array_equal(strips[1, :8, 9:, 0], g.images[1, 1, :, :, 0])
+    assert (strips[:, 8, :, 1] == 0).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grid_png(channels):
+    images = np.random.default_rng(0).integers(0, 256, (4, 2, 8, 8, channels), np.uint8)
+    plain = Image.open(io.BytesIO(grid_png(images, 3)))
+    headed = Image.open(io.BytesIO(grid_png(images, 3, ["Teacher\n49 steps", "One step"], ["0", "1"], 2)))
+    assert plain.size[1] == 35 * 3 + 8
+    assert headed.size[1] == 17 * 3 + 48
+    first = np.asarray(plain)[4:28:3, 4:28:3]
+    np.testing.assert_array_equal(first[..., :channels], images[0, 0])
+
+
+def test_grids_check_what_they_get():
+    with pytest.raises(ValueError, match="uint8"):
+        Grid(np.zeros((2, 1, 8, 8, 1)), ["a"])
+    with pytest.raises(ValueError, match="headings"):
+        Grid(np.zeros((2, 1, 8, 8, 1), np.uint8), ["a", "b"])
+
+
+@pytest.mark.parametrize("log", [True, False])
+@pytest.mark.parametrize("values", [(1.0, 49.0), (3.0, 3.0), (0.51, 6.64), (1e-5, 1e6), (9.9, 10.1)])
+def test_axes_have_ticks_inside(values, log):
+    axis = svg.axis(values, 10, 110, log)
+    assert 2 <= len(axis.ticks) <= 14
+    assert all(9.9 <= axis.place(tick) <= 110.1 for tick in axis.ticks)
+    assert all(10 <= axis.place(value) <= 110 for value in values)
