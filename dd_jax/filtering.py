@@ -33,16 +33,16 @@ class Filter:
         logits = logits / self.temperature
         k = min(self.top_k, logits.shape[-1])
         if self.top_p < 1:
-            keep = _top_p(logits, k, self.top_p)
+            drop = _outside(logits, k, self.top_p)
         elif k:
-            keep = logits >= jax.lax.top_k(logits, k)[0][..., -1:]
+            drop = logits < jax.lax.top_k(logits, k)[0][..., -1:]
         else:
             return logits
-        return jnp.where(keep, logits, -jnp.inf)
+        return jnp.where(drop, -jnp.inf, logits)  # a NaN is never dropped: `flow.transport` reports it
 
 
-def _top_p(logits: jax.Array, k: int, top_p: float) -> jax.Array:
-    """Mask of both filters. One sort of values serves both; ties are counted, so no index is ever sorted."""
+def _outside(logits: jax.Array, k: int, top_p: float) -> jax.Array:
+    """What top-k, then top-p drop. One sort of values serves both; ties are counted, no index is sorted."""
     descending = -jnp.sort(-logits, axis=-1)
     if k:
         descending = jnp.where(descending >= descending[..., k - 1 : k], descending, -jnp.inf)
@@ -50,7 +50,7 @@ def _top_p(logits: jax.Array, k: int, top_p: float) -> jax.Array:
     before = jnp.cumsum(prob, -1) - prob
     count = jnp.maximum(jnp.sum((before < top_p) & (descending > -jnp.inf), -1, keepdims=True), 1)
     last = jnp.take_along_axis(descending, count - 1, -1)
-    above, tied = logits > last, logits == last
-    room = count - jnp.sum(above, -1, keepdims=True)
+    tied = logits == last
+    room = count - jnp.sum(logits > last, -1, keepdims=True)
     from_end = jnp.flip(jnp.cumsum(jnp.flip(tied, -1), -1), -1)
-    return above | (tied & (from_end <= room))
+    return (logits < last) | (tied & (from_end > room))

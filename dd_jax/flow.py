@@ -1,7 +1,7 @@
 """Flow matching between Gaussian noise and one token's distribution over the codebook (Eq. 3 and 4).
 
-A token's data are the Diracs p = softmax(logits) on the codebook rows c_j. On x = (1 - u) z + u c, z ~ N(0, I),
-the posterior over codes is known in closed form, and so is the velocity: nothing is learned here.
+A token's data are the Diracs p = softmax(logits) on the codebook rows c_j. On x = (1 - u) z + u c with
+z ~ N(0, I) the posterior over codes is known in closed form, and so is the velocity: nothing is learned here.
 """
 
 import dataclasses
@@ -29,7 +29,21 @@ class FlowSolver:
     `normalise` solves with the codebook (c - mean) / std, mean and std being those of the token's own p: the
     exact map from noise to code does not depend on scale and offset, but the solver's error does.
 
-TABLE
+    Choices, by share of codes equal to those of the exact flow (float32; mean and worst of nine cases, V 64 to
+    1024, C 4 to 32, flat, typical, peaked and clustered p):
+
+        evaluations                  10            20
+        adams3, normalised      .986  .952    .998  .994    <- default; .997 .990 at 16
+        adams3                  .971  .928    .996  .984
+        dpmpp3m, normalised     .968  .904    .994  .986
+        dpmpp3m                 .962  .918    .993  .984    as published, but read off at x0
+        heun, normalised        .951  .904    .987  .974
+        euler, normalised       .924  .836    .962  .922
+        `literal()`             .432  .000
+
+    One mean and std for all tokens instead of p's own: .982 and .997 (worst .948, .992); it is only better
+    where p is peaked. Grids uniform in log-SNR, log(1-u), sqrt(1-u) or arctan(u/(1-u)) cost dpmpp3m .005 to
+    .05 at 10 evaluations. The end matters little (.985 or more for .86 to .94 at 10; .996 for .90 at 20).
     """
 
     name: str = "adams3"
@@ -131,7 +145,7 @@ def transport(
     """Eq. 4: noise (..., C), logits (..., V) -> code (...) int32, deterministic, following softmax(logits).
 
     Pure and jit-able, `solver` static. A token whose noise, logits or solution is not finite gets code -1
-    (all logits -inf counts): an exception cannot be raised under jit, so whoever stores codes checks the sign.
+    (so do logits that are all -inf): jit cannot raise, so whoever stores codes checks the sign.
     """
     if noise.shape[:-1] != logits.shape[:-1] or codebook_VxC.shape != (logits.shape[-1], noise.shape[-1]):
         raise UserError(

@@ -105,7 +105,7 @@ class Multistep(diffrax.AbstractSolver[State]):
 
     def step(
         self, terms: Any, t0: Any, t1: Any, y0: Any, args: Any, solver_state: State, made_jump: Any
-    ) -> tuple[Any, None, dict[str, Any], State, diffrax.RESULTS]:
+    ) -> tuple[Any, None, dict[str, Any], State, Any]:
         k, base, older, oldest = solver_state
         row = jnp.asarray(multistep_table(self.name, self.grid), y0.dtype)[k]
         data = y0 + (1 - t0) * terms.vf(t0, y0, args)
@@ -123,7 +123,7 @@ class Multistep(diffrax.AbstractSolver[State]):
 def integrate(
     field: Callable[..., jax.Array], x0: jax.Array, args: Any, name: str, grid: np.ndarray, zero_start: bool
 ) -> tuple[jax.Array, jax.Array]:
-    """Follow dx/du = field(u, x, args) over the nodes of `grid` -> (x at the last node, whether it went well).
+    """Follow dx/du = field(u, x, args) over the nodes of `grid` -> (x at the last node, went well?).
 
     x0 is a whole batch in one solve: every token takes the same steps, so the loop's condition stays scalar.
     With `zero_start` x0 belongs to node 1 (see `Multistep`).

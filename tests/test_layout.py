@@ -1,5 +1,6 @@
 """Layout: step numbers, known tokens, masks, slices."""
 
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,8 +64,8 @@ def test_raster_masks_are_causal():
 
 
 @pytest.mark.parametrize(("case", "same_step"), [("forward", False), ("forward_blockmask", True)])
-def test_scale_masks_are_the_reference_ones(goldens, case, same_step):
-    visible = goldens(f"var/dd_tiny/{case}.npz")["attn_visible"]
+def test_scale_masks_are_the_reference_ones(case, same_step):
+    visible = helpers.arrays(f"var/dd_tiny/{case}.npz")["attn_visible"]
     assert np.array_equal(Layout.scales((1, 2, 3, 4)).student_mask(same_step), visible)
 
 

@@ -1,6 +1,7 @@
 """The report: right numbers, valid and self-contained markup, nothing unescaped."""
 
 import io
+import json
 import re
 from html.parser import HTMLParser
 
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dd_jax import report
+from dd_jax import metrics_writer, report
+from dd_jax.errors import UserError
 from dd_jax.report import svg
 from dd_jax.report.picture import Grid, column_strips, grid_png
 
@@ -143,6 +145,59 @@ def test_write_replaces_the_file(tmp_path):
     path = report.write(tmp_path / "sub" / "report.html", "é")
     assert report.write(path, "ü").read_text(encoding="utf-8") == "ü"
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+
+
+def finished(workdir):
+    """A work directory as the stages leave it: example i is of class i % 2."""
+    workdir.mkdir()
+    (workdir / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in RESULTS))
+    images = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 1), np.uint8)
+    np.savez(workdir / "grids.npz", **{f"{r['generator']}|{r['plan']}": images for r in RESULTS[1:]})
+    with metrics_writer.Writer(workdir / "student" / "curve.jsonl") as writer:
+        for row in CURVES["student"]:
+            writer.write(**row)
+    plans = [{"plan": "S0", "batch": 64, "ms_per_image": 0.5}]
+    machine = {"jax": "1.2.3", "cores": 2}
+    speed = {"machine": machine, "training": {"share_of_matmul": 0.5, "matmul_gflops": 85}, "plans": plans}
+    (workdir / "speed.json").write_text(json.dumps(speed))
+    return workdir
+
+
+def test_a_work_directory_becomes_a_page(tmp_path):
+    workdir = finished(tmp_path / "run")
+    config = {"data": {"name": "mnist", "classes": 2}, "family": "raster"}
+    record = {"train": {"done": True, "seconds": 60.0}, "pairs": {"done": False, "seconds": 9.0}}
+    path = report.from_workdir(workdir, config, record)
+    text = re.sub(r"\s+", " ", "".join(parse(path.read_text(encoding="utf-8")).text))
+    assert "mnist \N{MIDDLE DOT} raster" in text
+    assert "student: loss" in text
+    assert "1 min 00 s" in text
+    assert "50% of that rate" in text
+    assert "jax 1.2.3" in text
+    assert Image.open(workdir / "grid.png").width > 100
+
+
+def test_pictures_are_sorted_by_class(tmp_path):
+    grid = report._grid(finished(tmp_path / "run") / "grids.npz", RESULTS, classes=2)
+    assert grid.noises == 2
+    assert list(grid.columns) == [
+        "Teacher\n49 steps",
+        "One step\nS0",
+        "Two steps\nS0 S16",
+        "Refined\nS0 J*",
+        "onestep*\none step",
+    ]
+    np.testing.assert_array_equal(grid.images[:, 0, 0, 0, 0], [0, 2, 1, 3])
+
+
+def test_what_is_missing_is_left_out_or_named(tmp_path):
+    with pytest.raises(UserError, match=r"no .*results.jsonl: run --stage=evaluate first"):
+        report.from_workdir(tmp_path, {}, {})
+    (tmp_path / "results.jsonl").write_text('{"torn')
+    with pytest.raises(UserError, match="evaluate again"):
+        report.from_workdir(tmp_path, {}, {})
+    (tmp_path / "results.jsonl").write_text(json.dumps(TEACHER) + "\n")
+    parse(report.from_workdir(tmp_path, {}, {}).read_text(encoding="utf-8"))
 
 
 def test_strips_put_noises_side_by_side():

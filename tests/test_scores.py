@@ -88,32 +88,35 @@ def test_class_accuracy():
 @pytest.mark.parametrize(("side", "patch"), [(28, 2), (8, 1)])
 def test_judge(side, patch):
     judge = Judge(side, patch=patch)
-    params = judge.init(jax.random.key(0))
+    params = jax.jit(judge.init)(jax.random.key(0))
     img = jax.random.uniform(jax.random.key(1), (5, side, side, 1), minval=-1.0)
     label = jnp.arange(5)
-    assert judge.logits(params, img).shape == (5, 10)
-    assert judge.features(params, img).shape == (5, 64)
-    assert float(judge.features(params, img).min()) >= 0
-    loss, aux = judge.loss(params, img, label)
+    logits, features, (loss, aux) = jax.jit(
+        lambda p: (judge.logits(p, img), judge.features(p, img), judge.loss(p, img, label))
+    )(params)
+    assert logits.shape == (5, 10)
+    assert features.shape == (5, 64)
+    assert float(features.min()) >= 0
     assert float(loss) == pytest.approx(np.log(10), rel=0.5)
     assert set(aux) == {"loss", "accuracy"}
 
 
 def test_perceptual_distance():
     judge = Judge(8, patch=1)
-    params = judge.init(jax.random.key(0))
+    params = jax.jit(judge.init)(jax.random.key(0))
     img = jax.random.uniform(jax.random.key(1), (3, 8, 8, 1), minval=-1.0)
     near, far = img + 0.01, -img
-    np.testing.assert_allclose(judge.perceptual(params, img, img), np.zeros(3), atol=1e-7)
-    assert (judge.perceptual(params, img, near) < judge.perceptual(params, img, far)).all()
-    for x in judge.maps(params, img):
+    distance = jax.jit(judge.perceptual)
+    np.testing.assert_allclose(distance(params, img, img), np.zeros(3), atol=1e-7)
+    assert (distance(params, img, near) < distance(params, img, far)).all()
+    for x in jax.jit(judge.maps)(params, img):
         norm = np.linalg.norm(x, axis=-1)
         assert ((norm < 1e-6) | (np.abs(norm - 1) < 1e-5)).all()
 
 
 def test_perceptual_gradient_is_finite_where_maps_vanish():
     judge = Judge(8, patch=1)
-    params = jax.tree.map(jnp.zeros_like, judge.init(jax.random.key(0)))  # every map is zero
+    params = jax.tree.map(jnp.zeros_like, jax.jit(judge.init)(jax.random.key(0)))  # every map is zero
     a, b = jnp.ones((2, 8, 8, 1)), jnp.zeros((2, 8, 8, 1))
-    gradient = jax.grad(lambda p, x: judge.perceptual(p, x, b).sum(), (0, 1))(params, a)
+    gradient = jax.jit(jax.grad(lambda p, x: judge.perceptual(p, x, b).sum(), (0, 1)))(params, a)
     assert all(bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(gradient))

@@ -1,4 +1,4 @@
-"""The convolutional encoder and decoder under both families' tokenizers. Images and maps are (B, rows, cols, width).
+"""The convolutional encoder and decoder under both families' tokenizers, on (B, rows, cols, width) maps.
 
 Released sizes and lean ones for CPUs are one set of modules: `ConvStack` says which blocks exist.
 """
@@ -15,7 +15,7 @@ from dd_jax.nn.attention import attend
 
 @dataclasses.dataclass(frozen=True)
 class ConvStack:
-    """Shape of an encoder and its decoder. Level 0 has full resolution; every further level halves the side."""
+    """Shape of an encoder and its decoder. Level 0 has full resolution; each further level halves the side."""
 
     ch: int = 128
     ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4)  # width of each level, in units of `ch`
@@ -26,11 +26,15 @@ class ConvStack:
     groups: int = 32  # of every norm; 0: no norms
     attention: bool = True  # at the last level and in the middle
     mid: bool = True
-    patch: int = 1  # pixels of a side that are folded into channels first: spares full-resolution convolutions
+    patch: int = (
+        1  # pixels of a side that are folded into channels first: spares full-resolution convolutions
+    )
 
     def __post_init__(self) -> None:
         if self.groups and any(width % self.groups for width in self.widths):
-            raise UserError(f"groups={self.groups} must divide every width of {self.widths}: change ch or groups")
+            raise UserError(
+                f"groups={self.groups} must divide every width of {self.widths}: change ch or groups"
+            )
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from dd_jax.nn.conv import AutoEncoder, ConvStack
 
 @dataclasses.dataclass(frozen=True)
 class ConvTokenizer:
-    """Most of a `Tokenizer`. Params: the AutoEncoder's modules, and what is quantised with under `quantizer`."""
+    """Most of a `Tokenizer`. Params: the AutoEncoder's modules, and the codebook's under `quantizer`."""
 
     stack: ConvStack
     vocab: int

@@ -31,7 +31,8 @@ def render(
 
     `results`: rows of results.jsonl. `curves`: stage -> rows of its metrics file ("step", "loss", ...).
     `facts`: "title", "stages" {name: seconds}, "matmul_gflops", "train_share" {stage: share}, "device",
-    "versions" {package: version}; whatever else it holds is listed as it is.
+    "versions" {package: version}, "speed" [{"plan", "batch", "ms_per_image", ...}]; whatever else
+    it holds is listed as it is.
     """
     who = roles(results)
     title = str(facts.get("title") or "Distilled Decoding")
@@ -42,6 +43,7 @@ def render(
         _table(results),
         _plots(results),
         _curves(curves),
+        _speed(facts.get("speed") or ()),
         _facts(facts),
         _config(config),
     ]
@@ -68,8 +70,11 @@ def _headline(who: Roles, title: str) -> str:
 def _sentences(who: Roles) -> list[str]:
     """What was won and what it cost, from the rows alone."""
     teacher, one, two, baseline = who
-    assert teacher is not None and one is not None
-    out = [f"The teacher draws a picture in {steps_of(teacher)}; the distilled student needs {steps_of(one)}."]
+    if teacher is None or one is None:
+        return []
+    out = [
+        f"The teacher draws a picture in {steps_of(teacher)}; the distilled student needs {steps_of(one)}."
+    ]
     fast = ratio(teacher, one, "ms_per_image")
     times = f"{cell(teacher, 'ms_per_image')} to {cell(one, 'ms_per_image')} ms a picture"
     if fast is not None and fast >= 1:
@@ -99,8 +104,8 @@ def _tiles(who: Roles) -> str:
     wanted = [
         ("ms_per_image", "Time per picture, ms", "shorter is better"),
         ("class_accuracy", "Class accuracy", "longer is better"),
-        ("fd", "Frechet distance to real pictures", "shorter is better"),
-        ("fd_teacher", "Frechet distance to the teacher", "shorter is better"),
+        ("fd", "Distance to real pictures", "Frechet; shorter is better"),
+        ("fd_teacher", "Distance to the teacher's", "Frechet; shorter is better"),
     ]
     tiles = [_tile(who, *one) for one in wanted]
     return f'<div class="tiles">{"".join(tiles)}</div>' if any(tiles) else ""
@@ -113,7 +118,8 @@ def _tile(who: Roles, key: str, title: str, hint: str) -> str:
         return ""
     longest = max(value for _, _, value in rows) or 1.0
     bars = "".join(
-        f'<div class="bar"><span>{name}</span><i class="{kind(row)}" style="width:{max(value, 0) / longest:.1%}"></i>'
+        f'<div class="bar"><span>{name}</span>'
+        f'<i class="{kind(row)}" style="width:{max(value, 0) / longest:.1%}"></i>'
         f"<b>{cell(row, key)}</b></div>"
         for name, row, value in rows
     )
@@ -148,13 +154,13 @@ def _table(results: Sequence[Row]) -> str:
         if k in METRICS
     )
     plans = (
-        "<li><b>plan</b>: <code>S t</code> the student predicts all tokens from step t on; <code>T a:b</code> the "
-        "teacher does steps a to b-1; <code>J n</code> n parallel refinement sweeps through the teacher, "
-        "<code>J*</code> until nothing changes.</li>"
+        "<li><b>plan</b>: <code>S t</code> the student predicts all tokens from step t on; "
+        "<code>T a:b</code> the teacher does steps a to b-1; <code>J n</code> n parallel refinement "
+        "sweeps through the teacher, <code>J*</code> until nothing changes.</li>"
     )
     return (
-        f'<h2>All rows</h2><div class="scroll"><table><tr><th>method</th><th style="text-align:left">plan</th>{head}'
-        f'</tr>{"".join(lines)}</table></div><ul class="explain">{plans}{explain}</ul>'
+        '<h2>All rows</h2><div class="scroll"><table><tr><th>method</th><th style="text-align:left">plan</th>'
+        f'{head}</tr>{"".join(lines)}</table></div><ul class="explain">{plans}{explain}</ul>'
     )
 
 
@@ -197,6 +203,23 @@ def _curves(curves: Mapping[str, Sequence[Row]]) -> str:
     return f'<h2>Training</h2><div class="plots">{"".join(plots)}</div>' if any(plots) else ""
 
 
+def _speed(rows: Sequence[Row]) -> str:
+    """Times of every plan at every batch size, when nothing else was going on."""
+    if not rows:
+        return ""
+    keys = list(dict.fromkeys(key for row in rows for key in row if key != "plan"))
+    head = "".join(f"<th>{html.escape(key.replace('_', ' '))}</th>" for key in keys)
+    lines = "".join(
+        f"<tr><td><code>{html.escape(str(row.get('plan')))}</code></td>"
+        + "".join(f"<td>{cell(row, key)}</td>" for key in keys)
+        + "</tr>"
+        for row in rows
+    )
+    note = "From noise to decoded pictures, compiled and warm."
+    table = f'<table class="facts"><tr><th>plan</th>{head}</tr>{lines}</table>'
+    return f'<h2>Speed</h2><p class="note">{note}</p><div class="scroll">{table}</div>'
+
+
 def _facts(facts: Mapping[str, Any]) -> str:
     stages: Mapping[str, float] = facts.get("stages") or {}
     rate = facts.get("matmul_gflops")
@@ -205,17 +228,20 @@ def _facts(facts: Mapping[str, Any]) -> str:
         total = sum(stages.values())
         rows.append(("wall time, all stages", duration(total)))
         if rate:
-            scaled = f"{duration(total * rate / REFERENCE_RATE)} (wall time \N{MULTIPLICATION SIGN} {rate:.0f} / {REFERENCE_RATE:.0f} GFLOP/s)"
+            formula = f"wall time \N{MULTIPLICATION SIGN} {rate:.0f} / {REFERENCE_RATE:.0f} GFLOP/s"
+            scaled = f"{duration(total * rate / REFERENCE_RATE)} ({formula})"
             rows.append(("the same on the reference machine", scaled))
     if rate:
-        rows.append(("float32 matrix product, 2048 \N{MULTIPLICATION SIGN} 2048", f"{rate:.0f} GFLOP/s, measured"))
+        rows.append(
+            ("float32 matrix product, 2048 \N{MULTIPLICATION SIGN} 2048", f"{rate:.0f} GFLOP/s, measured")
+        )
     for stage, share in (facts.get("train_share") or {}).items():
         rows.append((f"{stage} training step", f"{share:.0%} of that rate"))
     rows.append(("versions", ", ".join(f"{k} {v}" for k, v in (facts.get("versions") or {}).items())))
-    known = {"title", "stages", "matmul_gflops", "train_share", "versions"}
+    known = {"title", "stages", "matmul_gflops", "train_share", "versions", "speed"}
     rows += [(str(key), str(value)) for key, value in facts.items() if key not in known]
     body = "".join(f"<tr><td>{html.escape(a)}</td><td>{html.escape(b)}</td></tr>" for a, b in rows if b)
-    return f'<h2>The run</h2><table class="facts">{body}</table>' if body else ""
+    return f'<h2>The run</h2><table class="facts run">{body}</table>' if body else ""
 
 
 def _config(config: Mapping[str, Any]) -> str:
@@ -223,5 +249,3 @@ def _config(config: Mapping[str, Any]) -> str:
     return (
         f"<details><summary>Configuration</summary><pre>{html.escape(text)}</pre></details>" if config else ""
     )
-
-

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
@@ -27,6 +26,11 @@ class Grid:
     noises: int = 1
     title: str = ""
     note: str = ""
+
+    @property
+    def scale(self) -> int:
+        """Screen pixels a picture's pixel, so that a picture is about a thumb wide."""
+        return max(1, round(46 / self.images.shape[2]))
 
     def __post_init__(self) -> None:
         images = self.images
@@ -55,9 +59,8 @@ def column_strips(images: np.ndarray, noises: int, gap: int) -> np.ndarray:
 
 def grid_html(grid: Grid) -> str:
     """The grid as one figure: a native-size PNG a method, enlarged by the browser without smoothing."""
-    side = grid.images.shape[2]
-    scale = max(1, round(46 / side))
-    cell = (side + 1) * scale
+    scale = grid.scale
+    cell = (grid.images.shape[2] + 1) * scale
     labels = "".join(f'<div style="height:{cell}px">{html.escape(label)}</div>' for label in grid.rows)
     parts = [f'<div class="rowlabels"><div class="head"></div>{labels}</div>'] if grid.rows else []
     for name, strip in zip(grid.columns, column_strips(grid.images, grid.noises, 1), strict=True):

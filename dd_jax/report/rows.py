@@ -1,10 +1,12 @@
 """Rows of results.jsonl: which method each is, and how its numbers are shown."""
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 Row = Mapping[str, Any]
+
 
 class Metric(NamedTuple):
     """How a key of a results row is shown."""
@@ -19,49 +21,56 @@ METRICS = {
         "steps", "{:.4g}", "model evaluations one after another, for one picture; fewer is better."
     ),
     "fd": Metric(
-        "FD ↓",
+        "FD\N{NO-BREAK SPACE}↓",
         "{:.1f}",
-        "Frechet distance from the judge's features of these pictures to those of held-out real ones: how far the "
-        "two clouds are apart, in quality and in variety. Lower is better.",
+        "Frechet distance between the judge's features of these pictures and of held-out real ones: how far "
+        "apart the two clouds are, in quality and in variety. Lower is better.",
     ),
     "fd_teacher": Metric(
-        "FD to teacher ↓",
+        "FD to teacher\N{NO-BREAK SPACE}↓",
         "{:.2f}",
-        "the same distance to pictures that the teacher drew from other noise: what the distillation itself lost. "
-        "Lower is better; the teacher's own row is the floor.",
+        "the same distance to pictures that the teacher drew from other noise: what the distillation itself "
+        "lost. Lower is better; the teacher's own row is the floor.",
     ),
     "class_accuracy": Metric(
-        "class accuracy ↑",
+        "class accuracy\N{NO-BREAK SPACE}↑",
         "{:.1%}",
         "share of pictures in which the judge sees the class that was asked for. Higher is better.",
     ),
     "precision": Metric(
-        "precision ↑", "{:.3f}", "share of pictures that lie among the real ones: quality. Higher is better."
+        "precision\N{NO-BREAK SPACE}↑",
+        "{:.3f}",
+        "share of pictures that lie among the real ones: quality. Higher is better.",
     ),
     "recall": Metric(
-        "recall ↑", "{:.3f}", "share of the real pictures that lie among these: variety. Higher is better."
+        "recall\N{NO-BREAK SPACE}↑",
+        "{:.3f}",
+        "share of the real pictures that lie among these: variety. Higher is better.",
     ),
     "nll": Metric(
-        "NLL ↓",
+        "NLL\N{NO-BREAK SPACE}↓",
         "{:.2f}",
         "nats a token by which the teacher is surprised by these tokens. Lower is closer to the teacher's "
         "distribution (too little variety lowers it too: read it beside recall).",
     ),
     "agreement": Metric(
-        "agreement ↑",
+        "agreement\N{NO-BREAK SPACE}↑",
         "{:.1%}",
         "share of tokens equal to the teacher's own for the same noise. Higher is more faithful.",
     ),
     "ms_per_image": Metric(
-        "ms / image ↓",
+        "ms\N{NO-BREAK SPACE}/ image\N{NO-BREAK SPACE}↓",
         "{:.3g}",
         "time to draw one picture on this machine, decoder included. Lower is better.",
     ),
     "n": Metric("n", "{:.0f}", "pictures that the row's scores were measured on."),
-    "sweeps": Metric(
-        "sweeps", "{:.3g}", "mean refinement sweeps until the picture is certified to be the teacher's."
+    "sweeps": Metric("sweeps", "{:.3g}", "mean refinement sweeps until the picture is certified."),
+    "exact": Metric("certified", "{:.3g}", "mean number of leading steps certified to be the teacher's own."),
+    "identical": Metric(
+        "identical\N{NO-BREAK SPACE}↑",
+        "{:.1%}",
+        "share of pictures whose tokens all equal the teacher's for the same noise.",
     ),
-    "exact": Metric("exact ↑", "{:.1%}", "share of the steps certified to equal the teacher's."),
 }
 
 
@@ -75,7 +84,7 @@ class Roles(NamedTuple):
 
 
 def kind(row: Row) -> str:
-    """Colour class of a row: student, refined, teacher, baseline, or other (real pictures, reconstructions)."""
+    """Colour class of a row: student, refined, teacher, baseline; or other, such as real pictures."""
     generator, plan = str(row.get("generator") or ""), str(row.get("plan") or "")
     if generator.startswith(("onestep", "skip")):
         return "baseline"
@@ -98,25 +107,30 @@ def roles(results: Sequence[Row]) -> Roles:
 
 
 def number(row: Row, key: str) -> float | None:
+    """A finite number, or None."""
     value = row.get(key)
-    real = isinstance(value, int | float) and not isinstance(value, bool) and value - value == 0
-    return float(value) if real else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
 
 
 def cell(row: Row, key: str) -> str:
-    value = row.get(key)
-    number = number(row, key)
-    if number is not None:
-        return METRICS[key].form.format(number) if key in METRICS else f"{number:.4g}"
-    return html.escape(str(value)) if isinstance(value, str | bool) else "\N{EN DASH}"
+    """How a value is shown, as HTML; what is not there is an en dash."""
+    value = number(row, key)
+    if value is not None:
+        return METRICS[key].form.format(value) if key in METRICS else f"{value:.4g}"
+    other = row.get(key)
+    return html.escape(str(other)) if isinstance(other, str | bool) else "\N{EN DASH}"
 
 
 def ratio(a: Row, b: Row, key: str) -> float | None:
+    """a's value over b's, where both have one."""
     first, second = number(a, key), number(b, key)
     return first / second if first is not None and second else None
 
 
 def steps_of(row: Row) -> str:
+    """1 step, 49 steps."""
     count = number(row, "steps")
     if count is None:
         return "an unknown number of steps"

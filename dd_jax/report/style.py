@@ -28,7 +28,7 @@ RULES = """
 * { box-sizing: border-box; }
 body { margin: 0; background: @bg; color: @ink;
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-main { max-width: 1120px; margin: 0 auto; padding: 40px 24px 64px; }
+main { max-width: 1180px; margin: 0 auto; padding: 40px 24px 64px; }
 header p { margin: 0; }
 .eyebrow { color: @soft; font-size: 14px; }
 h1 { font-size: 46px; line-height: 1.1; letter-spacing: -.02em; margin: 6px 0 14px; }
@@ -59,11 +59,11 @@ i.refined { background: @refined; } i.baseline { background: @baseline; }
 .rowlabels div:not(.head) { display: flex; align-items: center; justify-content: flex-end; color: @soft;
   font-size: 14px; min-width: 14px; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; width: 100%; }
-th, td { text-align: right; padding: 6px 8px; border-bottom: 1px solid @line; white-space: nowrap; }
+table { border-collapse: collapse; font-size: 13.5px; font-variant-numeric: tabular-nums; width: 100%; }
+th, td { text-align: right; padding: 6px 6px; border-bottom: 1px solid @line; white-space: nowrap; }
 th { color: @soft; font-weight: 600; vertical-align: bottom; white-space: normal; line-height: 1.25; }
 th:first-child, td:first-child, td.text { text-align: left; } table.facts { width: auto; min-width: 420px; }
-table.facts td:nth-child(2) { text-align: left; white-space: normal; }
+table.run td:nth-child(2) { text-align: left; white-space: normal; }
 td .dot, .legend .dot { display: inline-block; width: 9px; height: 9px; border-radius: 50%;
   margin-right: 8px; }
 .dot.student { background: @student; } .dot.teacher { background: @teacher; }

@@ -22,16 +22,16 @@ def normalise(x: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class VQ(ConvTokenizer):
-    """A `Tokenizer` whose codes and encoder vectors are compared at unit norm; the decoder takes any vector."""
+    """A `Tokenizer`: codes and encoder vectors are compared at unit norm; the decoder takes any vector."""
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> "VQ":
         """`config.tokenizer`: side, vocab, code_dim, and the fields of `ConvStack` under `stack`."""
         fields = config.tokenizer
-        stack = ConvStack(**{"channels": config.data.channels, **fields.stack})
+        stack = ConvStack(**{"channels": config.data.channels, **fields.get("stack", {})})
         if config.data.resolution != fields.side * stack.downsample:
             raise UserError(
-                f"tokenizer.side={fields.side}: {config.data.resolution} px / {stack.downsample} is another side; "
+                f"tokenizer.side={fields.side}: {config.data.resolution} px / {stack.downsample} is another; "
                 "change tokenizer.side, or tokenizer.stack.ch_mult (a level halves the side) or .patch"
             )
         return cls(stack, fields.vocab, fields.code_dim)

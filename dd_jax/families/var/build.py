@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from dd_jax.families.var.backbone import VAR, VARConfig, inherit
 from dd_jax.families.var.teacher import ScaleTeacher
-from dd_jax.families.var.tokenizer import MultiScaleVQ
+from dd_jax.families.var.tokenizer import VQVAE
 from dd_jax.interfaces import Cond, Family, Params
 from dd_jax.layout import Layout
 from dd_jax.student import Student, StudentNet
@@ -14,7 +14,7 @@ from dd_jax.student import Student, StudentNet
 
 def build(config: ConfigDict) -> Family:
     """Tokenizer, teacher and student of a config."""
-    tokenizer = MultiScaleVQ.from_config(config)
+    tokenizer = VQVAE.from_config(config)
     sides = tuple(config.tokenizer.sides)
     model = config.model.to_dict()
     gate_init = model.pop("gate_init")

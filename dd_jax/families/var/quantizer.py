@@ -31,7 +31,7 @@ def cubic(d: np.ndarray) -> np.ndarray:
 
 
 def up_matrix(small: int, big: int) -> np.ndarray:
-    """(big, small) bicubic weights of one axis: half-pixel centres, taps beyond the border count for the border."""
+    """(big, small) bicubic weights of one axis: half-pixel centres, taps beyond the border fall on it."""
     centre = (np.arange(big) + 0.5) * small / big - 0.5
     first = np.floor(centre).astype(int)
     weights = np.zeros((big, small))
@@ -65,7 +65,7 @@ def resize(kind: str, x_BxGxC: jax.Array, source: int, target: int) -> jax.Array
 
 
 def phi_of_step(steps: int, phis: int) -> tuple[int, ...]:
-    """Which of the shared convolutions each step uses: the nearest of evenly spread ticks, the upper one of two.
+    """Which of the shared convolutions each step uses: that of the nearest tick, the upper one of two.
 
     Ticks lie at 1/(3 phis) ... 1 - 1/(3 phis), step s at s / (steps - 1). Exact fractions, because the
     published sizes (10 steps, 4 phis) hit two ties.
@@ -74,7 +74,9 @@ def phi_of_step(steps: int, phis: int) -> tuple[int, ...]:
         return (0,) * steps
     first = Fraction(1, 3 * phis)
     gap = (1 - 2 * first) / (phis - 1)
-    index = [((Fraction(s, max(steps - 1, 1)) - first) / gap + Fraction(1, 2)).__floor__() for s in range(steps)]
+    index = [
+        ((Fraction(s, max(steps - 1, 1)) - first) / gap + Fraction(1, 2)).__floor__() for s in range(steps)
+    ]
     return tuple(min(max(i, 0), phis - 1) for i in index)
 
 
@@ -154,7 +156,9 @@ class Quantizer:
         Gradients reach `params` through f_hat; the choice of codes has none.
         """
         if f_BxhxwxC.shape[1:3] != (self.sides[-1],) * 2:
-            raise UserError(f"a {f_BxhxwxC.shape[1:3]} map for scales {self.sides}: the last must be its side")
+            raise UserError(
+                f"a {f_BxhxwxC.shape[1:3]} map for scales {self.sides}: the last must be its side"
+            )
         table = self.codebook(params)
         rest, f_hat, steps = jax.lax.stop_gradient(f_BxhxwxC), self.zeros(len(f_BxhxwxC)), []
         for s in range(len(self.sides)):

@@ -17,7 +17,7 @@ from dd_jax.nn.tokenizer import ConvTokenizer
 
 
 @dataclasses.dataclass(frozen=True)
-class MultiScaleVQ(ConvTokenizer):
+class VQVAE(ConvTokenizer):
     """A `Tokenizer` of sum(side^2) codes an image."""
 
     sides: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
@@ -27,14 +27,14 @@ class MultiScaleVQ(ConvTokenizer):
     kernel: ClassVar[int] = 3
 
     @classmethod
-    def from_config(cls, config: ConfigDict) -> "MultiScaleVQ":
-        """`config.tokenizer`: sides, vocab, code_dim, moments, and the fields of `ConvStack` under `stack`."""
+    def from_config(cls, config: ConfigDict) -> "VQVAE":
+        """`config.tokenizer`: sides, vocab, code_dim, and the fields of `ConvStack` under `stack`."""
         fields = config.tokenizer
-        stack = ConvStack(**{"channels": config.data.channels, **fields.stack})
+        stack = ConvStack(**{"channels": config.data.channels, **fields.get("stack", {})})
         sides = tuple(fields.sides)
         if config.data.resolution != sides[-1] * stack.downsample:
             raise UserError(
-                f"tokenizer.sides={sides}: {config.data.resolution} px / {stack.downsample} is not {sides[-1]}; "
+                f"tokenizer.sides={sides}: {config.data.resolution} px / {stack.downsample} is no such side; "
                 "change the last side, or tokenizer.stack.ch_mult (a level halves the side) or .patch"
             )
         optional = {name: fields[name] for name in ("phis", "moments") if name in fields}

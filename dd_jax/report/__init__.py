@@ -1,0 +1,120 @@
+"""Stage `report`: what a finished work directory won, as one self-contained HTML page."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dd_jax import files, metrics_writer
+from dd_jax.errors import UserError
+from dd_jax.report.page import render
+from dd_jax.report.picture import Grid, grid_png
+from dd_jax.report.rows import Row, kind, number
+
+__all__ = ["Grid", "from_workdir", "grid_png", "render", "write"]
+
+COLUMNS = {"teacher": 1, "student": 3, "refined": 2, "baseline": 2}  # at most so many of each in the picture
+CURVES = ("judge", "tokenizer", "teacher", "student")
+
+
+def from_workdir(workdir: str | os.PathLike, config: Mapping[str, Any], record: Mapping[str, Any]) -> Path:
+    """results.jsonl, grids.npz, the curves and speed.json -> report.html, and its picture as grid.png.
+
+    `record` is the stage record, {stage: {"done": ..., "seconds": ...}}. What is missing is left out, except
+    results.jsonl: a UserError.
+    """
+    workdir = Path(workdir)
+    results, speed = _results(workdir / "results.jsonl"), _json(workdir / "speed.json")
+    classes = (config.get("data") or {}).get("classes") or 10
+    grid = _grid(workdir / "grids.npz", results, classes)
+    curves = {name: metrics_writer.read(workdir / name / "curve.jsonl") for name in CURVES}
+    page = render(results, [grid] if grid else [], curves, config, facts(config, record, speed))
+    if grid:
+        picture = grid_png(grid.images, grid.scale, grid.columns, grid.rows, grid.noises)
+        files.replace(workdir / "grid.png", picture)
+    return write(workdir / "report.html", page)
+
+
+def write(path: str | os.PathLike, page: str) -> Path:
+    """Write the page in one step; returns where it is."""
+    return files.replace(path, page.encode())
+
+
+def facts(config: Mapping[str, Any], record: Mapping[str, Any], speed: Mapping[str, Any]) -> dict[str, Any]:
+    """What `render` tells about the run."""
+    machine, training = dict(speed.get("machine") or {}), dict(speed.get("training") or {})
+    name, family = (config.get("data") or {}).get("name"), config.get("family")
+    share = training.get("share_of_matmul")
+    rate = training.get("matmul_gflops") or machine.get("matmul_gflops")
+    found = {
+        "title": " · ".join(str(x) for x in ("Distilled Decoding", name, family) if x),
+        "stages": {k: v["seconds"] for k, v in record.items() if v.get("done") and k != "report"},
+        "matmul_gflops": rate,
+        "train_share": {"student": share} if share else {},
+        "speed": speed.get("plans") or [],
+        "versions": {k: machine.pop(k) for k in ("jax", "python") if k in machine},
+    }
+    machine.pop("matmul_gflops", None)
+    return found | machine
+
+
+def _results(path: Path) -> list[Row]:
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except FileNotFoundError as error:
+        raise UserError(f"no {path}: run --stage=evaluate first") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): run --stage=evaluate again") from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def _grid(path: Path, results: Sequence[Row], classes: int) -> Grid | None:
+    """The first pictures of every method, example i of class i % classes, as rows of classes."""
+    if not path.exists():
+        return None
+    with np.load(path) as stored:
+        shown = [(row, stored[key]) for row in _shown(results) if (key := _key(row)) in stored.files]
+    if not shown:
+        return None
+    count = min(len(images) for _, images in shown)
+    classes = min(classes, count)
+    noises = count // classes
+    order = np.arange(noises * classes).reshape(noises, classes).T.reshape(-1)
+    stacked = np.stack([images[order] for _, images in shown], 1)
+    return Grid(stacked, [_heading(row) for row, _ in shown], [str(i) for i in range(classes)], noises)
+
+
+def _shown(results: Sequence[Row]) -> list[Row]:
+    """Rows for the picture: a few of each kind, teacher first."""
+    rows = []
+    for wanted, most in COLUMNS.items():
+        found = [row for row in results if kind(row) == wanted]
+        if wanted == "baseline":  # the extreme one first
+            found.sort(key=lambda row: row.get("steps") or 0)
+        rows += found[:most] if wanted != "refined" else found[-most:]
+    return rows
+
+
+def _key(row: Row) -> str:
+    return f"{row.get('generator')}|{row.get('plan')}"
+
+
+def _heading(row: Row) -> str:
+    """ "One step" over "S0"; baselines under their own names."""
+    steps, plan = number(row, "steps"), str(row.get("plan") or "")
+    words: dict[float | None, str] = {None: "", 1: "One step", 2: "Two steps"}
+    count = words.get(steps, f"{steps:.4g} steps")
+    names = {"teacher": "Teacher", "baseline": str(row.get("generator")), "refined": "Refined"}
+    if kind(row) == "student":
+        return f"{count or 'Student'}\n{plan}"
+    second = plan if kind(row) == "refined" else count.lower()
+    return f"{names.get(kind(row), str(row.get('generator')))}\n{second}"
