@@ -142,10 +142,11 @@ def teacher_reference(system: System, params: dict[str, Params], count: int, bat
     return features_of(system, params, np.concatenate(parts))
 
 
-def score(row: Row, made: Samples, teacher: Samples, real: Any, reference: Any, real_features: np.ndarray) -> dict:
+def score(
+    row: Row, made: Samples, teacher: Samples, label: np.ndarray, real: Any, reference: Any, real_features: np.ndarray
+) -> dict:
     """One object of results.jsonl."""
     count = len(made.code)
-    label = np.arange(count) % (teacher.label.max() + 1)
     own = scores.statistics(made.features)
     precision, recall = scores.precision_recall(real_features, made.features)
     agree = made.code == teacher.code[:count]
@@ -155,7 +156,7 @@ def score(row: Row, made: Samples, teacher: Samples, real: Any, reference: Any, 
         "steps": row.steps,
         "fd": scores.frechet(*own, *real),
         "fd_teacher": scores.frechet(*own, *reference),
-        "class_accuracy": float(np.mean(made.label == label)),
+        "class_accuracy": float(np.mean(made.label == label[:count])),
         "precision": precision,
         "recall": recall,
         "nll": float(np.mean(made.nll)),
@@ -188,6 +189,7 @@ def run(
     real_features = features_of(system, params, held_out)
     real = scores.statistics(real_features)
     todo = list(rows(system, config))
+    label = rng.labels(np.arange(settings.count), system.classes, "balanced", seed)
     results: list[dict] = []
     grids: dict[str, np.ndarray] = {}
     teacher: Samples | None = None
@@ -199,7 +201,7 @@ def run(
         for row in todo:
             made = sample_rows(system, params, row, seed, settings.batch, keep)
             teacher = teacher or made
-            result = score(row, made, teacher, real, reference, real_features[: settings.count])
+            result = score(row, made, teacher, label, real, reference, real_features[: settings.count])
             results.append(result)
             grids[f"{row.name}|{row.plan}"] = made.images
             progress.update(fd=result["fd"], fd_teacher=result["fd_teacher"])

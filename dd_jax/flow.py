@@ -29,8 +29,8 @@ class FlowSolver:
     `normalise` solves with the codebook (c - mean) / std, mean and std being those of the token's own p: the
     exact map from noise to code does not depend on scale and offset, but the solver's error does.
 
-    Choices, by share of codes equal to those of the exact flow (float32; mean and worst of nine cases, V 64 to
-    1024, C 4 to 32, flat, typical, peaked and clustered p):
+    Choices, by share of codes equal to those of the exact flow (float32; mean and worst of nine cases: V 64
+    to 1024, C 4 to 32, flat, typical, peaked and clustered p):
 
         evaluations                  10            20
         adams3, normalised      .986  .952    .998  .994    <- default; .997 .990 at 16

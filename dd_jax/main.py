@@ -28,7 +28,7 @@ from dd_jax.errors import UserError
 from dd_jax.workdir import STAGES
 
 DEFAULT = str(Path(configs.__path__[0]) / "mnist_llamagen.py")
-CONFIG = config_flags.DEFINE_config_file("config", DEFAULT, "Settings: a file of configs/.")
+CONFIG = config_flags.DEFINE_config_file("config", None, f"Settings (default: {DEFAULT}).")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written (default: runs/<config's name>).")
 STAGE = flags.DEFINE_enum("stage", "all", ["all", *STAGES], "What to run.")
 
@@ -46,15 +46,34 @@ def main(argv: list[str]) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {error.filename or WORKDIR.value}: {error.strerror}; nothing finished was lost, run again")
+        sys.exit(f"error: {error}; nothing that was finished is lost, run the same command again")
     except KeyboardInterrupt:
         sys.exit("interrupted: run the same command to go on")
 
 
+def parse(argv: list[str]) -> list[str]:
+    """Flags; a setting or a config file that does not exist is one clear line."""
+    try:
+        rest = flags.FLAGS(argv)
+        _ = CONFIG.value  # a file that cannot be read is only noticed here
+        return rest
+    except flags.Error as error:
+        sys.exit(f"error: {error}; see --help")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        told = " ".join(str(error).replace("\\n", " ").strip("'\"").split())
+        sys.exit(f"error: a --config.FIELD=VALUE does not fit the config: {told}")
+    except OSError as error:
+        told = " ".join(str(error).split())
+        sys.exit(f"error: --config: {told}; the configs that come along are in {Path(DEFAULT).parent}")
+
+
 def entry() -> None:
     """Parse flags and go."""
+    # Not the flag's own default: absl would read that, overrides and all, while this file is imported.
+    if not any(word.split("=")[0] in ("--config", "-config") for word in sys.argv[1:]):
+        sys.argv.insert(1, f"--config={DEFAULT}")
     logging.set_verbosity(logging.WARNING)
-    app.run(main)
+    app.run(main, flags_parser=parse)
 
 
 if __name__ == "__main__":

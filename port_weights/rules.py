@@ -1,10 +1,10 @@
 """Strict mapping between a released state dict and our parameters, both ways.
 
-A `Table` is a list of rules. A rule names one parameter of ours by its path, `decoder/level{i}_up/conv/kernel`,
+A `Table` is a list of rules. A rule names one parameter of ours by its path, `decoder/level{i}_up/conv/kernel`
 where `{i}` stands for digits; the key or keys of the file that it is made of, with the same fields,
-`decoder.up.{i}.upsample.conv.weight`; and a `Transform`, a pair of inverse functions. `convert` goes through the
-parameters that the model expects, so nothing stays unset, and every key of the file must be read exactly once
-or match a stray: buffers and leftovers that carry no weight. `export` runs the same table backwards.
+`decoder.up.{i}.upsample.conv.weight`; and a `Transform`, a pair of inverse functions. `convert` goes through
+the parameters that the model expects, so nothing stays unset, and every key of the file must be read exactly
+once or match a stray: buffers and leftovers that carry no weight. `export` runs the same table backwards.
 
 To add a model, write its table as data, with small helpers for what repeats (see `tokenizers.py`), and test
 that `convert` accepts the published list of keys and shapes and that `export` gives it back.

@@ -1,7 +1,7 @@
 """Released image tokenizers: which key becomes which parameter.
 
-LlamaGen's VQ files count decoder levels from the coarsest and keep q, k, v apart; VAR's count them by resolution
-and keep them together, as `dd_jax.nn.conv` does.
+LlamaGen's VQ files count decoder levels from the coarsest and keep q, k, v apart; VAR's count them from the
+finest and keep q, k, v together, as `dd_jax.nn.conv` does.
 """
 
 from port_weights.rules import CONV, SAME, Rule, Table, concat

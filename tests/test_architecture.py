@@ -1,4 +1,4 @@
-"""What keeps the project small: imports point down, family words stay home, files and functions stay short."""
+"""What keeps the project small: imports point down, family words stay home, files stay short."""
 
 import ast
 import functools

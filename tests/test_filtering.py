@@ -50,7 +50,13 @@ def test_something_always_stays():
 
 def test_codes_that_were_already_dropped_stay_dropped():
     logits = jnp.array([1.0, -jnp.inf, 0.5, -jnp.inf])
-    for filt in (Filter(), Filter(top_k=3), Filter(top_k=9), Filter(top_p=0.999), Filter(top_k=3, top_p=0.999)):
+    for filt in (
+        Filter(),
+        Filter(top_k=3),
+        Filter(top_k=9),
+        Filter(top_p=0.999),
+        Filter(top_k=3, top_p=0.999),
+    ):
         np.testing.assert_array_equal(np.isfinite(filt(logits)), [1, 0, 1, 0])
 
 
@@ -60,7 +66,8 @@ def test_nan_is_not_hidden(filt):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"temperature": 0.0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.1}, {"temperature": float("nan")}]
+    "wrong",
+    [{"temperature": 0.0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.1}, {"temperature": float("nan")}],
 )
 def test_a_wrong_value_is_named(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):

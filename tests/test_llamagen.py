@@ -103,12 +103,12 @@ def stepwise(teacher, params, cond, code):
 
     @jax.jit
     def run(params, code):
-        state, out = teacher.start(params, cond, code, 0), []
-        for s in range(teacher.layout.steps):
+        def step(state, s):
             logits, state = teacher.logits(params, state, s)
-            state = teacher.append(params, state, s, teacher.layout.take(code, s))
-            out.append(logits)
-        return jnp.concatenate(out, 1)
+            return teacher.append(params, state, s, teacher.layout.take(code, s)), logits[:, 0]
+
+        start = teacher.start(params, cond, code, 0)
+        return jax.lax.scan(step, start, jnp.arange(teacher.layout.steps))[1].swapaxes(0, 1)
 
     return run(params, code)
 

@@ -15,7 +15,7 @@ from dd_jax.nn.attention import attend
 
 @dataclasses.dataclass(frozen=True)
 class ConvStack:
-    """Shape of an encoder and its decoder. Level 0 has full resolution; each further level halves the side."""
+    """Shape of an encoder and its decoder. Level 0 has full resolution; each further one halves the side."""
 
     ch: int = 128
     ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4)  # width of each level, in units of `ch`
@@ -72,27 +72,33 @@ def depth_to_space(x: jax.Array, patch: int) -> jax.Array:
     return x.reshape(batch, rows * patch, cols * patch, -1)
 
 
+def convolve(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array, stride: int = 1, padding: tuple[int, int] | None = None
+) -> jax.Array:
+    """Square kernel (k, k, in, out); `padding` zeros (before, after) rows and columns, None: keep the side."""
+    kernel, bias, size = kernel.astype(x.dtype), bias.astype(x.dtype), len(kernel)
+    if size == 1:  # a plain matrix product, which is also the fastest form
+        return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0] + bias).reshape(*x.shape[:-1], -1)
+    pad = padding or (size // 2, size // 2)
+    order = ("NHWC", "HWIO", "NHWC")
+    y = jax.lax.conv_general_dilated(x, kernel, (stride, stride), (pad, pad), dimension_numbers=order)
+    return y + bias
+
+
 class Conv(nn.Module):
-    """size x size convolution with bias; `padding` zeros (before, after) rows and columns alike."""
+    """size x size convolution with bias."""
 
     features: int
     size: int = 3
     stride: int = 1
-    padding: tuple[int, int] | None = None  # None: keep the side
+    padding: tuple[int, int] | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (self.size, self.size, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32).astype(x.dtype)
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32).astype(x.dtype)
-        if self.size == 1:  # a plain matrix product, which is also the fastest form
-            return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0] + bias).reshape(*x.shape[:-1], self.features)
-        pad = self.padding or (self.size // 2, self.size // 2)
-        strides = (self.stride, self.stride)
-        y = jax.lax.conv_general_dilated(
-            x, kernel, strides, (pad, pad), dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        return y + bias
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
+        return convolve(x, kernel, bias, self.stride, self.padding)
 
 
 class GroupNorm(nn.Module):

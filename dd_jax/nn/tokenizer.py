@@ -67,8 +67,8 @@ class ConvTokenizer:
 
     def features(self, params: Params, img_BxRxRxc: jax.Array) -> jax.Array:
         """Images -> (B, h, w, C), straight from the encoder."""
-        return self.net.apply({"params": params}, img_BxRxRxc, method="encode")
+        return jnp.asarray(self.net.apply({"params": params}, img_BxRxRxc, method="encode"))
 
     def paint(self, params: Params, map_BxhxwxC: jax.Array) -> jax.Array:
         """(B, h, w, C) in code space -> images, unclamped."""
-        return self.net.apply({"params": params}, map_BxhxwxC, method="decode")
+        return jnp.asarray(self.net.apply({"params": params}, map_BxhxwxC, method="decode"))

@@ -16,7 +16,7 @@ from dd_jax import flow
 from dd_jax.errors import UserError
 from dd_jax.interfaces import Params
 from dd_jax.layout import Layout
-from dd_jax.nn.conv import Conv
+from dd_jax.nn.conv import Conv, convolve
 
 HIGHEST = jax.lax.Precision.HIGHEST
 A = -0.75  # of the cubic kernel; `jax.image.resize` has -0.5 and other borders
@@ -118,7 +118,7 @@ class Quantizer:
         side = self.sides[-1]
         h = resize("up", token_BxGxC, self.sides[s], side).reshape(-1, side, side, self.code_dim)
         phi = params[f"phi{phi_of_step(len(self.sides), self.phis)[s]}"]
-        return 0.5 * h + 0.5 * Conv(self.code_dim).apply({"params": phi}, h)
+        return 0.5 * h + 0.5 * convolve(h, phi["kernel"], phi["bias"])
 
     def accumulate(self, params: Params, s: int, token_BxGxC: jax.Array, f_hat: jax.Array) -> jax.Array:
         """f_hat with scale s added."""

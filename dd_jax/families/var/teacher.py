@@ -20,7 +20,7 @@ class ScaleTeacher:
     quantizer: Quantizer
     layout: Layout
     guidance: float = 0.0
-    unmasked_prefix: bool = False  # the reference's Alg. 4 lets prefix tokens see later scales; parity only
+    unmasked_prefix: bool = False  # the reference's Alg. 4: a drafted prefix sees the scales behind it; parity only
 
     @property
     def weight_S(self) -> np.ndarray:
@@ -57,21 +57,19 @@ class ScaleTeacher:
         state = {"cond": cond_BxD, "f_hat": f_hat, "pending": h, "caches": None}
         rows = [h]
         for s in range(s0):
-            code = self.layout.take(code_BxL, s)
-            state = self.append(params, state, s, code)
+            state = self.append(params, state, s, self.layout.take(code_BxL, s))
             rows.append(state["pending"])
+        if self.unmasked_prefix:
+            return {**state, "pending": jnp.concatenate(rows, 1)}  # one pass, everything sees everything
         if s0:
             done = jnp.concatenate(rows[:-1], 1)
-            step = self.layout.step_L[: done.shape[1]]
-            mask = None if self.unmasked_prefix else self.layout.teacher_mask(step)
+            mask = self.layout.teacher_mask(self.layout.step_L[: done.shape[1]])
             _, state["caches"] = self._apply(params, done, cond_BxD, mask, method="run")
         return state
 
     def logits(self, params: Params, state: State, s: jax.Array | int) -> tuple[jax.Array, State]:
-        h, caches = self._apply(
-            params, state["pending"], state["cond"], None, state["caches"], method="run"
-        )
-        logits = self._apply(params, h, state["cond"], method="logits")
+        h, caches = self._apply(params, state["pending"], state["cond"], None, state["caches"], method="run")
+        logits = self._apply(params, h[:, -self.layout.sizes[s] :], state["cond"], method="logits")
         return self._guide(logits, float(self.weight_S[s])), {**state, "caches": caches}
 
     def append(self, params: Params, state: State, s: jax.Array | int, code_BxG: jax.Array) -> State:

@@ -68,9 +68,9 @@ class VQVAE(ConvTokenizer):
         f = self.features(params, img_BxRxRxc)
         steps = self.quantizer.residuals(params["quantizer"], f)
         still = jax.lax.stop_gradient(f)
-        follow = sum(jnp.mean((f_hat - still) ** 2) for _, _, f_hat in steps) / len(steps)
-        lag = sum(jnp.mean((f - jax.lax.stop_gradient(f_hat)) ** 2) for _, _, f_hat in steps) / len(steps)
-        commit = self.commitment * lag
+        f_hat = jnp.stack([f_hat for _, _, f_hat in steps])
+        follow = jnp.mean((f_hat - still) ** 2)
+        commit = self.commitment * jnp.mean((f - jax.lax.stop_gradient(f_hat)) ** 2)
         drift = self.moments * jnp.mean(jnp.mean(f, (0, 1, 2)) ** 2 + (jnp.std(f, (0, 1, 2)) - 1) ** 2)
         rec = self.paint(params, codebook.straight_through(f, steps[-1][2]))
         mse = jnp.mean((rec - img_BxRxRxc) ** 2)

@@ -1,0 +1,37 @@
+"""A whole pipeline at toy size, made once and read by many tests."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from dd_jax import stages
+
+
+def tiny_config(family: str) -> ConfigDict:
+    """The 8x8 demo, so small that compiling is all it costs."""
+    config = importlib.import_module(f"configs.digits_{family}").get_config()
+    config.data.copies = 1
+    config.data.heldout_copies = 1
+    config.tokenizer.stack.ch = 8
+    config.tokenizer.stack.z_channels = 8
+    config.model.width, config.model.depth, config.model.heads = 32, 1, 2
+    for part in (config.pretrain.judge, config.pretrain.tokenizer, config.pretrain.teacher, config.train):
+        part.steps, part.batch, part.warmup, part.checkpoint_every = 12, 32, 4, 5
+    config.pairs.count, config.pairs.shard, config.pairs.batch = 96, 32, 32
+    config.sample.count, config.sample.batch = 10, 10
+    config.evaluate.count, config.evaluate.reference, config.evaluate.batch = 80, 80, 40
+    config.evaluate.plans = ("S0", "S0 J2")
+    config.evaluate.check_count = 20
+    config.speed.batches, config.speed.repeats, config.speed.plans = (1,), 1, ("S0",)
+    return config
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ConfigDict]:
+    """A finished raster run: its folder and config."""
+    config = tiny_config("llamagen")
+    workdir = tmp_path_factory.mktemp("tiny")
+    stages.run(config, str(workdir), "all")
+    return workdir, config

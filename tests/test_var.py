@@ -1,0 +1,297 @@
+"""The next-scale family against the reference: teacher, student, samplers, Alg. 1, released key names."""
+
+import dataclasses
+import functools
+
+import helpers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from dd_jax import ar, flow
+from dd_jax.errors import UserError
+from dd_jax.families.var.backbone import VAR, VARConfig, inherit
+from dd_jax.families.var.teacher import ScaleTeacher
+from dd_jax.fewstep import Models, run_plan, student_step
+from dd_jax.filtering import Filter
+from dd_jax.flow import FlowSolver
+from dd_jax.interfaces import Cond
+from dd_jax.layout import Layout
+from dd_jax.student import Student, StudentNet
+from port_weights import rules, var
+
+SIDES = (1, 2, 3, 4)
+LAYOUT = Layout.scales(SIDES)
+TINY = VARConfig(64, 2, 2, 64, SIDES, classes=10, code_dim=8)
+VARIANTS = {"l2_unshared": {}, "nol2_shared": {"l2_norm": False, "shared_aln": True}}
+
+
+def near(actual, desired, atol=2e-5):
+    assert_allclose(np.asarray(actual), desired, rtol=1e-5, atol=atol)
+
+
+def teacher_shapes(trunk):
+    tokens, label = trunk.cfg.tokens, Cond(jnp.zeros(1, int))
+    x, mask = jnp.zeros((1, tokens - 1, trunk.cfg.code_dim)), np.ones((tokens, tokens), bool)
+    return helpers.shapes(lambda key: trunk.init(key, label, x, mask, method="teach")["params"])
+
+
+@functools.cache
+def load_teacher(variant="l2_unshared"):
+    """(trunk, params, tokenizer, its params) of var_tiny."""
+    trunk = VAR(dataclasses.replace(TINY, **VARIANTS[variant]))
+    state_dict = helpers.weights(f"var/var_tiny/var_{variant}.safetensors")
+    params = rules.convert(state_dict, var.teacher(), teacher_shapes(trunk))
+    tokenizer, own = helpers.vqvae_tiny()
+    params = {"trunk": jax.tree.map(jnp.asarray, params), "quantizer": own["quantizer"]}
+    return trunk, params, tokenizer, own
+
+
+def make_student(cfg, same_step=False):
+    layout = Layout.scales(cfg.sides)
+    return Student(StudentNet(VAR(cfg, distilled=True), layout, cfg.code_dim, cfg.width, same_step), inherit)
+
+
+@functools.cache
+def student_params():
+    state_dict = helpers.weights("var/dd_tiny/dd.safetensors")
+    params = rules.convert(state_dict, var.student(), helpers.shapes(make_student(TINY).init))
+    return jax.tree.map(jnp.asarray, params)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_teacher_forced_logits(variant):
+    trunk, params, tokenizer, _ = load_teacher(variant)
+    golden = helpers.arrays(f"var/var_tiny/teacher_forced_{variant}.npz")
+    cond, code = Cond(jnp.asarray(golden["label"])), jnp.asarray(golden["idx"])
+    teacher = ScaleTeacher(trunk, tokenizer.quantizer, LAYOUT)
+    near(teacher.forward(params, cond, code), golden["logits"])
+    near(teacher.parallel(params, cond, code), golden["logits"])
+    assert np.all(teacher.null(cond).label_B == 10)
+    x = tokenizer.quantizer.teacher_input(params["quantizer"], code)
+    near(x, golden["x_BLCv_wo_first_l"])
+    h = blocks(trunk, params["trunk"], cond, x)
+    for i in range(2):
+        near(h[i], golden[f"block{i}_out"])
+
+
+def blocks(trunk, params, cond, x):
+    """The residual stream behind each block."""
+    bound = trunk.bind({"params": params})
+    cond_BxD, mask = bound.embed_cond(cond), LAYOUT.teacher_mask(LAYOUT.step_L)
+    start = jnp.concatenate([bound.start_token(cond_BxD), bound.embed(x, 1)], 1)
+    out = []
+    for depth in (1, 2):
+        # A view of the first blocks only: `run` walks through whatever `blocks` holds.
+        shared = None
+        if trunk.cfg.shared_aln:
+            shared = bound.shared_ada_lin(jax.nn.silu(cond_BxD)).reshape(-1, 6, trunk.cfg.width)
+        h = start
+        for block in bound.blocks[:depth]:
+            h, _ = block(h, cond_BxD, shared, None, mask)
+        out.append(h)
+    return out
+
+
+def test_cached_guided_sampling():
+    trunk, params, tokenizer, own = load_teacher()
+    golden = helpers.arrays("var/var_tiny/infer_cfg_l2_unshared.npz")
+    teacher = ScaleTeacher(trunk, tokenizer.quantizer, LAYOUT, float(golden["cfg"]))
+    cond, empty = Cond(jnp.asarray(golden["label"])), jnp.zeros((2, 30), jnp.int32)
+
+    @jax.jit
+    def run(params):
+        state, out = teacher.start(params, cond, empty, 0), []
+        for s in range(4):
+            logits, state = teacher.logits(params, state, s)
+            state = teacher.append(params, state, s, ar.greedy(logits, s))
+            out.append((logits, state["f_hat"]))
+        return out
+
+    for s, (logits, f_hat) in enumerate(run(params)):
+        near(logits, golden[f"logits_cfg_stage{s}"], 5e-5)
+        if s < 3:
+            near(f_hat, helpers.nhwc(golden[f"f_hat_stage{s}"]))
+            side = SIDES[s + 1]
+            following = tokenizer.quantizer.next_input(f_hat, s).reshape(2, side, side, 8)
+            near(following, helpers.nhwc(golden[f"next_map_stage{s}"]))
+    code = jax.jit(lambda p: ar.decode(teacher, p, cond, ar.greedy, 0, 4, empty))(params)
+    assert_array_equal(code, golden["idx"])
+    image = tokenizer.decode(own, tokenizer.codebook(own)[code])
+    near((image + 1) / 2, helpers.nhwc(golden["img"]))
+    near(teacher.parallel(params, cond, code)[:, -16:], golden["logits_cfg_stage3"], 5e-5)
+
+
+@pytest.mark.parametrize(("case", "same_step"), [("forward", False), ("forward_blockmask", True)])
+def test_student_forward(case, same_step):
+    golden, inputs = helpers.arrays(f"var/dd_tiny/{case}.npz"), helpers.arrays("var/dd_tiny/forward.npz")
+    student, cond = make_student(TINY, same_step), Cond(jnp.asarray(golden["label"]))
+    run = jax.jit(lambda params, x, t: student(params, cond, x, t))
+    for name in sorted({key.split("/")[0] for key in golden if key.endswith("logits")}):
+        t = jnp.array([0, 2] if name == "mixed" else [int(name[1])] * 2)
+        logits, token = run(student_params(), jnp.asarray(inputs[f"{name}/x"]), t)
+        near(logits, golden[f"{name}/logits"])
+        near(token, golden[f"{name}/conti"])
+
+
+def models(split, guidance=2.0, filt=Filter(top_k=1), solver=FlowSolver(), unmasked=False, categorical=True):
+    trunk, teacher_params, tokenizer, own = load_teacher()
+    teacher = ScaleTeacher(trunk, tokenizer.quantizer, LAYOUT, guidance, unmasked)
+    params = {"teacher": teacher_params, "student": student_params(), "tokenizer": own}
+    return Models(teacher, make_student(TINY), tokenizer, filt, solver, split, categorical), params
+
+
+def run(plan, system, params, golden):
+    cond, noise = Cond(jnp.asarray(golden["label"])), jnp.asarray(golden["noise"])
+    keys = jax.random.split(jax.random.key(0), len(noise))
+    return jax.jit(lambda p: run_plan(plan, system, p, cond, noise, keys))(params)
+
+
+def image_of(system, params, draft):
+    return (system.tokenizer.decode(params["tokenizer"], draft.token_BxLxC) + 1) / 2
+
+
+@pytest.mark.parametrize("t", [0, 1, 2, 3])
+def test_student_step(t):
+    golden = helpers.arrays("var/dd_tiny/forward.npz")
+    x, cond = jnp.asarray(golden[f"t{t}/x"]), Cond(jnp.asarray(golden["label"]))
+    for split, wanted in ((0, golden[f"t{t}/final_conti"]), (4, None)):
+        system, params = models(split)
+        codebook = system.tokenizer.codebook(params["tokenizer"])
+        token = student_step(system, params, cond, x, t, codebook)
+        near(token, codebook[golden[f"t{t}/final_argmax"]] if wanted is None else wanted)
+
+
+@pytest.mark.parametrize("case", ["1step", "2step", "2step_split3", "3step"])
+def test_algorithm_3(case):
+    golden = helpers.arrays("var/dd_tiny/alg3.npz")
+    steps = golden[f"{case}/t_list"]
+    system, params = models(int(golden[f"{case}/split"]))
+    for k in range(len(steps)):
+        draft = run(" ".join(f"S{t}" for t in steps[: k + 1]), system, params, golden)
+        near(draft.token_BxLxC, golden[f"{case}/x_after_{k}"])
+    near(image_of(system, params, draft), helpers.nhwc(golden[f"{case}/img"]))
+
+
+@pytest.mark.parametrize(("start", "plan"), [(0, "T0:2 S2"), (1, "S0 T1:3 S3"), (2, "S0 T2:3 S3")])
+def test_algorithm_4(start, plan):
+    golden = helpers.arrays("var/dd_tiny/alg4.npz")
+    case = f"start{start}"
+    system, params = models(int(golden[f"{case}/split"]), float(golden["cfg"]), unmasked=True)
+    draft = run(plan, system, params, golden)
+    codebook = system.tokenizer.codebook(params["tokenizer"])
+    known = golden[f"{case}/seq"].shape[1]
+    near(codebook[draft.code_BxL[:, :known]], golden[f"{case}/seq"])
+    near(draft.token_BxLxC, golden[f"{case}/final"])
+    near(image_of(system, params, draft), helpers.nhwc(golden[f"{case}/img"]))
+
+
+@pytest.mark.parametrize("start", [0, 1, 2])
+@pytest.mark.parametrize("unmasked", [False, True])
+def test_teacher_logits_behind_a_drafted_prefix(start, unmasked):
+    golden = helpers.arrays("var/dd_tiny/alg4.npz")
+    case = f"start{start}"
+    system, params = models(2, float(golden["cfg"]), unmasked=unmasked)
+    teacher, weights, cond = system.teacher, params["teacher"], Cond(jnp.asarray(golden["label"]))
+    codebook = system.tokenizer.codebook(params["tokenizer"])
+    seq = flow.nearest(jnp.asarray(golden[f"{case}/seq"]), codebook)
+    code = jnp.zeros((2, 30), jnp.int32).at[:, : seq.shape[1]].set(seq)
+    if start:
+        assert_array_equal(golden[f"{case}/dd1_idx"][:, : LAYOUT.start[start]], seq[:, : LAYOUT.start[start]])
+    state, s = teacher.start(weights, cond, code, start), start
+    name = "teacher_cfg_logits_scale" if unmasked else "teacher_cfg_logits_causal_scale"
+    while f"{case}/{name}{s}" in golden:
+        logits, state = teacher.logits(weights, state, s)
+        near(logits, golden[f"{case}/{name}{s}"], 5e-5)
+        state = teacher.append(weights, state, s, LAYOUT.take(code, s))
+        s += 1
+    assert s > start
+
+
+@pytest.mark.parametrize("case", ["plain", "topk20_topp0.9"])
+@pytest.mark.parametrize("solver", ["exact", "lastx0", "official"])
+def test_algorithm_1(case, solver):
+    golden = helpers.arrays("fm/alg1_tiny/alg1.npz")
+    how = {
+        "exact": FlowSolver(evaluations=400),
+        "lastx0": dataclasses.replace(FlowSolver.literal(), readout="x0", evaluations=10, end=0.9),
+        "official": FlowSolver.literal(),
+    }[solver]
+    filt = Filter() if case == "plain" else Filter(top_k=20, top_p=0.9)
+    system, params = models(0, float(golden["cfg"]), filt, how, categorical=False)
+    draft = run("T0:4", system, params, golden)
+    assert_array_equal(draft.code_BxL, golden[f"{case}/{solver}/idx"])
+    assert np.all(draft.exact_B == 4)
+    if solver != "official":
+        near(image_of(system, params, draft), helpers.nhwc(golden[f"{case}/{solver}/img"]))
+        cond = Cond(jnp.asarray(golden["label"]))
+        logits = system.teacher.parallel(params["teacher"], cond, draft.code_BxL)
+        for s in range(4):
+            wanted = golden[f"{case}/{solver}/cfg_logits_scale{s}"]
+            kept = np.isfinite(wanted)
+            near(np.where(kept, LAYOUT.take(logits, s), 0), np.where(kept, wanted, 0), 1e-4)
+
+
+def test_what_a_student_inherits():
+    student, (_, teacher, _, _) = make_student(TINY), load_teacher()
+    fresh = student.init(jax.random.key(1))
+    start = student.init_from_teacher(jax.random.key(1), teacher["trunk"])
+    theirs = helpers.weights("var/var_tiny/var_l2_unshared.safetensors")
+    ours, new = (rules.export(params, var.student()) for params in (start, fresh))
+    for key, value in ours.items():
+        if key in ("lvl_embed.weight", "pos_1LC"):
+            rows, own, old = value.reshape(-1, 64), new[key].reshape(-1, 64), theirs[key].reshape(-1, 64)
+            assert_array_equal(np.delete(rows, 1, 0), old)
+            assert_array_equal(rows[1], own[1])
+        else:
+            assert_array_equal(value, theirs[key] if key in theirs else new[key])
+    assert_array_equal(ours["class_emb.weight"], theirs["class_emb.weight"])  # the reference redraws row 1
+
+
+def test_a_students_mask_comes_from_its_file():
+    state_dict = helpers.weights("var/dd_tiny/dd.safetensors")
+    assert not var.same_step(state_dict, LAYOUT)
+    seen = np.where(LAYOUT.student_mask(same_step=True), 0, -np.inf)[None, None]
+    assert var.same_step({var.MASK: seen}, LAYOUT)
+    assert not var.same_step({}, LAYOUT)
+    with pytest.raises(UserError, match="neither mask"):
+        var.same_step({var.MASK: np.zeros((1, 1, 31, 31))}, LAYOUT)
+
+
+FULL = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
+
+
+def released(name):
+    """Published shapes, as arrays that take no memory."""
+    keys = helpers.read_json(f"var/keys_{name}.json")
+    shapes = {**keys["parameters"], **keys["buffers"]}
+    return {k: np.broadcast_to(np.float32(0), s) for k, (s, _) in shapes.items()}, keys["n_parameters"]
+
+
+def count(shapes):
+    return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(shapes))
+
+
+def test_the_released_teacher_fits():
+    state_dict, parameters = released("var_d16")
+    params = rules.convert(
+        state_dict, var.teacher(), teacher_shapes(VAR(VARConfig(1024, 16, 16, 4096, FULL)))
+    )
+    assert count(params) == parameters
+    assert set(state_dict) - set(rules.export(params, var.teacher())) == set(
+        helpers.read_json("var/keys_var_d16.json")["buffers"]
+    )
+
+
+def test_the_released_student_fits():
+    state_dict, parameters = released("var_dd_d16")
+    shapes = helpers.shapes(make_student(VARConfig(1024, 16, 16, 4096, FULL)).init)
+    assert count(rules.convert(state_dict, var.student(), shapes)) == parameters
+
+
+@pytest.mark.parametrize(("depth", "parameters"), [(20, 635_399_088), (24, 1_092_478_560)])
+def test_published_student_sizes(depth, parameters):
+    cfg = VARConfig(64 * depth, depth, depth, 4096, FULL)
+    assert count(helpers.shapes(make_student(cfg).init)) == parameters
