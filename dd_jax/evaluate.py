@@ -93,9 +93,12 @@ def sample_rows(
         parts.append([np.asarray(x) for x in (draft.code_BxL, draft.exact_B, draft.sweeps_B, features, seen, nll)])
         if first < keep:
             images.append(to_uint8(img))
-    columns = [np.concatenate(column)[: row.count] for column in zip(*parts, strict=True)]
-    steady = times[1:] or times  # the first call compiles
-    return Samples(*columns, np.concatenate(images)[:keep], 1e3 * float(np.median(steady)) / batch)
+    code, exact, sweeps, features, seen, nll = (
+        np.concatenate(column)[: row.count] for column in zip(*parts, strict=True)
+    )
+    shown, steady = np.concatenate(images)[:keep], times[1:] or times  # the first call compiles
+    ms = 1e3 * float(np.median(steady)) / batch
+    return Samples(code, exact, sweeps, features, seen, nll, shown, ms)
 
 
 def inspect(
@@ -215,7 +218,7 @@ def save_grids(path: Path, grids: dict[str, np.ndarray]) -> None:
     import io
 
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **grids)
+    np.savez_compressed(buffer, **grids)  # type: ignore[arg-type]
     files.replace(path, buffer.getvalue())
 
 

@@ -13,7 +13,7 @@ from dd_jax.families.var import build as var
 from dd_jax.fewstep import Models
 from dd_jax.filtering import Filter
 from dd_jax.flow import FlowSolver
-from dd_jax.interfaces import Params, Teacher, Tokenizer
+from dd_jax.interfaces import Params, Teacher
 from dd_jax.layout import Layout
 from dd_jax.loop import Recipe
 from dd_jax.losses import Weights

@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
     runtime.setup()
     from dd_jax import stages
 
-    name = Path(flags.FLAGS["config"].config_filename).stem
+    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     try:
         stages.run(CONFIG.value, WORKDIR.value or f"runs/{name}", STAGE.value)
     except UserError as error:
@@ -55,12 +55,12 @@ def parse(argv: list[str]) -> list[str]:
     """Flags; a setting or a config file that does not exist is one clear line."""
     try:
         rest = flags.FLAGS(argv)
-        _ = CONFIG.value  # a file that cannot be read is only noticed here
+        _ = CONFIG.value.family  # a file that cannot be read is only noticed here
         return rest
     except flags.Error as error:
         sys.exit(f"error: {error}; see --help")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        told = " ".join(str(error).replace("\\n", " ").strip("'\"").split())
+        told = " ".join(str(error).replace("\\n", " ").replace("\\", "").strip("\"").split())
         sys.exit(f"error: a --config.FIELD=VALUE does not fit the config: {told}")
     except OSError as error:
         told = " ".join(str(error).split())

@@ -2,7 +2,6 @@
 
 import functools
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
+from numpy.typing import ArrayLike
 
 from dd_jax import factory, rng
 from dd_jax.errors import UserError
@@ -44,6 +44,7 @@ class Pipeline:
 
     def __init__(self, system: factory.System, params: dict[str, Params]):
         self.system, self.params = system, params
+        self._compiled: dict[str, Any] = {}
 
     @classmethod
     def load(cls, workdir: str | Path) -> "Pipeline":
@@ -55,9 +56,10 @@ class Pipeline:
         system = factory.build(config)
         return cls(system, load_params(system, config, path))
 
-    @functools.lru_cache(maxsize=32)  # noqa: B019: a pipeline lives as long as its process
     def _run(self, plan: str) -> Any:
-        return jax.jit(functools.partial(run_plan, plan, self.system.models))
+        if plan not in self._compiled:
+            self._compiled[plan] = jax.jit(functools.partial(run_plan, plan, self.system.models))
+        return self._compiled[plan]
 
     def noise(self, count: int, seed: int = 0) -> jax.Array:
         """(B, L, C) noise of images 0..count-1 of a seed: image i does not depend on `count`."""
@@ -66,12 +68,12 @@ class Pipeline:
         return noise_for(rng.example_keys(rng.stream(seed, "sample"), jnp.arange(count)), layout.tokens, dim)
 
     def tokens(
-        self, labels: Sequence[int], plan: str = "S0", seed: int = 0, noise: jax.Array | None = None
+        self, labels: ArrayLike, plan: str = "S0", seed: int = 0, noise: jax.Array | None = None
     ) -> Draft:
         """Latents and codes of one image a label (see `interfaces.Draft`)."""
         label = np.asarray(labels, np.int32).reshape(-1)
-        if label.size and not (0 <= label.min() and label.max() < self.system.classes):
-            raise UserError(f"labels must lie in 0..{self.system.classes - 1}, got {labels}")
+        if label.size and not (label.min() >= 0 and label.max() < self.system.classes):
+            raise UserError(f"labels must lie in 0..{self.system.classes - 1}, got {label.tolist()}")
         parse(plan, self.system.layout.steps, self.system.objective.timesteps)
         wanted = self.noise(0, seed).shape[1:]
         if noise is None:
@@ -82,7 +84,7 @@ class Pipeline:
         return self._run(plan)(self.params, Cond(jnp.asarray(label)), jnp.asarray(noise), keys)
 
     def sample(
-        self, labels: Sequence[int], plan: str = "S0", seed: int = 0, noise: jax.Array | None = None
+        self, labels: ArrayLike, plan: str = "S0", seed: int = 0, noise: jax.Array | None = None
     ) -> np.ndarray:
         """uint8 images (B, R, R, channels), one a label; `noise=` fixes the noise instead of `seed`."""
         draft = self.tokens(labels, plan, seed, noise)

@@ -1,5 +1,6 @@
-"""Tokenizer, teacher and judge for data of one's own (and the bundled demos); released teachers need none of it."""
+"""Tokenizer, teacher and judge for data of one's own; released teachers need none of it."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +52,9 @@ def _train(
     return fit(name, folder, recipe, init_state(start, tx), lambda s, b: step(s, b, frozen), batch_at).ema
 
 
-def train_judge(system: System, folder: Path, recipe: Recipe, img: np.ndarray, label: np.ndarray, seed: int) -> Params:
+def train_judge(
+    system: System, folder: Path, recipe: Recipe, img: np.ndarray, label: np.ndarray, seed: int
+) -> Params:
     """The classifier whose features score samples."""
 
     def loss(params: Params, batch: Batch, key: jax.Array, frozen: Any) -> tuple[jax.Array, Metrics]:
@@ -61,7 +64,9 @@ def train_judge(system: System, folder: Path, recipe: Recipe, img: np.ndarray, l
     return _train("judge", folder, recipe, start, loss, {"img": img, "label": label}, seed, {})
 
 
-def train_tokenizer(system: System, folder: Path, recipe: Recipe, img: np.ndarray, seed: int, revive: int) -> Params:
+def train_tokenizer(
+    system: System, folder: Path, recipe: Recipe, img: np.ndarray, seed: int, revive: int
+) -> Params:
     """Codebook from encoder outputs, then the tokenizer's loss; codes that a batch never used are revived."""
     tokenizer = system.tokenizer
     root = jax.random.fold_in(jax.random.key(seed), 1)
@@ -78,7 +83,7 @@ def train_tokenizer(system: System, folder: Path, recipe: Recipe, img: np.ndarra
         def with_new_codes(state: TrainState) -> TrainState:
             params = tokenizer.revive(state.params, batch["img"], key)
             ema = tokenizer.with_codebook(state.ema, tokenizer.raw_codebook(params))
-            return state.replace(params=params, ema=ema)
+            return dataclasses.replace(state, params=params, ema=ema)
 
         return jax.lax.cond(due, with_new_codes, lambda state: state, state)
 

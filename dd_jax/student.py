@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -63,7 +64,8 @@ class Student:
     def __call__(
         self, params: Params, cond: Cond, x_BxLxC: jax.Array, t_B: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        return self.net.apply({"params": params}, cond, x_BxLxC, t_B)
+        out: Any = self.net.apply({"params": params}, cond, x_BxLxC, t_B)
+        return out
 
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters."""

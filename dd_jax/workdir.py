@@ -36,7 +36,8 @@ class Workdir:
             try:
                 self.record = json.loads((self.path / "stages.json").read_text())
             except ValueError as error:
-                raise UserError(f"{self.path}/stages.json is not readable: delete it or use another --workdir") from error
+                told = f"{self.path}/stages.json is not readable: delete it or use another --workdir"
+                raise UserError(told) from error
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name

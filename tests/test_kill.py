@@ -33,7 +33,8 @@ SMALL = {
 def command(workdir: Path, stage: str, more: dict | None = None) -> list[str]:
     overrides = [f"--config.{key}={value}" for key, value in (SMALL | (more or {})).items()]
     config = f"--config={ROOT}/configs/digits_llamagen.py"
-    return [sys.executable, "-m", "dd_jax.main", config, f"--workdir={workdir}", f"--stage={stage}", *overrides]
+    flags = [config, f"--workdir={workdir}", f"--stage={stage}", *overrides]
+    return [sys.executable, "-m", "dd_jax.main", *flags]
 
 
 def finish(workdir: Path, stage: str) -> None:

@@ -35,7 +35,7 @@ def rows(workdir: Path) -> list[dict]:
 
 
 def test_all_stages_leave_their_files(tiny_run):
-    workdir, config = tiny_run
+    workdir, _ = tiny_run
     for name in ("report.html", "grid.png", "speed.json", "pairs/manifest.json", "samples/S0.png"):
         assert (workdir / name).stat().st_size > 0, name
     table = rows(workdir)

@@ -114,10 +114,8 @@ class GPT(nn.Module):
         cfg = self.cfg
         normal = nn.initializers.normal(0.02)
         self.cls_embedding = nn.Embed(cfg.classes + 1, cfg.width, embedding_init=normal)
-        if self.distilled:
-            self.tok_embeddings = Dense(cfg.width, dtype=cfg.dtype)
-        else:
-            self.tok_embeddings = nn.Embed(cfg.vocab, cfg.width, embedding_init=normal)
+        table = nn.Embed(cfg.vocab, cfg.width, embedding_init=normal)
+        self.tok_embeddings = Dense(cfg.width, dtype=cfg.dtype) if self.distilled else table
         self.layers = [Block(cfg) for _ in range(cfg.depth)]
         self.norm = RMSNorm()
         # The release starts its output layer at zero.

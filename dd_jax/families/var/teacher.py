@@ -20,7 +20,7 @@ class ScaleTeacher:
     quantizer: Quantizer
     layout: Layout
     guidance: float = 0.0
-    unmasked_prefix: bool = False  # the reference's Alg. 4: a drafted prefix sees the scales behind it; parity only
+    unmasked_prefix: bool = False  # the reference's Alg. 4: a draft sees scales behind it; parity only
 
     @property
     def weight_S(self) -> np.ndarray:

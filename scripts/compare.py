@@ -1,0 +1,63 @@
+"""Ratios of finished runs, side by side: python -m scripts.compare runs/A runs/B ...
+
+One column a work directory: what one step and refinement won over onestep*, and what is left to the teacher.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+
+def ratios(workdir: Path) -> dict[str, float | str]:
+    """The figures of one run, from its results.jsonl, speed.json and stages.json."""
+    rows = [json.loads(line) for line in (workdir / "results.jsonl").read_text().splitlines()]
+    by_plan = {row["plan"]: row for row in rows if row["generator"] == "student"}
+    teacher = next(row for row in rows if row["generator"] == "teacher")
+    base = next(row for row in rows if row["generator"] == "onestep*")
+    one = by_plan["S0"]
+    gap = base["nll"] - teacher["nll"]
+    out: dict[str, float | str] = {
+        "FD teacher / one step / onestep*": f"{teacher['fd']:.1f} / {one['fd']:.1f} / {base['fd']:.1f}",
+        "FD one step / onestep*": one["fd"] / base["fd"],
+        "FD to teacher, same ratio": one["fd_teacher"] / base["fd_teacher"],
+        "FD to teacher of the teacher": teacher["fd_teacher"],
+        "class accuracy of the teacher": teacher["class_accuracy"],
+        "class accuracy, one step - teacher": one["class_accuracy"] - teacher["class_accuracy"],
+        "class accuracy, one step - onestep*": one["class_accuracy"] - base["class_accuracy"],
+        "agreement of one step": one["agreement"],
+        "recall teacher / one step": f"{teacher['recall']:.3f} / {one['recall']:.3f}",
+        "NLL gap closed by one step": (base["nll"] - one["nll"]) / gap,
+    }
+    for plan, row in by_plan.items():
+        if plan != "S0":
+            out[f"NLL {plan} - NLL S0"] = row["nll"] - one["nll"]
+            out[f"FD to teacher {plan} / S0"] = row["fd_teacher"] / one["fd_teacher"]
+        if "identical" in row and row["plan"].endswith("J*"):
+            out[f"{plan}: images identical to the teacher's"] = row["identical"]
+            out[f"{plan}: sweeps / steps"] = row["sweeps"] / teacher["steps"]
+    return out | _times(workdir)
+
+
+def _times(workdir: Path) -> dict[str, float | str]:
+    """Wall time, also in units of a 170 GFLOP/s machine, and the training step's share of the matmul rate."""
+    stages = json.loads((workdir / "stages.json").read_text())
+    minutes = sum(entry["seconds"] for entry in stages.values()) / 60
+    out: dict[str, float | str] = {"minutes": minutes}
+    if (workdir / "speed.json").exists():
+        speed = json.loads((workdir / "speed.json").read_text())
+        out["minutes x matmul rate / 170 GFLOP/s"] = minutes * speed["machine"]["matmul_gflops"] / 170
+        out["training step, share of matmul rate"] = speed["training"]["share_of_matmul"]
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR")
+    columns = [ratios(workdir) for workdir in parser.parse_args().workdirs]
+    for name in columns[0]:
+        cells = [column.get(name, "-") for column in columns]
+        print(f"{name:<44}", *(cell if isinstance(cell, str) else f"{cell:8.3f}" for cell in cells), sep="  ")
+
+
+if __name__ == "__main__":
+    main()
