@@ -43,6 +43,7 @@ def get_config() -> ConfigDict:
     )
     config.judge = ConfigDict({"patch": 1})
     config.tokenizer = ConfigDict({"side": 4, "code_dim": 4, "vocab": 32, "stack": stack()})
+    config.cache_chunk = 4
     config.model = ConfigDict({"width": 96, "depth": 3, "heads": 3, "multiple_of": 32})
     config.pretrain = ConfigDict(
         {

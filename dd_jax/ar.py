@@ -1,5 +1,6 @@
 """The one autoregressive driver: Alg. 1 (noise to codes), teacher sampling and the middle of Alg. 4."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -28,12 +29,16 @@ def decode(
         code_BxG = pick(logits, s)
         return layout.put(code_BxL, s, code_BxG), teacher.append(params, state, s, code_BxG)
 
-    carry = code_BxL, teacher.start(params, cond, code_BxL, s0)
-    if layout.uniform:
-        return jax.lax.fori_loop(s0, s1, step, carry)[0]
-    for s in range(s0, s1):
-        carry = step(s, carry)
-    return carry[0]
+    code_BxL, state = code_BxL, teacher.start(params, cond, code_BxL, s0)
+    chunk = teacher.chunk or layout.steps  # the cache grows between chunks: early steps read less of it
+    for first in range(s0, s1, chunk):
+        last = min(first + chunk, s1)
+        carry = code_BxL, teacher.reserve(state, last)
+        if layout.uniform:
+            code_BxL, state = jax.lax.fori_loop(first, last, step, carry)
+        else:
+            code_BxL, state = functools.reduce(lambda c, s: step(s, c), range(first, last), carry)
+    return code_BxL
 
 
 def by_flow(

@@ -146,7 +146,8 @@ def _windowed(
         new = flow.transport(cut(noise_BxLxC, first), models.filter(logits), codebook, solver=models.solver)
         return paste(code, new, first), first + width, state
 
-    return sweep, teacher.start(params["teacher"], cond, draft_BxL, 0)
+    state = teacher.start(params["teacher"], cond, draft_BxL, 0)
+    return sweep, teacher.reserve(state, layout.steps)
 
 
 def noise_for(key_B: jax.Array, tokens: int, code_dim: int) -> jax.Array:

@@ -27,8 +27,17 @@ class Teacher(Protocol):
     @property
     def layout(self) -> Layout: ...
 
+    @property
+    def chunk(self) -> int | None:
+        """Steps between two growths of the cache; None: it has its full size from the start."""
+        ...
+
     def start(self, params: Params, cond: Cond, code_BxL: jax.Array, s0: int) -> State:
         """Prefill the steps < s0 of `code_BxL` (s0 = 0: the condition alone)."""
+        ...
+
+    def reserve(self, state: State, steps: int) -> State:
+        """Make room for the steps < `steps`."""
         ...
 
     def logits(self, params: Params, state: State, s: jax.Array | int) -> tuple[jax.Array, State]:

@@ -27,7 +27,7 @@ def keep_freed_memory() -> None:
 
 def cache_compilations() -> None:
     """Keep compiled programs in the user's cache folder, so that a second run starts at once."""
-    if jax.config.read("jax_compilation_cache_dir") is None:
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(base) / "dd_jax" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

@@ -15,7 +15,7 @@ from dd_jax.interfaces import Params
 # The config sections that a stage's output depends on, on top of those of the stages before it.
 SECTIONS = {
     "pretrain": ("family", "seed", "data", "tokenizer", "model", "judge", "pretrain"),
-    "pairs": ("guidance", "filter", "flow", "pairs"),
+    "pairs": ("guidance", "cache_chunk", "filter", "flow", "pairs"),
     "train": ("student", "train"),
     "sample": ("sample",),
     "evaluate": ("evaluate", "baselines"),

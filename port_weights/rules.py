@@ -1,6 +1,6 @@
 """Strict mapping between a released state dict and our parameters, both ways.
 
-A `Table` is a list of rules. A rule names one parameter of ours by its path, `decoder/level{i}_up/conv/kernel`
+A `Table` is a list of rules. A rule names a parameter of ours by its path, `decoder/level{i}_up/conv/kernel`
 where `{i}` stands for digits; the key or keys of the file that it is made of, with the same fields,
 `decoder.up.{i}.upsample.conv.weight`; and a `Transform`, a pair of inverse functions. `convert` goes through
 the parameters that the model expects, so nothing stays unset, and every key of the file must be read exactly

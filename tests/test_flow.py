@@ -82,13 +82,11 @@ def test_velocity_and_data_prediction(i):
     np.testing.assert_allclose(v, GOLDEN[f"point{i}/velocity"], rtol=1e-8, atol=1e-8)
     np.testing.assert_allclose(x + (1 - u) * v, GOLDEN[f"point{i}/data_pred"], rtol=1e-8, atol=1e-8)
     np.testing.assert_allclose(x - u * v, GOLDEN[f"point{i}/noise_pred"], rtol=1e-8, atol=1e-8)
-    if u > 0.9:
-        return  # scores grow like (1 - u)^-2: at .99 float32 rounds them by 1e-3, whoever writes the code
+    # float32 rounds the scores by 1e-7 (1 - u)^-2: harmless here, as every golden point past .9 is decided.
     v = np.asarray(jax.vmap(flow.velocity, (0, None, 0, None))(x.astype(np.float32), u, LOGITS, CODEBOOK))
     for got, name in ((v, "velocity"), (x + (1 - u) * v, "data_pred")):
         want = GOLDEN[f"point{i}/{name}"]
-        error = np.abs(got - want).max() / np.abs(want).max()
-        assert error < (1e-5 if u < 0.9 else 5e-5), (name, error)
+        assert np.abs(got - want).max() < 1e-5 * np.abs(want).max(), name
 
 
 def test_data_prediction_is_the_posterior_mean():
@@ -230,9 +228,9 @@ def test_order_of_convergence(name, order):
     assert order - 0.15 < slope < order + 1, slope
 
 
-@pytest.mark.parametrize("readout", ["x0", "snap"])
+@pytest.mark.parametrize(("readout", "normalise"), [("x0", True), ("snap", False)])
 @pytest.mark.parametrize("name", solvers.NAMES)
-def test_evaluations_are_what_was_asked_for_and_stay_below_one(monkeypatch, name, readout):
+def test_evaluations_are_what_was_asked_for_and_stay_below_one(monkeypatch, name, readout, normalise):
     seen = []
     inner = flow._velocity_B
 
@@ -241,14 +239,12 @@ def test_evaluations_are_what_was_asked_for_and_stay_below_one(monkeypatch, name
         return inner(x, u, *args)
 
     monkeypatch.setattr(flow, "_velocity_B", spy)
-    for normalise in (True, False):
-        seen.clear()
-        solver = FlowSolver(name, 16, readout, normalise=normalise)
-        jax.jit(lambda n, s=solver: transport(n, LOGITS, CODEBOOK, s))(NOISE).block_until_ready()
-        jax.effects_barrier()
-        passes = len(seen) + (readout == "x0") + normalise
-        assert 16 - solvers.STAGES.get(name, 1) < passes <= 16
-        assert max(seen) < 1
+    solver = FlowSolver(name, 16, readout, normalise=normalise)
+    jax.jit(lambda noise: transport(noise, LOGITS, CODEBOOK, solver))(NOISE).block_until_ready()
+    jax.effects_barrier()
+    passes = len(seen) + (readout == "x0") + normalise
+    assert 16 - solvers.STAGES.get(name, 1) < passes <= 16
+    assert max(seen) < 1
 
 
 # Contract

@@ -21,7 +21,7 @@ def build(config: ConfigDict) -> Family:
     )
     layout = Layout.raster(side, cfg.cond)
     trunk = GPT(cfg)
-    teacher = RasterTeacher(trunk, layout, config.guidance)
+    teacher = RasterTeacher(trunk, layout, config.guidance, chunk=config.cache_chunk)
     net = StudentNet(
         GPT(cfg, distilled=True), layout, cfg.code_dim, cfg.width, config.student.same_step
     )

@@ -18,6 +18,7 @@ class RasterTeacher:
     trunk: GPT
     layout: Layout
     guidance: float = 1.0
+    chunk: int | None = None  # steps between growths of the cache: None, one static size
     guided_steps: int | None = None  # steps < this are guided, later ones are not; None: all
 
     @property
@@ -60,7 +61,7 @@ class RasterTeacher:
         return jnp.concatenate([both, code], 1)
 
     def start(self, params: Params, cond: Cond, code_BxL: jax.Array, s0: int) -> State:
-        cfg, rows = self.trunk.cfg, self.layout.cond + self.layout.tokens - 1
+        cfg, rows = self.trunk.cfg, self.layout.cond + s0
         h = self._inputs(params, cond, code_BxL[:, :s0])
         shape = (h.shape[0], rows, cfg.heads, cfg.head_dim)
         caches = [(jnp.zeros(shape, cfg.dtype),) * 2 for _ in range(cfg.depth)]
@@ -70,9 +71,14 @@ class RasterTeacher:
             _, caches = self._apply(params, h[:, :-1], self._rope()[:done], mask, caches, 0, method="run")
         return {"caches": caches, "pending": h[:, -1:]}
 
+    def reserve(self, state: State, steps: int) -> State:
+        more = self.layout.cond - 1 + steps - state["caches"][0][0].shape[1]
+        grow = ((0, 0), (0, max(more, 0)), (0, 0), (0, 0))
+        return {**state, "caches": jax.tree.map(lambda x: jnp.pad(x, grow), state["caches"])}
+
     def logits(self, params: Params, state: State, s: jax.Array | int) -> tuple[jax.Array, State]:
         position = self.layout.cond - 1 + s
-        rows = self.layout.cond + self.layout.tokens - 1
+        rows = state["caches"][0][0].shape[1]
         rope = jax.lax.dynamic_slice_in_dim(jnp.asarray(self._rope()), position, 1, 0)
         mask = jnp.arange(rows)[None] <= position
         h, caches = self._apply(params, state["pending"], rope, mask, state["caches"], position, method="run")

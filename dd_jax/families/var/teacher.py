@@ -19,6 +19,7 @@ class ScaleTeacher:
     trunk: VAR
     quantizer: Quantizer
     layout: Layout
+    chunk: int | None = None
     guidance: float = 0.0
     unmasked_prefix: bool = False  # the reference's Alg. 4: a draft sees scales behind it; parity only
 
@@ -66,6 +67,9 @@ class ScaleTeacher:
             mask = self.layout.teacher_mask(self.layout.step_L[: done.shape[1]])
             _, state["caches"] = self._apply(params, done, cond_BxD, mask, method="run")
         return state
+
+    def reserve(self, state: State, steps: int) -> State:
+        return state  # keys and values are appended scale by scale
 
     def logits(self, params: Params, state: State, s: jax.Array | int) -> tuple[jax.Array, State]:
         h, caches = self._apply(params, state["pending"], state["cond"], None, state["caches"], method="run")
