@@ -32,7 +32,7 @@ def demo(family: str) -> ConfigDict:
     config.guidance = 2.0
     config.cache_chunk = placeholder(int)  # AR steps between growths of the key/value cache; none: full size
     config.filter = ConfigDict({"temperature": 1.0, "top_k": 0, "top_p": 1.0})
-    config.flow = ConfigDict({"name": "dpmpp3m", "evaluations": 16, "readout": "x0"})
+    config.flow = ConfigDict({"name": "adams3", "evaluations": 16, "readout": "x0"})
     # Logits head before AR step `split`, embedding head from it on; none: logits everywhere.
     config.student = ConfigDict({"split": placeholder(int), "same_step": False})
     # plans: what --stage=sample draws, as many images of each.

@@ -55,7 +55,7 @@ def get_config() -> ConfigDict:
             "teacher": common.recipe(1000, 64, 3e-3, label_drop=0.1),
         }
     )
-    config.pairs = ConfigDict({"count": 24_000, "shard": 4000, "batch": 400, "labels": "balanced"})
+    config.pairs = ConfigDict({"count": 24_000, "shard": 4000, "batch": 200, "labels": "balanced"})
     config.train = common.recipe(
         1300, 64, 3e-3, timesteps=(0, 16), ce=1.0, embedding=0.0, distance="none"
     )

@@ -81,7 +81,7 @@ def generate(
                 label = rng.labels(ids, classes, label_scheme, seed)
                 codes = []
                 for code in sample_codes(models, params, root, ids, label, batch):
-                    codes.append(code.astype(np.uint16))
+                    codes.append(_checked(code, folder))
                     progress.update(len(code))
                 buffer = io.BytesIO()
                 np.savez(buffer, id=ids, label=label, code=np.concatenate(codes))
@@ -91,6 +91,13 @@ def generate(
             hashes[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     files.replace(folder / "manifest.json", json.dumps({**manifest, "shards": hashes}, indent=1).encode())
     return load(folder)
+
+
+def _checked(code: np.ndarray, folder: Path) -> np.ndarray:
+    """Codes as stored. The flow marks a token that it could not map with -1."""
+    if code.min() < 0:
+        raise UserError(f"{folder}: {int((code < 0).sum())} tokens have no code: the teacher's logits are not finite")
+    return code.astype(np.uint16)
 
 
 def load(folder: Path) -> PairSet:

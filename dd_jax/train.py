@@ -63,7 +63,8 @@ def train_step(
     layout, codebook = student.layout, frozen["codebook"]
     cond, code_BxL = Cond(batch["label"]), batch["code"]
     noise = noise_for(example_keys(stream(seed, "pairs"), batch["id"]), layout.tokens, codebook.shape[-1])
-    t_B = jnp.asarray(objective.timesteps)[jnp.arange(len(code_BxL)) % len(objective.timesteps)]
+    turn_B = (jnp.arange(len(code_BxL)) + state.step) % len(objective.timesteps)
+    t_B = jnp.asarray(objective.timesteps)[turn_B]
     x_t = layout.mix(t_B, codebook[code_BxL], noise)
 
     def loss_fn(params: Params) -> tuple[jax.Array, Metrics]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from tiny import quick_compiles  # noqa: F401 (a fixture)
 
 from dd_jax import ar, flow
 from dd_jax.families.llamagen.backbone import GPT, GPTConfig, inherit, rope_table, rotate
@@ -107,7 +108,7 @@ def stepwise(teacher, params, cond, code):
             logits, state = teacher.logits(params, state, s)
             return teacher.append(params, state, s, teacher.layout.take(code, s)), logits[:, 0]
 
-        start = teacher.start(params, cond, code, 0)
+        start = teacher.reserve(teacher.start(params, cond, code, 0), teacher.layout.steps)
         return jax.lax.scan(step, start, jnp.arange(teacher.layout.steps))[1].swapaxes(0, 1)
 
     return run(params, code)
@@ -118,7 +119,7 @@ def test_cached_logits():
     cond, code = Cond(jnp.asarray(golden["cond"])), jnp.asarray(golden["idx"])
     plain = stepwise(RasterTeacher(trunk, LAYOUT), params, cond, code)
     near(plain, golden["cached_logits_cond_then_null"][:3])
-    guided = RasterTeacher(trunk, LAYOUT, float(golden["cfg_scale"]))
+    guided = RasterTeacher(trunk, LAYOUT, guidance=float(golden["cfg_scale"]))
     near(stepwise(guided, params, cond, code), golden["cached_logits_cfg"], 5e-5)
     near(guided.parallel(params, cond, code), golden["cached_logits_cfg"], 5e-5)
 
@@ -129,7 +130,7 @@ def test_cached_logits():
 )
 def test_greedy_samples(case, scale, steps):
     trunk, params, golden = gpt()
-    teacher = RasterTeacher(trunk, LAYOUT, scale, steps)
+    teacher = RasterTeacher(trunk, LAYOUT, guidance=scale, guided_steps=steps)
     cond, empty = Cond(jnp.asarray(golden["cond"])), jnp.zeros((3, 16), jnp.int32)
     code = jax.jit(lambda p: ar.decode(teacher, p, cond, ar.greedy, 0, 16, empty))(params)
     assert_array_equal(code, golden[f"greedy_{case}"])
@@ -159,7 +160,7 @@ def models(split, guidance=2.0, filt=Filter(top_k=1)):
     tokenizer, tokenizer_params = helpers.vq_tiny()
     student, student_params, _ = dd()
     params = {"teacher": teacher, "student": student_params, "tokenizer": tokenizer_params}
-    scored = RasterTeacher(trunk, LAYOUT, guidance)
+    scored = RasterTeacher(trunk, LAYOUT, guidance=guidance)
     return Models(scored, student, tokenizer, filt, FlowSolver(), split, categorical=True), params
 
 

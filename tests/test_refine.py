@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from tiny import quick_compiles  # noqa: F401 (a fixture)
 
 from dd_jax import ar
 from dd_jax.errors import UserError
@@ -37,9 +38,7 @@ def system(family):
 def sweeper(family, window):
     """`refine`, compiled once for all numbers of sweeps."""
     models, _, cond, noise, _ = system(family)
-    return jax.jit(
-        lambda params, code, exact, sweeps: refine(models, params, cond, code, noise, exact, sweeps, window)
-    )
+    return jax.jit(lambda params, code, exact, sweeps: refine(models, params, cond, code, noise, exact, sweeps, window))
 
 
 def refined(family, draft, sweeps=None, window=None, exact=0):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from tiny import quick_compiles  # noqa: F401 (a fixture)
 
 from dd_jax import ar, flow
 from dd_jax.errors import UserError
@@ -93,7 +94,7 @@ def blocks(trunk, params, cond, x):
 def test_cached_guided_sampling():
     trunk, params, tokenizer, own = load_teacher()
     golden = helpers.arrays("var/var_tiny/infer_cfg_l2_unshared.npz")
-    teacher = ScaleTeacher(trunk, tokenizer.quantizer, LAYOUT, float(golden["cfg"]))
+    teacher = ScaleTeacher(trunk, tokenizer.quantizer, LAYOUT, guidance=float(golden["cfg"]))
     cond, empty = Cond(jnp.asarray(golden["label"])), jnp.zeros((2, 30), jnp.int32)
 
     @jax.jit
@@ -132,7 +133,7 @@ def test_student_forward(case, same_step):
 
 def models(split, guidance=2.0, filt=Filter(top_k=1), solver=FlowSolver(), unmasked=False, categorical=True):
     trunk, teacher_params, tokenizer, own = load_teacher()
-    teacher = ScaleTeacher(trunk, tokenizer.quantizer, LAYOUT, guidance, unmasked)
+    teacher = ScaleTeacher(trunk, tokenizer.quantizer, LAYOUT, guidance=guidance, unmasked_prefix=unmasked)
     params = {"teacher": teacher_params, "student": student_params(), "tokenizer": own}
     return Models(teacher, make_student(TINY), tokenizer, filt, solver, split, categorical), params
 

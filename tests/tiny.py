@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dd_jax.families.llamagen.backbone import GPT, GPTConfig
 from dd_jax.families.llamagen.backbone import inherit as inherit_raster
@@ -19,6 +20,15 @@ from dd_jax.flow import FlowSolver
 from dd_jax.interfaces import Cond
 from dd_jax.layout import Layout
 from dd_jax.student import Student, StudentNet
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compiles():
+    """Compiling is what these tests spend their time on: let XLA do less of it."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
 
 CLASSES, VOCAB, CODE, WIDTH, SIDE, SIDES = 3, 12, 4, 32, 3, (1, 2, 3)
 
@@ -47,11 +57,11 @@ def cond(batch):
     return Cond(jnp.arange(batch) % CLASSES)
 
 
-def raster(guidance=2.0, guided_steps=None):
+def raster(guidance=2.0, **kwargs):
     """(models, params): a 3 x 3 grid, one token a step."""
     cfg = GPTConfig(WIDTH, 2, 2, VOCAB, SIDE, CLASSES, CODE, multiple_of=32)
     layout, trunk = Layout.raster(SIDE), GPT(cfg)
-    teacher = RasterTeacher(trunk, layout, guidance, guided_steps)
+    teacher = RasterTeacher(trunk, layout, guidance=guidance, **kwargs)
     net = StudentNet(GPT(cfg, distilled=True), layout, CODE, WIDTH)
     return _system(teacher, Student(net, inherit_raster), _raster_shapes(trunk, layout))
 
@@ -68,7 +78,7 @@ def scales(guidance=1.5, **kwargs):
     """(models, params): maps of 1, 4 and 9 tokens."""
     cfg = VARConfig(WIDTH, 2, 2, VOCAB, SIDES, CLASSES, CODE)
     layout, trunk, quantizer = Layout.scales(SIDES), VAR(cfg), Quantizer(SIDES, VOCAB, CODE)
-    teacher = ScaleTeacher(trunk, quantizer, layout, guidance, **kwargs)
+    teacher = ScaleTeacher(trunk, quantizer, layout, guidance=guidance, **kwargs)
     net = StudentNet(VAR(cfg, distilled=True), layout, CODE, WIDTH)
     return _system(teacher, Student(net, inherit_scales), _scale_shapes(trunk, quantizer, layout))
 

@@ -19,9 +19,9 @@ class ScaleTeacher:
     trunk: VAR
     quantizer: Quantizer
     layout: Layout
-    chunk: int | None = None
     guidance: float = 0.0
     unmasked_prefix: bool = False  # the reference's Alg. 4: a draft sees scales behind it; parity only
+    chunk: int | None = None  # nothing to size: keys and values are appended
 
     @property
     def weight_S(self) -> np.ndarray:

@@ -1,0 +1,127 @@
+"""Alg. 2: the loss, the step, the loop."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from dd_jax import flops, losses, rng
+from dd_jax.errors import UserError
+from dd_jax.fewstep import noise_for
+from dd_jax.layout import Layout
+from dd_jax.loop import Recipe, index_batches, init_state, update
+from dd_jax.train import Objective, distance_of, train_step
+
+LAYOUT = Layout.raster(2)
+CODEBOOK = jnp.asarray([[0.0, 1.0], [1.0, 0.0], [-1.0, 0.0]])
+CODE = jnp.asarray([[0, 1, 2, 0], [2, 2, 1, 1]])
+
+
+def loss(logits, token, t, split=4, weights=losses.Weights(1.0, 1.0), distance=losses.mse):
+    t_B = jnp.full(2, t)
+    return losses.distill_loss(logits, token, CODE, t_B, CODEBOOK, LAYOUT, split, weights, distance)
+
+
+def test_a_perfect_student_pays_nothing():
+    total, seen = loss(100.0 * jax.nn.one_hot(CODE, 3), CODEBOOK[CODE], t=0, split=2)
+    np.testing.assert_allclose(total, 0.0, atol=1e-6)
+    assert seen["agreement"] == 1.0
+
+
+def test_known_tokens_cost_nothing():
+    wrong = jnp.zeros((2, 4, 3)), jnp.full((2, 4, 2), 9.0)
+    logits = wrong[0].at[:, 2:].set(100.0 * jax.nn.one_hot(CODE, 3)[:, 2:])
+    token = wrong[1].at[:, 2:].set(CODEBOOK[CODE][:, 2:])
+    np.testing.assert_allclose(loss(logits, token, t=2, split=0)[0], 0.0, atol=1e-6)
+    assert loss(logits, token, t=1, split=0)[0] > 0.1
+
+
+def test_cross_entropy_is_the_mean_over_unknown_tokens():
+    _, seen = loss(jnp.zeros((2, 4, 3)), CODEBOOK[CODE], t=1)
+    np.testing.assert_allclose(seen["ce"], np.log(3), rtol=1e-6)
+
+
+def test_only_tokens_behind_the_split_reach_the_distance():
+    logits = 100.0 * jax.nn.one_hot(CODE, 3)
+    grad = jax.grad(lambda token: loss(logits, token, t=0, split=3)[1]["embedding"])(jnp.zeros((2, 4, 2)))
+    assert (grad[:, :3] == 0).all()
+    assert (grad[:, 3] != 0).any()
+
+
+def test_embedding_loss_has_no_gradient_in_the_logits():
+    by_logits = jax.grad(lambda x: loss(x, jnp.zeros((2, 4, 2)), t=0, split=2)[1]["embedding"])
+    assert (by_logits(jnp.ones((2, 4, 3))) == 0).all()
+
+
+def test_distance_by_name():
+    objective = functools.partial(Objective, (0,), 4, losses.Weights(1.0, 1.0))
+    assert distance_of(objective("none"), None, None) is None
+    with pytest.raises(UserError, match="choose mse, perceptual or none"):
+        distance_of(objective("lpips9"), None, None)
+
+
+@pytest.mark.parametrize("make", [tiny.raster, tiny.scales])
+def test_overfits_a_small_pair_set(make):
+    """Sixteen pairs, every code learnt from noise alone, at both boundaries."""
+    models, params = make()
+    layout, codebook = models.layout, params["tokenizer"]["codebook"]
+    code = np.random.default_rng(0).integers(0, len(codebook), (16, layout.tokens)).astype(np.int32)
+    batch = {"id": np.arange(16), "label": np.arange(16) % tiny.CLASSES, "code": code}
+    recipe = Recipe(steps=250, batch=16, lr=3e-3, warmup=10, ema=0.9)
+    tx, objective = recipe.optimizer(), Objective((0, 1), layout.steps, losses.Weights(1.0, 0.0))
+    step = jax.jit(
+        functools.partial(
+            train_step, student=models.student, objective=objective, tx=tx, ema=recipe.ema, distance=None, seed=0
+        )
+    )
+    state = init_state(models.student.init_from_teacher(jax.random.key(1), params["teacher"]["trunk"]), tx)
+    for _ in range(recipe.steps):
+        state, metrics = step(state, batch, {"codebook": codebook})
+    assert metrics["agreement"] > 0.98
+    noise = noise_for(rng.example_keys(rng.stream(0, "pairs"), jnp.arange(16)), layout.tokens, codebook.shape[-1])
+    cond = tiny.cond(16).replace(label_B=jnp.asarray(batch["label"]))
+    logits, _ = models.student(state.ema, cond, noise, jnp.zeros(16, jnp.int32))
+    assert np.mean(np.argmax(logits, -1) == code) > 0.95
+
+
+def test_every_epoch_sees_every_example_once():
+    at = index_batches(10, 4, seed=3)
+    seen = np.concatenate([at(step) for step in range(5)])
+    assert sorted(seen[:10]) == list(range(10)) == sorted(seen[10:])
+    np.testing.assert_array_equal(at(2), index_batches(10, 4, seed=3)(2))
+    assert (index_batches(10, 4, seed=4)(0) != at(0)).any()
+    with pytest.raises(UserError, match="batch of 4 needs at least"):
+        index_batches(3, 4, 0)
+
+
+def test_average_is_warmed_up_and_vectors_do_not_decay():
+    recipe = Recipe(steps=10, batch=1, lr=0.0, warmup=0, weight_decay=1.0, ema=0.5)
+    tx = recipe.optimizer()
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    state = init_state(params, tx)
+    state = state.replace(params=jax.tree.map(lambda x: 3 * x, params))
+    state, _ = update(state, jax.tree.map(jnp.zeros_like, params), tx, recipe.ema)
+    np.testing.assert_allclose(state.ema["bias"], 1 + (1 - 1 / 11) * 2, rtol=1e-6)
+    moved = Recipe(steps=10, batch=1, lr=1.0, warmup=0, weight_decay=0.1).optimizer()
+    change, _ = moved.update(jax.tree.map(jnp.zeros_like, params), moved.init(params), params)
+    assert (change["bias"] == 0).all()
+    assert (change["kernel"] < 0).all()
+
+
+def test_flops_are_counted_through_loops_and_gradients():
+    def body(x, _):
+        return x @ x, None
+
+    def looped(x):
+        return jax.lax.scan(body, x, None, length=5)[0].sum()
+
+    assert flops.count(looped, jnp.ones((4, 4))) == 5 * 2 * 4**3
+    assert flops.count(jax.grad(looped), jnp.ones((4, 4))) == 3 * 5 * 2 * 4**3
+    kernel, img = jnp.ones((3, 3, 2, 8)), jnp.ones((1, 5, 5, 2))
+    conv = functools.partial(
+        jax.lax.conv_general_dilated, window_strides=(1, 1), padding="SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    assert flops.count(conv, img, kernel) == 2 * 25 * 8 * 9 * 2
