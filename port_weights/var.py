@@ -89,6 +89,4 @@ def same_step(state_dict: Mapping[str, Array], layout: Layout) -> bool:
     for same in (False, True):
         if np.array_equal(visible, layout.student_mask(same)):
             return same
-    raise UserError(
-        f"{MASK} of shape {visible.shape} is neither mask of {layout.sizes}: is it another model?"
-    )
+    raise UserError(f"{MASK} of shape {visible.shape} is neither mask of {layout.sizes}: is it another model?")

@@ -13,7 +13,7 @@ from dd_jax.errors import UserError
 from dd_jax.families.llamagen.tokenizer import VQ
 from dd_jax.families.var.tokenizer import VQVAE
 from dd_jax.nn import codebook
-from dd_jax.nn.conv import ConvStack, depth_to_space, space_to_depth
+from dd_jax.nn.conv import ConvStack, convolve, convolve_doubled, depth_to_space, space_to_depth
 from port_weights import rules, tokenizers
 
 LEAN = ConvStack(
@@ -206,6 +206,14 @@ def test_space_to_depth_and_back():
     assert folded.shape == (2, 2, 3, 12)
     assert_array_equal(folded[0, 1, 2, 3:6], x[0, 2, 5])  # second in its patch: upper right
     assert_array_equal(depth_to_space(folded, 2), x)
+
+
+def test_doubling_is_repeating_and_convolving():
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(2, 3, 5, 4)), rng.normal(size=(3, 3, 4, 6))
+    x, kernel, bias = jnp.float32(x), jnp.float32(kernel), jnp.arange(6.0)
+    repeated = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
+    near(convolve_doubled(x, kernel, bias), convolve(repeated, kernel, bias), 1e-4)
 
 
 def test_bad_sizes_are_the_user_s_to_fix():

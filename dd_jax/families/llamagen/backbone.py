@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dd_jax.interfaces import Cond
-from dd_jax.nn.attention import KV, attend, update_cache
+from dd_jax.nn.attention import KV, attend, split_heads, update_cache
 from dd_jax.nn.layers import Dense, Dtype, RMSNorm
 
 
@@ -55,14 +55,14 @@ def rope_table(side: int, head_dim: int, cond: int) -> np.ndarray:
     return np.concatenate([np.zeros((cond, head_dim // 2, 2)), table]).astype(np.float32)
 
 
-def rotate(x_BxMxHxK: jax.Array, rope: jax.Array | np.ndarray) -> jax.Array:
+def rotate(x_BxHxMxK: jax.Array, rope: jax.Array | np.ndarray) -> jax.Array:
     """Turn interleaved channel pairs; `rope` is (M, K/2, 2), or (B, M, K/2, 2) for positions of one's own."""
-    pair = x_BxMxHxK.astype(jnp.float32).reshape(*x_BxMxHxK.shape[:-1], -1, 2)
-    cos, sin = rope[..., None, :, 0], rope[..., None, :, 1]
+    pair = x_BxHxMxK.astype(jnp.float32).reshape(*x_BxHxMxK.shape[:-1], -1, 2)
+    rope = rope if rope.ndim == 3 else rope[:, None]
+    cos, sin = rope[..., 0], rope[..., 1]
     a, b = pair[..., 0], pair[..., 1]
-    return (
-        jnp.stack([a * cos - b * sin, b * cos + a * sin], -1).reshape(x_BxMxHxK.shape).astype(x_BxMxHxK.dtype)
-    )
+    turned = jnp.stack([a * cos - b * sin, b * cos + a * sin], -1)
+    return turned.reshape(x_BxHxMxK.shape).astype(x_BxHxMxK.dtype)
 
 
 class Attention(nn.Module):
@@ -72,7 +72,7 @@ class Attention(nn.Module):
     def __call__(self, x, rope, mask, cache: KV | None, first) -> tuple[jax.Array, KV | None]:
         cfg = self.cfg
         qkv = Dense(3 * cfg.width, False, dtype=cfg.dtype, name="wqkv")(x)
-        q, k, v = (a.reshape(*x.shape[:2], cfg.heads, -1) for a in jnp.split(qkv, 3, -1))
+        q, k, v = split_heads(qkv, cfg.heads)
         q, k = rotate(q, rope), rotate(k, rope)
         if cache is not None:
             cache = update_cache(cache, k, v, first)

@@ -63,7 +63,7 @@ class RasterTeacher:
     def start(self, params: Params, cond: Cond, code_BxL: jax.Array, s0: int) -> State:
         cfg, rows = self.trunk.cfg, self.layout.cond + s0
         h = self._inputs(params, cond, code_BxL[:, :s0])
-        shape = (h.shape[0], rows, cfg.heads, cfg.head_dim)
+        shape = (h.shape[0], cfg.heads, rows, cfg.head_dim)
         caches = [(jnp.zeros(shape, cfg.dtype),) * 2 for _ in range(cfg.depth)]
         done = h.shape[1] - 1  # the last row is run by `logits`
         if done:
@@ -72,13 +72,13 @@ class RasterTeacher:
         return {"caches": caches, "pending": h[:, -1:]}
 
     def reserve(self, state: State, steps: int) -> State:
-        more = self.layout.cond - 1 + steps - state["caches"][0][0].shape[1]
-        grow = ((0, 0), (0, max(more, 0)), (0, 0), (0, 0))
+        more = self.layout.cond - 1 + steps - state["caches"][0][0].shape[2]
+        grow = ((0, 0), (0, 0), (0, max(more, 0)), (0, 0))
         return {**state, "caches": jax.tree.map(lambda x: jnp.pad(x, grow), state["caches"])}
 
     def logits(self, params: Params, state: State, s: jax.Array | int) -> tuple[jax.Array, State]:
         position = self.layout.cond - 1 + s
-        rows = state["caches"][0][0].shape[1]
+        rows = state["caches"][0][0].shape[2]
         rope = jax.lax.dynamic_slice_in_dim(jnp.asarray(self._rope()), position, 1, 0)
         mask = jnp.arange(rows)[None] <= position
         h, caches = self._apply(params, state["pending"], rope, mask, state["caches"], position, method="run")

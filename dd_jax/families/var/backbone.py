@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dd_jax.interfaces import Cond
-from dd_jax.nn.attention import KV, attend
+from dd_jax.nn.attention import KV, attend, split_heads
 from dd_jax.nn.layers import Dense, Dtype, layer_norm, modulate
 
 
@@ -59,15 +59,15 @@ class Attention(nn.Module):
         q_bias = self.param("q_bias", zeros, (cfg.width,), jnp.float32)
         v_bias = self.param("v_bias", zeros, (cfg.width,), jnp.float32)
         qkv = qkv + jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias]).astype(cfg.dtype)
-        q, k, v = (a.reshape(*x.shape[:2], cfg.heads, -1) for a in jnp.split(qkv, 3, -1))
+        q, k, v = split_heads(qkv, cfg.heads)
         scale = 0.25 * (cfg.width // cfg.heads) ** -0.5
         if cfg.l2_norm:
             start = nn.initializers.constant(np.log(4.0))
             log_scale_H = self.param("scale_mul", start, (cfg.heads,), jnp.float32)
-            q = (unit(q) * jnp.exp(jnp.minimum(log_scale_H, np.log(100.0)))[:, None]).astype(cfg.dtype)
+            q = (unit(q) * jnp.exp(jnp.minimum(log_scale_H, np.log(100.0)))[:, None, None]).astype(cfg.dtype)
             k, scale = unit(k).astype(cfg.dtype), 1.0
         if cache is not None:
-            k, v = (jnp.concatenate([old, new], 1) for old, new in zip(cache, (k, v), strict=True))
+            k, v = (jnp.concatenate([old, new], 2) for old, new in zip(cache, (k, v), strict=True))
         y = attend(q, k, v, mask, scale)
         out = nn.initializers.normal(cfg.init_std / (2 * cfg.depth) ** 0.5)
         return Dense(cfg.width, True, out, cfg.dtype, name="proj")(y), (k, v)
