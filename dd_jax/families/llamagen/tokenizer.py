@@ -34,7 +34,7 @@ class VQ(ConvTokenizer):
                 f"tokenizer.side={fields.side}: {config.data.resolution} px / {stack.downsample} is another; "
                 "change tokenizer.side, or tokenizer.stack.ch_mult (a level halves the side) or .patch"
             )
-        return cls(stack, fields.vocab, fields.code_dim)
+        return cls(stack, fields.vocab, fields.code_dim, pixels=fields.get("pixels", 1.0))
 
     def init_quantizer(self, key: jax.Array) -> Params:
         return {"embedding": jax.random.normal(key, (self.vocab, self.code_dim))}
@@ -65,7 +65,7 @@ class VQ(ConvTokenizer):
         commit = self.commitment * jnp.mean((z - jax.lax.stop_gradient(token)) ** 2)
         rec = self.paint(params, codebook.straight_through(z, token))
         mse = jnp.mean((rec - img_BxRxRxc) ** 2)
-        total = mse + follow + commit
+        total = self.pixels * mse + follow + commit
         return total, {
             "loss": total,
             "psnr": 10 * jnp.log10(4 / mse),  # images span 2

@@ -16,7 +16,7 @@ from dd_jax import flow
 from dd_jax.errors import UserError
 from dd_jax.interfaces import Params
 from dd_jax.layout import Layout
-from dd_jax.nn.conv import Conv, convolve
+from dd_jax.nn.conv import convolve
 
 HIGHEST = jax.lax.Precision.HIGHEST
 A = -0.75  # of the cubic kernel; `jax.image.resize` has -0.5 and other borders
@@ -74,9 +74,7 @@ def phi_of_step(steps: int, phis: int) -> tuple[int, ...]:
         return (0,) * steps
     first = Fraction(1, 3 * phis)
     gap = (1 - 2 * first) / (phis - 1)
-    index = [
-        ((Fraction(s, max(steps - 1, 1)) - first) / gap + Fraction(1, 2)).__floor__() for s in range(steps)
-    ]
+    index = [((Fraction(s, max(steps - 1, 1)) - first) / gap + Fraction(1, 2)).__floor__() for s in range(steps)]
     return tuple(min(max(i, 0), phis - 1) for i in index)
 
 
@@ -98,12 +96,13 @@ class Quantizer:
         return Layout.scales(self.sides)
 
     def init(self, key: jax.Array) -> Params:
-        """Fresh parameters; phis start close to passing maps through at half strength plus a random half."""
-        keys = jax.random.split(key, self.phis + 1)
-        dummy = jnp.zeros((1, 1, 1, self.code_dim))
-        conv = Conv(self.code_dim)
-        params = {f"phi{i}": conv.init(keys[i], dummy)["params"] for i in range(self.phis)}
-        return {**params, "embedding": jax.random.normal(keys[-1], (self.vocab, self.code_dim))}
+        """Fresh parameters; phis start as the identity, so that no scale adds noise of its own."""
+        shape = (3, 3, self.code_dim, self.code_dim)
+        params = {}
+        for i in range(self.phis):  # arrays of their own: a shared one could not be donated
+            kernel = jnp.zeros(shape).at[1, 1].set(jnp.eye(self.code_dim))
+            params[f"phi{i}"] = {"kernel": kernel, "bias": jnp.zeros(self.code_dim)}
+        return {**params, "embedding": jax.random.normal(key, (self.vocab, self.code_dim))}
 
     def codebook(self, params: Params) -> jax.Array:
         """(V, C), as it is: nothing is normalised."""
@@ -156,9 +155,7 @@ class Quantizer:
         Gradients reach `params` through f_hat; the choice of codes has none.
         """
         if f_BxhxwxC.shape[1:3] != (self.sides[-1],) * 2:
-            raise UserError(
-                f"a {f_BxhxwxC.shape[1:3]} map for scales {self.sides}: the last must be its side"
-            )
+            raise UserError(f"a {f_BxhxwxC.shape[1:3]} map for scales {self.sides}: the last must be its side")
         table = self.codebook(params)
         rest, f_hat, steps = jax.lax.stop_gradient(f_BxhxwxC), self.zeros(len(f_BxhxwxC)), []
         for s in range(len(self.sides)):

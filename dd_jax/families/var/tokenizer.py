@@ -37,7 +37,7 @@ class VQVAE(ConvTokenizer):
                 f"tokenizer.sides={sides}: {config.data.resolution} px / {stack.downsample} is no such side; "
                 "change the last side, or tokenizer.stack.ch_mult (a level halves the side) or .patch"
             )
-        optional = {name: fields[name] for name in ("phis", "moments") if name in fields}
+        optional = {name: fields[name] for name in ("pixels", "phis", "moments") if name in fields}
         return cls(stack, fields.vocab, fields.code_dim, sides=sides, **optional)
 
     @functools.cached_property
@@ -74,7 +74,7 @@ class VQVAE(ConvTokenizer):
         drift = self.moments * jnp.mean(jnp.mean(f, (0, 1, 2)) ** 2 + (jnp.std(f, (0, 1, 2)) - 1) ** 2)
         rec = self.paint(params, codebook.straight_through(f, steps[-1][2]))
         mse = jnp.mean((rec - img_BxRxRxc) ** 2)
-        total = mse + follow + commit + drift
+        total = self.pixels * mse + follow + commit + drift
         code = jnp.concatenate([code for _, code, _ in steps], 1)
         return total, {
             "loss": total,
