@@ -13,7 +13,7 @@ def stack() -> ConfigDict:
     fields = {
         "ch": 24,
         "ch_mult": (1, 2),
-        "z_channels": 48,
+        "z_channels": 16,
         "encoder_blocks": 0,
         "decoder_blocks": 0,
         "groups": 0,
@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
         }
     )
     config.judge = ConfigDict({"patch": 1})
-    config.tokenizer = ConfigDict({"side": 4, "code_dim": 4, "vocab": 32, "stack": stack()})
+    config.tokenizer = ConfigDict({"side": 4, "code_dim": 4, "vocab": 32, "pixels": 10.0, "stack": stack()})
     config.cache_chunk = 4
     config.model = ConfigDict({"width": 96, "depth": 3, "heads": 3, "multiple_of": 32})
     config.pretrain = ConfigDict(

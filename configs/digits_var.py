@@ -12,7 +12,7 @@ def get_config() -> ConfigDict:
     """One-step 8x8 digits, VAR-like."""
     config = digits_llamagen.get_config()
     config.family = "var"
-    config.tokenizer = ConfigDict({"sides": (1, 2, 4), "code_dim": 4, "vocab": 32, "moments": 1.0})
+    config.tokenizer = ConfigDict({"sides": (1, 2, 4), "code_dim": 4, "vocab": 32, "moments": 1.0, "pixels": 10.0})
     config.tokenizer.stack = digits_llamagen.stack()
     config.model = ConfigDict({"width": 96, "depth": 3, "heads": 3, "mlp_ratio": 3.0, "gate_init": 1.0})
     config.pretrain.teacher = common.recipe(600, 128, 3e-3, label_drop=0.1)

@@ -16,7 +16,7 @@ def stack() -> ConfigDict:
     fields = {
         "ch": 24,
         "ch_mult": (1, 2),
-        "z_channels": 48,
+        "z_channels": 16,
         "encoder_blocks": 0,
         "decoder_blocks": 0,
         "groups": 0,

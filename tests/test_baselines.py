@@ -12,7 +12,6 @@ from dd_jax.baselines import marginals, onestep, skip
 from dd_jax.fewstep import generator
 from dd_jax.interfaces import Cond
 
-pytestmark = pytest.mark.xdist_group("baselines")  # one worker: compiled functions are shared
 BATCH = 3
 
 

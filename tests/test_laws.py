@@ -15,7 +15,6 @@ from dd_jax.fewstep import generator, run_plan
 from dd_jax.filtering import Filter
 from dd_jax.plans import cost
 
-pytestmark = pytest.mark.xdist_group("laws")  # one worker: compiled functions are shared
 FAMILIES = {"raster": tiny.raster, "scales": tiny.scales}
 UNGUIDED = {"raster": 1.0, "scales": 0.0}
 BATCH = 2

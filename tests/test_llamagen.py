@@ -21,7 +21,6 @@ from dd_jax.layout import Layout
 from dd_jax.student import Student, StudentNet
 from port_weights import llamagen, rules
 
-pytestmark = pytest.mark.xdist_group("llamagen")  # one worker: compiled functions are shared
 LAYOUT = Layout.raster(4)
 
 

@@ -14,7 +14,6 @@ from dd_jax import ar
 from dd_jax.errors import UserError
 from dd_jax.fewstep import noise_for, refine, run_plan
 
-pytestmark = pytest.mark.xdist_group("refine")  # one worker: compiled functions are shared
 BATCH = 6
 FAMILIES = {"raster": tiny.raster, "scales": tiny.scales}
 

@@ -196,7 +196,7 @@ def test_revival_brings_codes_into_use(tokenizer):
     encode = jax.jit(tokenizer.encode)
     used = lambda p: len(np.unique(encode(p, img)))  # noqa: E731
     revived = jax.jit(tokenizer.revive)(params, img, key)
-    assert used(params) <= 5 < 20 < used(revived)
+    assert 2 * used(params) < used(revived)
     assert_array_equal(tokenizer.raw_codebook(revived).shape, (64, 4))
 
 

@@ -23,7 +23,6 @@ from dd_jax.layout import Layout
 from dd_jax.student import Student, StudentNet
 from port_weights import rules, var
 
-pytestmark = pytest.mark.xdist_group("var")  # one worker: compiled functions are shared
 SIDES = (1, 2, 3, 4)
 LAYOUT = Layout.scales(SIDES)
 TINY = VARConfig(64, 2, 2, 64, SIDES, classes=10, code_dim=8)

@@ -30,7 +30,7 @@ class ConvStack:
     groups: int = 32  # of every norm; 0: no norms
     attention: bool = True  # at the last level and in the middle
     mid: bool = True
-    background: float = 0.0  # image value that padding stands for: at -1 black borders get black's codes
+    background: float = 0.0  # image value that zeros stand for: at -1 black costs one code, at borders too
     patch: int = 1  # pixels of a side that are folded into channels first: spares full-resolution convolutions
 
     def __post_init__(self) -> None:
@@ -252,7 +252,7 @@ class Decoder(nn.Module):
             x = Upsample(width, name=f"level{level}_up")(x)
         x = run_level(cfg, x, 0, cfg.decoder_blocks) if cfg.decoder_blocks else x
         x = Conv(cfg.patch**2 * cfg.channels, name="conv_out")(norm_silu(x, cfg.groups, "norm_out"))
-        return depth_to_space(x, cfg.patch)
+        return depth_to_space(x, cfg.patch) + cfg.background
 
 
 class AutoEncoder(nn.Module):
