@@ -63,7 +63,7 @@ def test_guidance_can_stop_early(guided_steps):
     ):
         models, params = system("raster", **kwargs)
         code = codes(models.layout)
-        logits[name] = models.teacher.parallel(params["teacher"], cond, code)
+        logits[name] = jax.jit(models.teacher.parallel)(params["teacher"], cond, code)
     assert_allclose(logits["cut"][:, :guided_steps], logits["all"][:, :guided_steps], atol=1e-5)
     assert_allclose(logits["cut"][:, guided_steps:], logits["none"][:, guided_steps:], atol=1e-5)
 

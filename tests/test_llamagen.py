@@ -82,7 +82,7 @@ def test_teacher_forced_logits():
     teacher = RasterTeacher(trunk, LAYOUT)
     for name in ("cond", "null"):
         cond = Cond(jnp.asarray(golden[name]))
-        near(teacher.forward(params, cond, jnp.asarray(golden["idx"])), golden[f"logits_full_{name}"])
+        near(jax.jit(teacher.forward)(params, cond, jnp.asarray(golden["idx"])), golden[f"logits_full_{name}"])
         assert_array_equal(teacher.null(cond).label_B, golden["null"])
 
 
@@ -121,7 +121,7 @@ def test_cached_logits():
     near(plain, golden["cached_logits_cond_then_null"][:3])
     guided = RasterTeacher(trunk, LAYOUT, guidance=float(golden["cfg_scale"]))
     near(stepwise(guided, params, cond, code), golden["cached_logits_cfg"], 5e-5)
-    near(guided.parallel(params, cond, code), golden["cached_logits_cfg"], 5e-5)
+    near(jax.jit(guided.parallel)(params, cond, code), golden["cached_logits_cfg"], 5e-5)
 
 
 @pytest.mark.parametrize(
