@@ -1,6 +1,6 @@
 """scikit-learn's 8x8 digits, next-scale order: scales 1, 2, 4, 21 tokens in three steps.
 
-    python -m dd_jax.main --config=configs/digits_var.py
+python -m dd_jax.main --config=configs/digits_var.py
 """
 
 from ml_collections import ConfigDict

@@ -14,7 +14,9 @@ def get_config() -> ConfigDict:
     """One-step digits, VAR-like."""
     config = mnist_llamagen.get_config()
     config.family = "var"
-    config.tokenizer = ConfigDict({"sides": (1, 2, 3, 5, 7), "code_dim": 4, "vocab": 64, "moments": 1.0, "pixels": 10.0})
+    config.tokenizer = ConfigDict(
+        {"sides": (1, 2, 3, 5, 7), "code_dim": 4, "vocab": 64, "moments": 1.0, "pixels": 10.0}
+    )
     config.tokenizer.stack = mnist_llamagen.stack()
     config.model = ConfigDict({"width": 96, "depth": 4, "heads": 3, "mlp_ratio": 3.0, "gate_init": 1.0})
     config.pretrain.teacher = common.recipe(700, 64, 3e-3, label_drop=0.1)

@@ -29,7 +29,7 @@ def decode(
         code_BxG = pick(logits, s)
         return layout.put(code_BxL, s, code_BxG), teacher.append(params, state, s, code_BxG)
 
-    code_BxL, state = code_BxL, teacher.start(params, cond, code_BxL, s0)
+    state = teacher.start(params, cond, code_BxL, s0)
     chunk = teacher.chunk or layout.steps  # the cache grows between chunks: early steps read less of it
     for first in range(s0, s1, chunk):
         last = min(first + chunk, s1)
@@ -41,9 +41,7 @@ def decode(
     return code_BxL
 
 
-def by_flow(
-    noise_BxLxC: jax.Array, codebook_VxC: jax.Array, layout, filt: Filter, solver: flow.FlowSolver
-) -> Pick:
+def by_flow(noise_BxLxC: jax.Array, codebook_VxC: jax.Array, layout, filt: Filter, solver: flow.FlowSolver) -> Pick:
     """Eq. 4: a token is the flow's image of its own noise."""
 
     def pick(logits_BxGxV: jax.Array, s: jax.Array | int) -> jax.Array:

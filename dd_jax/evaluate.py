@@ -69,9 +69,7 @@ def rows(system: System, config: ConfigDict) -> Iterator[Row]:
         yield Row("onestep*", "marginals", 1, baselines.onestep(system.models), count)
 
 
-def sample_rows(
-    system: System, params: dict[str, Params], row: Row, seed: int, batch: int, keep: int
-) -> Samples:
+def sample_rows(system: System, params: dict[str, Params], row: Row, seed: int, batch: int, keep: int) -> Samples:
     """Run one generator on noises 0..count-1 of the evaluation stream and look at the results."""
     models, root = system.models, rng.stream(seed, "evaluate")
     batch = min(batch, row.count)
@@ -116,9 +114,7 @@ def inspect(
 def marginals_of(system: System, found: PairSet) -> jax.Array:
     """onestep*'s and skip-n's table, from the teacher samples of the pair set."""
     vocab = int(found.code.max()) + 1
-    return baselines.marginals(
-        jnp.asarray(found.code, jnp.int32), jnp.asarray(found.label), system.classes, vocab
-    )
+    return baselines.marginals(jnp.asarray(found.code, jnp.int32), jnp.asarray(found.label), system.classes, vocab)
 
 
 def features_of(system: System, params: dict[str, Params], img: np.ndarray, batch: int = 500) -> np.ndarray:
@@ -135,9 +131,7 @@ def teacher_reference(system: System, params: dict[str, Params], count: int, bat
     ids = np.arange(count, dtype=np.int32)
     label = rng.labels(ids, system.classes, "balanced", seed)
     root = rng.stream(seed, "reference")
-    decode = jax.jit(
-        lambda p, code: system.tokenizer.decode(p, system.tokenizer.codebook(p)[code])
-    )
+    decode = jax.jit(lambda p, code: system.tokenizer.decode(p, system.tokenizer.codebook(p)[code]))
     parts = []
     for code in sample_codes(system.models, params, root, ids, label, batch):
         img = decode(params["tokenizer"], np.pad(code, ((0, batch - len(code)), (0, 0))))
@@ -197,9 +191,7 @@ def run(
     grids: dict[str, np.ndarray] = {}
     teacher: Samples | None = None
     with Progress(len(todo) + 1, "evaluate", unit="rows") as progress:
-        reference = scores.statistics(
-            teacher_reference(system, params, settings.reference, settings.batch, seed)
-        )
+        reference = scores.statistics(teacher_reference(system, params, settings.reference, settings.batch, seed))
         progress.update()
         for row in todo:
             made = sample_rows(system, params, row, seed, settings.batch, keep)
@@ -220,5 +212,3 @@ def save_grids(path: Path, grids: dict[str, np.ndarray]) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **grids)  # type: ignore[arg-type]
     files.replace(path, buffer.getvalue())
-
-

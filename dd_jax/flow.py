@@ -165,9 +165,7 @@ def nearest(x: jax.Array, codebook_VxC: jax.Array) -> jax.Array:
     return jnp.argmax(product - jnp.sum(codebook_VxC**2, -1) / 2, -1).astype(jnp.int32)
 
 
-def _transport(
-    noise_BxC: jax.Array, logits_BxV: jax.Array, codebook_VxC: jax.Array, solver: FlowSolver
-) -> jax.Array:
+def _transport(noise_BxC: jax.Array, logits_BxV: jax.Array, codebook_VxC: jax.Array, solver: FlowSolver) -> jax.Array:
     """`transport` on flat, float arrays."""
     codebook_VxC, mean_BxC, scale_B = _frame(logits_BxV, codebook_VxC, solver.normalise)
     x_BxC, ok = _end_point(noise_BxC, logits_BxV, codebook_VxC, mean_BxC, scale_B, solver)
@@ -202,9 +200,7 @@ def _end_point(
     return solvers.integrate(field, x_BxC, args, solver.name, solver.nodes, solver.zero_start)
 
 
-def _frame(
-    logits_BxV: jax.Array, codebook_VxC: jax.Array, normalise: bool
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _frame(logits_BxV: jax.Array, codebook_VxC: jax.Array, normalise: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(codebook, mean_BxC, scale_B): the codebook in its own units, and p's mean and width within it."""
     B, C = len(logits_BxV), codebook_VxC.shape[1]
     if not normalise:

@@ -74,9 +74,7 @@ class WindowTeacher(Teacher, Protocol):
 class Student(Protocol):
     """The few-step model: Eq. 6 before the known tokens are put back."""
 
-    def __call__(
-        self, params: Params, cond: Cond, x_BxLxC: jax.Array, t_B: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, params: Params, cond: Cond, x_BxLxC: jax.Array, t_B: jax.Array) -> tuple[jax.Array, jax.Array]:
         """X_t and t -> (logits_BxLxV, token_BxLxC) of every token."""
         ...
 

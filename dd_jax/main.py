@@ -60,7 +60,7 @@ def parse(argv: list[str]) -> list[str]:
     except flags.Error as error:
         sys.exit(f"error: {error}; see --help")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        told = " ".join(str(error).replace("\\n", " ").replace("\\", "").strip("\"").split())
+        told = " ".join(str(error).replace("\\n", " ").replace("\\", "").strip('"').split())
         sys.exit(f"error: a --config.FIELD=VALUE does not fit the config: {told}")
     except OSError as error:
         told = " ".join(str(error).split())

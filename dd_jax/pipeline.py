@@ -67,9 +67,7 @@ class Pipeline:
         dim = self.system.tokenizer.codebook(self.params["tokenizer"]).shape[-1]
         return noise_for(rng.example_keys(rng.stream(seed, "sample"), jnp.arange(count)), layout.tokens, dim)
 
-    def tokens(
-        self, labels: ArrayLike, plan: str = "S0", seed: int = 0, noise: jax.Array | None = None
-    ) -> Draft:
+    def tokens(self, labels: ArrayLike, plan: str = "S0", seed: int = 0, noise: jax.Array | None = None) -> Draft:
         """Latents and codes of one image a label (see `interfaces.Draft`)."""
         label = np.asarray(labels, np.int32).reshape(-1)
         if label.size and not (label.min() >= 0 and label.max() < self.system.classes):
@@ -83,9 +81,7 @@ class Pipeline:
         keys = rng.example_keys(jax.random.fold_in(rng.stream(seed, "sample"), 1 << 20), jnp.arange(len(label)))
         return self._run(plan)(self.params, Cond(jnp.asarray(label)), jnp.asarray(noise), keys)
 
-    def sample(
-        self, labels: ArrayLike, plan: str = "S0", seed: int = 0, noise: jax.Array | None = None
-    ) -> np.ndarray:
+    def sample(self, labels: ArrayLike, plan: str = "S0", seed: int = 0, noise: jax.Array | None = None) -> np.ndarray:
         """uint8 images (B, R, R, channels), one a label; `noise=` fixes the noise instead of `seed`."""
         draft = self.tokens(labels, plan, seed, noise)
         return to_uint8(self._decode(self.params["tokenizer"], draft.token_BxLxC))

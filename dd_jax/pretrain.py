@@ -52,9 +52,7 @@ def _train(
     return fit(name, folder, recipe, init_state(start, tx), lambda s, b: step(s, b, frozen), batch_at).ema
 
 
-def train_judge(
-    system: System, folder: Path, recipe: Recipe, img: np.ndarray, label: np.ndarray, seed: int
-) -> Params:
+def train_judge(system: System, folder: Path, recipe: Recipe, img: np.ndarray, label: np.ndarray, seed: int) -> Params:
     """The classifier whose features score samples."""
 
     def loss(params: Params, batch: Batch, key: jax.Array, frozen: Any) -> tuple[jax.Array, Metrics]:
@@ -64,9 +62,7 @@ def train_judge(
     return _train("judge", folder, recipe, start, loss, {"img": img, "label": label}, seed, {})
 
 
-def train_tokenizer(
-    system: System, folder: Path, recipe: Recipe, img: np.ndarray, seed: int, revive: int
-) -> Params:
+def train_tokenizer(system: System, folder: Path, recipe: Recipe, img: np.ndarray, seed: int, revive: int) -> Params:
     """Codebook from encoder outputs, then the tokenizer's loss; codes that a batch never used are revived."""
     tokenizer = system.tokenizer
     root = jax.random.fold_in(jax.random.key(seed), 1)

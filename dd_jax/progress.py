@@ -46,9 +46,7 @@ class Progress:
         self._seen = deque([(self._begin, self.done)])
         console = Console(file=self._file)
         if console.is_terminal and not console.is_dumb_terminal:
-            status = TextColumn(
-                "{task.fields[status]}", table_column=Column(no_wrap=True, overflow="ellipsis")
-            )
+            status = TextColumn("{task.fields[status]}", table_column=Column(no_wrap=True, overflow="ellipsis"))
             columns = (TextColumn("{task.description}"), BarColumn(24), status)
             self._bar = Bar(*columns, console=console, auto_refresh=False)
             self._task = self._bar.add_task(self.name, total=self.total, status="")

@@ -91,9 +91,7 @@ class Multistep(diffrax.AbstractSolver[State]):
     zero_start: bool = eqx.field(static=True, default=False)
 
     term_structure: ClassVar = diffrax.AbstractTerm
-    interpolation_cls: ClassVar[Callable[..., diffrax.LocalLinearInterpolation]] = (
-        diffrax.LocalLinearInterpolation
-    )
+    interpolation_cls: ClassVar[Callable[..., diffrax.LocalLinearInterpolation]] = diffrax.LocalLinearInterpolation
 
     def order(self, terms: Any) -> int:
         return DPM.get(self.name, 3)

@@ -95,9 +95,7 @@ def time_training(system: System, config: ConfigDict, params: dict[str, Params],
     }
 
 
-def run(
-    system: System, params: dict[str, Params], config: ConfigDict, pairs: PairSet, workdir: Path
-) -> dict[str, Any]:
+def run(system: System, params: dict[str, Params], config: ConfigDict, pairs: PairSet, workdir: Path) -> dict[str, Any]:
     """Everything -> speed.json."""
     steps, settings = system.layout.steps, config.speed
     plans = [f"T0:{steps}", *settings.plans]

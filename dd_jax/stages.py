@@ -158,5 +158,3 @@ def run(config: ConfigDict, workdir: str, stage: str) -> None:
     files.replace(here.work / "config.json", json.dumps(config.to_dict(), indent=1).encode())
     for name in todo:
         here.stage(name)
-
-

@@ -61,9 +61,7 @@ class Student:
     def layout(self) -> Layout:
         return self.net.layout
 
-    def __call__(
-        self, params: Params, cond: Cond, x_BxLxC: jax.Array, t_B: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, params: Params, cond: Cond, x_BxLxC: jax.Array, t_B: jax.Array) -> tuple[jax.Array, jax.Array]:
         out: Any = self.net.apply({"params": params}, cond, x_BxLxC, t_B)
         return out
 

@@ -3,6 +3,7 @@
 import importlib
 from pathlib import Path
 
+import jax
 import pytest
 from ml_collections import ConfigDict
 
@@ -26,6 +27,12 @@ def tiny_config(family: str) -> ConfigDict:
     config.evaluate.check_count = 20
     config.speed.batches, config.speed.repeats, config.speed.plans = (1,), 1, ("S0",)
     return config
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick_compiles():
+    """Compiling is what these tests spend their time on: let XLA do less of it."""
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session")

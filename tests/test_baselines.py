@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import tiny
 from numpy.testing import assert_allclose, assert_array_equal
-from tiny import quick_compiles  # noqa: F401 (a fixture)
 
 from dd_jax.baselines import marginals, onestep, skip
 from dd_jax.fewstep import generator

@@ -7,9 +7,7 @@ from dd_jax import data
 from dd_jax.errors import UserError
 
 
-@pytest.mark.parametrize(
-    ("name", "side", "train", "held"), [("mnist", 28, 4000, 1000), ("digits", 8, 1500, 297)]
-)
+@pytest.mark.parametrize(("name", "side", "train", "held"), [("mnist", 28, 4000, 1000), ("digits", 8, 1500, 297)])
 def test_load_splits_every_class_evenly(name, side, train, held, tmp_path):
     images, label, held_images, held_label = data.load(name, tmp_path)
     assert images.shape == (train, side, side, 1)
@@ -75,8 +73,6 @@ def test_augment_moves_as_told(monkeypatch):
     moved = data.augment(image, 1, 0, 0, 0, 2, seed=0)
     assert moved[0, 4, 6, 0] == pytest.approx(1)
     turned = data.augment(image, 1, np.pi / 2, 0, 0, 0, seed=0)
-    assert turned[0, 4, 2, 0] == pytest.approx(1, abs=1e-5) or turned[0, 4, 6, 0] == pytest.approx(
-        1, abs=1e-5
-    )
+    assert turned[0, 4, 2, 0] == pytest.approx(1, abs=1e-5) or turned[0, 4, 6, 0] == pytest.approx(1, abs=1e-5)
     away = data.augment(image, 1, 0, 0, 0, 20, seed=0)
     np.testing.assert_array_equal(away, np.full_like(image, -1))

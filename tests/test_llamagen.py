@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from tiny import quick_compiles  # noqa: F401 (a fixture)
 
 from dd_jax import ar, flow
 from dd_jax.families.llamagen.backbone import GPT, GPTConfig, inherit, rope_table, rotate

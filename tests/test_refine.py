@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from tiny import quick_compiles  # noqa: F401 (a fixture)
 
 from dd_jax import ar
 from dd_jax.errors import UserError

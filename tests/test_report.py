@@ -34,9 +34,7 @@ CURVES = {"student": [{"step": i, "loss": 3 / (i + 1), "agreement": i / 100} for
 
 def grid(noises=2):
     images = np.random.default_rng(0).integers(0, 256, (4, 3, 8, 8, 1), np.uint8)
-    return Grid(
-        images, ["Teacher\n49 steps", "One step", "onestep*"], ["0", "1", "2", "3"][: 4 // noises], noises
-    )
+    return Grid(images, ["Teacher\n49 steps", "One step", "onestep*"], ["0", "1", "2", "3"][: 4 // noises], noises)
 
 
 class Checker(HTMLParser):
@@ -78,10 +76,7 @@ def test_the_headline_states_what_was_won():
     text = re.sub(r"\s+", " ", "".join(checker.text))
     assert "49 steps → 1 step" in text
     assert "6.0\N{MULTIPLICATION SIGN} faster (3 to 0.5 ms a picture)" in text
-    assert (
-        "Class accuracy 97.8% → 97.8%, Frechet distance to real pictures 16.1 → 22.8 (20.5 with two steps)."
-        in text
-    )
+    assert "Class accuracy 97.8% → 97.8%, Frechet distance to real pictures 16.1 → 22.8 (20.5 with two steps)." in text
     assert "(onestep*): class accuracy 75.9%, Frechet distance to real pictures 54.2." in text
     assert "2 min 00 s" in text
     assert "1 min 00 s (wall time \N{MULTIPLICATION SIGN} 85 / 170 GFLOP/s)" in text

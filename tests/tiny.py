@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from dd_jax.families.llamagen.backbone import GPT, GPTConfig
 from dd_jax.families.llamagen.backbone import inherit as inherit_raster
@@ -20,14 +19,6 @@ from dd_jax.flow import FlowSolver
 from dd_jax.interfaces import Cond
 from dd_jax.layout import Layout
 from dd_jax.student import Student, StudentNet
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiles():
-    """Compiling is what these tests spend their time on: let XLA do less of it."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 CLASSES, VOCAB, CODE, WIDTH, SIDE, SIDES = 3, 12, 4, 32, 3, (1, 2, 3)

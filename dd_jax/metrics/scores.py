@@ -53,9 +53,7 @@ def frechet_features(a_NxF: np.ndarray, b_MxF: np.ndarray) -> float:
     return float(gap + np.sum(a * a) + np.sum(b * b) - 2 * cross)
 
 
-def precision_recall(
-    ref_NxF: np.ndarray, sample_MxF: np.ndarray, k: int = 3, block: int = 1024
-) -> tuple[float, float]:
+def precision_recall(ref_NxF: np.ndarray, sample_MxF: np.ndarray, k: int = 3, block: int = 1024) -> tuple[float, float]:
     """Shares of samples inside the k-NN balls of the reference, and of the reference inside the samples'.
 
     Exact, float32, in blocks of `block` columns: memory grows as N * block, never N * M. A ball's squared
@@ -65,9 +63,7 @@ def precision_recall(
     ref = (np.asarray(ref_NxF, np.float64) - centre).astype(np.float32)
     sample = (_features(sample_MxF) - centre).astype(np.float32)
     if min(len(ref), len(sample)) <= k:
-        raise UserError(
-            f"precision and recall need more than k = {k} samples, got {min(len(ref), len(sample))}"
-        )
+        raise UserError(f"precision and recall need more than k = {k} samples, got {min(len(ref), len(sample))}")
     ref_radius, sample_radius = _radii(ref, k, block), _radii(sample, k, block)
     columns, valid = _blocks(sample, block)
     radius, _ = _blocks(sample_radius, block)
@@ -87,9 +83,7 @@ def _features(feature_NxF: np.ndarray) -> np.ndarray:
         raise UserError(f"scores need features (N >= 2, F), got {feature.shape}: draw more samples")
     if not np.isfinite(feature).all():
         bad = int((~np.isfinite(feature).all(1)).sum())
-        raise UserError(
-            f"{bad} of {len(feature)} feature vectors are not finite: look at the samples themselves"
-        )
+        raise UserError(f"{bad} of {len(feature)} feature vectors are not finite: look at the samples themselves")
     return feature
 
 

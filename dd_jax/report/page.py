@@ -72,9 +72,7 @@ def _sentences(who: Roles) -> list[str]:
     teacher, one, two, baseline = who
     if teacher is None or one is None:
         return []
-    out = [
-        f"The teacher draws a picture in {steps_of(teacher)}; the distilled student needs {steps_of(one)}."
-    ]
+    out = [f"The teacher draws a picture in {steps_of(teacher)}; the distilled student needs {steps_of(one)}."]
     fast = ratio(teacher, one, "ms_per_image")
     times = f"{cell(teacher, 'ms_per_image')} to {cell(one, 'ms_per_image')} ms a picture"
     if fast is not None and fast >= 1:
@@ -82,11 +80,7 @@ def _sentences(who: Roles) -> list[str]:
     elif fast is not None:
         out[0] = out[0][:-1] + f", yet takes {1 / fast:.1f}\N{MULTIPLICATION SIGN} the time ({times})."
     pairs = [("class accuracy", "class_accuracy"), ("Frechet distance to real pictures", "fd")]
-    known = [
-        (name, key)
-        for name, key in pairs
-        if number(teacher, key) is not None and number(one, key) is not None
-    ]
+    known = [(name, key) for name, key in pairs if number(teacher, key) is not None and number(one, key) is not None]
     if known:
         parts = [f"{name} {cell(teacher, key)} → {cell(one, key)}" for name, key in known]
         if two is not None:
@@ -166,9 +160,7 @@ def _table(results: Sequence[Row]) -> str:
 
 def _plots(results: Sequence[Row]) -> str:
     shown = [row for row in results if kind(row) != "other"]
-    by_steps = [
-        _scatter(shown, "steps", key, "steps, one after another") for key in ("fd", "fd_teacher", "nll")
-    ]
+    by_steps = [_scatter(shown, "steps", key, "steps, one after another") for key in ("fd", "fd_teacher", "nll")]
     by_time = [_scatter(shown, "ms_per_image", key, "ms a picture") for key in ("fd", "fd_teacher", "nll")]
     if not any(by_steps + by_time):
         return ""
@@ -232,9 +224,7 @@ def _facts(facts: Mapping[str, Any]) -> str:
             scaled = f"{duration(total * rate / REFERENCE_RATE)} ({formula})"
             rows.append(("the same on the reference machine", scaled))
     if rate:
-        rows.append(
-            ("float32 matrix product, 2048 \N{MULTIPLICATION SIGN} 2048", f"{rate:.0f} GFLOP/s, measured")
-        )
+        rows.append(("float32 matrix product, 2048 \N{MULTIPLICATION SIGN} 2048", f"{rate:.0f} GFLOP/s, measured"))
     for stage, share in (facts.get("train_share") or {}).items():
         rows.append((f"{stage} training step", f"{share:.0%} of that rate"))
     rows.append(("versions", ", ".join(f"{k} {v}" for k, v in (facts.get("versions") or {}).items())))
@@ -246,6 +236,4 @@ def _facts(facts: Mapping[str, Any]) -> str:
 
 def _config(config: Mapping[str, Any]) -> str:
     text = json.dumps(config, indent=2, default=str)
-    return (
-        f"<details><summary>Configuration</summary><pre>{html.escape(text)}</pre></details>" if config else ""
-    )
+    return f"<details><summary>Configuration</summary><pre>{html.escape(text)}</pre></details>" if config else ""

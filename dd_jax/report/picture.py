@@ -35,13 +35,9 @@ class Grid:
     def __post_init__(self) -> None:
         images = self.images
         if images.ndim != 5 or images.dtype != np.uint8 or images.shape[-1] not in (1, 3):
-            raise ValueError(
-                f"a grid takes uint8 (rows, columns, R, R, 1 or 3), not {images.dtype} {images.shape}"
-            )
+            raise ValueError(f"a grid takes uint8 (rows, columns, R, R, 1 or 3), not {images.dtype} {images.shape}")
         if images.shape[0] % self.noises or images.shape[1] != len(self.columns):
-            raise ValueError(
-                f"{images.shape[:2]} pictures, {len(self.columns)} headings, {self.noises} noises"
-            )
+            raise ValueError(f"{images.shape[:2]} pictures, {len(self.columns)} headings, {self.noises} noises")
         if self.rows and len(self.rows) != images.shape[0] // self.noises:
             raise ValueError(f"{images.shape[0] // self.noises} labelled rows, but {len(self.rows)} labels")
 

@@ -17,9 +17,7 @@ class Metric(NamedTuple):
 
 
 METRICS = {
-    "steps": Metric(
-        "steps", "{:.4g}", "model evaluations one after another, for one picture; fewer is better."
-    ),
+    "steps": Metric("steps", "{:.4g}", "model evaluations one after another, for one picture; fewer is better."),
     "fd": Metric(
         "FD\N{NO-BREAK SPACE}↓",
         "{:.1f}",

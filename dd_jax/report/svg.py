@@ -85,20 +85,14 @@ def _frame(title: str, x_label: str, x: Axis, y: Axis, body: str) -> str:
     for tick in y.ticks:
         at = y.place(tick)
         parts.append(f'<line class="gridline" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        parts.append(
-            f'<text class="tick" x="{LEFT - 6}" y="{at + 3.5:.1f}" text-anchor="end">{tick:.4g}</text>'
-        )
+        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{at + 3.5:.1f}" text-anchor="end">{tick:.4g}</text>')
     for tick in x.ticks:
         at = x.place(tick)
         parts.append(f'<line class="mark" x1="{at:.1f}" x2="{at:.1f}" y1="{floor}" y2="{floor + 4}"/>')
-        parts.append(
-            f'<text class="tick" x="{at:.1f}" y="{floor + 16}" text-anchor="middle">{tick:.6g}</text>'
-        )
+        parts.append(f'<text class="tick" x="{at:.1f}" y="{floor + 16}" text-anchor="middle">{tick:.6g}</text>')
     parts.append(f'<line class="mark" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{floor}" y2="{floor}"/>')
     middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(
-        f'<text class="tick" x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">{html.escape(x_label)}</text>'
-    )
+    parts.append(f'<text class="tick" x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">{html.escape(x_label)}</text>')
     size = f'viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}"'
     return f"<svg {size}>{''.join(parts)}{body}</svg>"
 
@@ -114,9 +108,7 @@ def _label(px: float, py: float, point: Point, taken: list[Box]) -> str:
         if dy == 3.5 and dx == -width / 2:
             continue  # on top of its own point
         box = (px + dx, py + dy - 9, px + dx + width, py + dy + 2)
-        inside = (
-            box[0] >= LEFT - 4 and box[2] <= WIDTH - 1 and box[1] >= TOP - 10 and box[3] <= HEIGHT - BOTTOM
-        )
+        inside = box[0] >= LEFT - 4 and box[2] <= WIDTH - 1 and box[1] >= TOP - 10 and box[3] <= HEIGHT - BOTTOM
         if inside and not any(_overlap(box, other) for other in taken):
             taken.append(box)
             return f'<text class="label" x="{box[0]:.1f}" y="{py + dy:.1f}">{html.escape(point.label)}</text>'

@@ -97,9 +97,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x, rope, mask, cache: KV | None = None, first=None):
-        y, cache = Attention(self.cfg, name="attention")(
-            RMSNorm(name="attention_norm")(x), rope, mask, cache, first
-        )
+        y, cache = Attention(self.cfg, name="attention")(RMSNorm(name="attention_norm")(x), rope, mask, cache, first)
         x = x + y
         return x + FeedForward(self.cfg, name="feed_forward")(RMSNorm(name="ffn_norm")(x)), cache
 

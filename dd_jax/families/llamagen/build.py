@@ -22,15 +22,11 @@ def build(config: ConfigDict) -> Family:
     layout = Layout.raster(side, cfg.cond)
     trunk = GPT(cfg)
     teacher = RasterTeacher(trunk, layout, config.guidance, chunk=config.cache_chunk)
-    net = StudentNet(
-        GPT(cfg, distilled=True), layout, cfg.code_dim, cfg.width, config.student.same_step
-    )
+    net = StudentNet(GPT(cfg, distilled=True), layout, cfg.code_dim, cfg.width, config.student.same_step)
 
     def teacher_init(key: jax.Array, tokenizer_params: Params) -> Params:
         code = jnp.zeros((1, layout.tokens), jnp.int32)
         mask = layout.teacher_mask(layout.step_N[:-1])
         return trunk.init(key, Cond(jnp.zeros(1, jnp.int32)), code, mask, method="teach")["params"]
 
-    return Family(
-        tokenizer, teacher, Student(net, inherit), teacher_init, lambda trunk, tokenizer: {"trunk": trunk}
-    )
+    return Family(tokenizer, teacher, Student(net, inherit), teacher_init, lambda trunk, tokenizer: {"trunk": trunk})
