@@ -48,7 +48,7 @@ def get_config() -> ConfigDict:
     config.judge = ConfigDict({"patch": 2})
     config.tokenizer = ConfigDict({"side": 7, "code_dim": 4, "vocab": 64, "stack": stack()})
     config.cache_chunk = 7
-    config.model = ConfigDict({"width": 96, "depth": 4, "heads": 3, "multiple_of": 32})
+    config.model = ConfigDict({"width": 96, "depth": 4, "heads": 3, "multiple_of": 32, "positions": True})
     config.pretrain = ConfigDict(
         {
             "judge": common.recipe(400, 128, 2e-3, final_lr=0.0),

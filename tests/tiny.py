@@ -20,7 +20,6 @@ from dd_jax.interfaces import Cond
 from dd_jax.layout import Layout
 from dd_jax.student import Student, StudentNet
 
-
 CLASSES, VOCAB, CODE, WIDTH, SIDE, SIDES = 3, 12, 4, 32, 3, (1, 2, 3)
 
 

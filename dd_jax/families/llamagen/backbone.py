@@ -29,6 +29,7 @@ class GPTConfig:
     code_dim: int = 8
     cond: int = 1
     multiple_of: int = 256
+    positions: bool = False  # a learnt vector a position beside RoPE: small students find their place sooner
     dtype: Dtype = jnp.float32
 
     @property
@@ -114,6 +115,8 @@ class GPT(nn.Module):
         self.cls_embedding = nn.Embed(cfg.classes + 1, cfg.width, embedding_init=normal)
         table = nn.Embed(cfg.vocab, cfg.width, embedding_init=normal)
         self.tok_embeddings = Dense(cfg.width, dtype=cfg.dtype) if self.distilled else table
+        if cfg.positions:
+            self.pos = self.param("pos_embedding", normal, (cfg.cond + cfg.side**2, cfg.width), jnp.float32)
         self.layers = [Block(cfg) for _ in range(cfg.depth)]
         self.norm = RMSNorm()
         # The release starts its output layer at zero.
@@ -126,6 +129,12 @@ class GPT(nn.Module):
     def embed(self, x: jax.Array) -> jax.Array:
         """Codes (teacher) or code vectors (student) -> (..., D)."""
         return self.tok_embeddings(x).astype(self.cfg.dtype)
+
+    def place(self, h_BxMxD: jax.Array, first: jax.Array | int = 0) -> jax.Array:
+        """Add the learnt positions first.., where there are any."""
+        if not self.cfg.positions:
+            return h_BxMxD
+        return h_BxMxD + jax.lax.dynamic_slice_in_dim(self.pos, first, h_BxMxD.shape[1], 0).astype(self.cfg.dtype)
 
     def run(self, h_BxMxD, rope, mask, caches: list[KV] | None = None, first=None):
         """All blocks -> (residual stream, caches). With caches, `first` is the position of h's first row."""
@@ -142,7 +151,7 @@ class GPT(nn.Module):
     def encode(self, cond: Cond, x_BxLxC, nd_BxNxD, mask_NxN) -> tuple[jax.Array, jax.Array]:
         """Student's trunk: (B, N, D) stream that both heads read, and the (B, D) condition vector."""
         cond_BxPxD = self.embed_cond(cond)
-        h = jnp.concatenate([cond_BxPxD, self.embed(x_BxLxC)], 1) + nd_BxNxD.astype(self.cfg.dtype)
+        h = self.place(jnp.concatenate([cond_BxPxD, self.embed(x_BxLxC)], 1) + nd_BxNxD.astype(self.cfg.dtype))
         rope = rope_table(self.cfg.side, self.cfg.head_dim, self.cfg.cond)
         h, _ = self.run(h, rope[: h.shape[1]], mask_NxN)
         return h, cond_BxPxD.mean(1)
@@ -150,7 +159,7 @@ class GPT(nn.Module):
     def teach(self, cond: Cond, code_BxL: jax.Array, mask_MxM) -> jax.Array:
         """Teacher forcing: logits (B, L, V) of every token given those before it."""
         cond_BxPxD = self.embed_cond(cond)
-        h = jnp.concatenate([cond_BxPxD, self.embed(code_BxL[:, :-1])], 1)
+        h = self.place(jnp.concatenate([cond_BxPxD, self.embed(code_BxL[:, :-1])], 1))
         rope = rope_table(self.cfg.side, self.cfg.head_dim, self.cfg.cond)
         h, _ = self.run(h, rope[: h.shape[1]], mask_MxM)
         return self.logits(h[:, cond_BxPxD.shape[1] - 1 :])

@@ -58,7 +58,7 @@ class RasterTeacher:
         """(2B, P + M, D) embedded condition and codes."""
         both = self._apply(params, self._both(cond), method="embed_cond")
         code = self._apply(params, self._repeat(code_BxM), method="embed")
-        return jnp.concatenate([both, code], 1)
+        return self._apply(params, jnp.concatenate([both, code], 1), method="place")
 
     def start(self, params: Params, cond: Cond, code_BxL: jax.Array, s0: int) -> State:
         cfg, rows = self.trunk.cfg, self.layout.cond + s0
@@ -86,7 +86,8 @@ class RasterTeacher:
         return logits, {**state, "caches": caches}
 
     def append(self, params: Params, state: State, s: jax.Array | int, code_BxG: jax.Array) -> State:
-        return {**state, "pending": self._apply(params, self._repeat(code_BxG), method="embed")}
+        h = self._apply(params, self._repeat(code_BxG), method="embed")
+        return {**state, "pending": self._apply(params, h, self.layout.cond + s, method="place")}
 
     def forward(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
         mask = self.layout.teacher_mask(self.layout.step_N[:-1])
