@@ -9,10 +9,10 @@ from configs import common
 
 
 def stack() -> ConfigDict:
-    """A lean tokenizer: two convolutions each way."""
+    """A lean tokenizer. Codes see their own 2x2 patch only: black is one code, and strokes are cheap to predict."""
     fields = {
-        "ch": 24,
-        "ch_mult": (1, 2),
+        "ch": 96,
+        "ch_mult": (1,),
         "z_channels": 16,
         "encoder_blocks": 0,
         "decoder_blocks": 0,
@@ -20,7 +20,8 @@ def stack() -> ConfigDict:
         "attention": False,
         "mid": False,
         "background": -1.0,
-        "patch": 1,
+        "reach": 1,
+        "patch": 2,
     }
     return ConfigDict(fields)
 
