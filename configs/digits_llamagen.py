@@ -9,10 +9,10 @@ from configs import common
 
 
 def stack() -> ConfigDict:
-    """A lean tokenizer. Codes see their own 2x2 patch only: black is one code, and strokes are cheap to predict."""
+    """A lean tokenizer: two convolutions each way, and codes that see little more than their own patch."""
     fields = {
-        "ch": 96,
-        "ch_mult": (1,),
+        "ch": 24,
+        "ch_mult": (1, 2),
         "z_channels": 16,
         "encoder_blocks": 0,
         "decoder_blocks": 0,
@@ -21,7 +21,7 @@ def stack() -> ConfigDict:
         "mid": False,
         "background": -1.0,
         "reach": 1,
-        "patch": 2,
+        "patch": 1,
     }
     return ConfigDict(fields)
 

@@ -12,10 +12,10 @@ from configs import common
 
 
 def stack() -> ConfigDict:
-    """A lean tokenizer. Codes see their own 4x4 patch only: black is one code, and strokes are cheap to predict."""
+    """A lean tokenizer: two convolutions each way, and codes that see little more than their own patch."""
     fields = {
-        "ch": 96,
-        "ch_mult": (1,),
+        "ch": 24,
+        "ch_mult": (1, 2),
         "z_channels": 16,
         "encoder_blocks": 0,
         "decoder_blocks": 0,
@@ -24,7 +24,7 @@ def stack() -> ConfigDict:
         "mid": False,
         "background": -1.0,
         "reach": 1,
-        "patch": 4,
+        "patch": 2,
     }
     return ConfigDict(fields)
 
@@ -53,7 +53,7 @@ def get_config() -> ConfigDict:
     config.pretrain = ConfigDict(
         {
             "judge": common.recipe(400, 128, 2e-3, final_lr=0.0),
-            "tokenizer": common.recipe(700, 128, 3e-3, revive_every=30),
+            "tokenizer": common.recipe(500, 128, 3e-3, revive_every=30),
             "teacher": common.recipe(1000, 64, 3e-3, label_drop=0.1),
         }
     )

@@ -31,7 +31,7 @@ class ConvStack:
     attention: bool = True  # at the last level and in the middle
     mid: bool = True
     background: float = 0.0  # image value that zeros stand for: at -1 black costs one code, at borders too
-    reach: int = 3  # size of the encoder's first and last convolution: with 1 and one level, codes see one patch
+    reach: int = 3  # size of the encoder's last convolution: at 1 codes stay local, and cheaper to predict
     patch: int = 1  # pixels of a side that are folded into channels first: spares full-resolution convolutions
 
     def __post_init__(self) -> None:
@@ -228,7 +228,7 @@ class Encoder(nn.Module):
     def __call__(self, img_BxRxRxc: jax.Array) -> jax.Array:
         cfg, last = self.cfg, len(self.cfg.widths) - 1
         cfg.check(img_BxRxRxc)
-        x = Conv(cfg.widths[0], cfg.reach, name="conv_in")(space_to_depth(img_BxRxRxc - cfg.background, cfg.patch))
+        x = Conv(cfg.widths[0], name="conv_in")(space_to_depth(img_BxRxRxc - cfg.background, cfg.patch))
         for level in range(last):
             x = run_level(cfg, x, level, cfg.encoder_blocks)
             width = cfg.widths[level if cfg.encoder_blocks else level + 1]
