@@ -57,6 +57,7 @@ def test_a_second_run_only_writes_the_report(tiny_run, capsys):
     assert "pretrain" not in out
 
 
+@pytest.mark.slow  # .ci/run has one of its own
 def test_next_scale_pipeline(tmp_path):
     config = tiny_config("var")
     stages.run(config, str(tmp_path), "all")
