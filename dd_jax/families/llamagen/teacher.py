@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dd_jax.families.guided import Guided
 from dd_jax.families.llamagen.backbone import GPT, rope_table
-from dd_jax.interfaces import Cond, Params, State, guide
+from dd_jax.interfaces import Cond, Params, State
 from dd_jax.layout import Layout
 
 
 @dataclasses.dataclass(frozen=True)
-class RasterTeacher:
+class RasterTeacher(Guided):
     """Input position p carries token p - P and predicts token p - P + 1; positions < P are the condition."""
 
     trunk: GPT
@@ -28,31 +29,9 @@ class RasterTeacher:
         last = self.layout.steps if self.guided_steps is None else self.guided_steps
         return np.where(steps < last, self.guidance, 1.0).astype(np.float32)
 
-    @property
-    def _guided(self) -> bool:
-        return self.guidance != 1.0
-
-    def null(self, cond: Cond) -> Cond:
-        return Cond(jnp.full_like(cond.label_B, self.trunk.cfg.classes))
-
-    def _both(self, cond: Cond) -> Cond:
-        """[condition; null condition], or the condition alone without guidance."""
-        if not self._guided:
-            return cond
-        return jax.tree.map(lambda *rows: jnp.concatenate(rows), cond, self.null(cond))
-
-    def _repeat(self, x: jax.Array) -> jax.Array:
-        return jnp.concatenate([x, x]) if self._guided else x
-
-    def _guide(self, logits: jax.Array, weight: jax.Array | np.ndarray) -> jax.Array:
-        return guide(logits, weight) if self._guided else logits
-
     def _rope(self) -> np.ndarray:
         cfg = self.trunk.cfg
         return rope_table(cfg.side, cfg.head_dim, cfg.cond)
-
-    def _apply(self, params: Params, *args, method, **kwargs):
-        return self.trunk.apply({"params": params["trunk"]}, *args, method=method, **kwargs)
 
     def _inputs(self, params: Params, cond: Cond, code_BxM: jax.Array) -> jax.Array:
         """(2B, P + M, D) embedded condition and codes."""

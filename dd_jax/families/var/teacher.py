@@ -6,14 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dd_jax.families.guided import Guided
 from dd_jax.families.var.backbone import VAR
 from dd_jax.families.var.quantizer import Quantizer
-from dd_jax.interfaces import Cond, Params, State, guide
+from dd_jax.interfaces import Cond, Params, State
 from dd_jax.layout import Layout
 
 
 @dataclasses.dataclass(frozen=True)
-class ScaleTeacher:
+class ScaleTeacher(Guided):
     """`params` are {"trunk": the transformer's, "quantizer": the tokenizer's codebook and phis}."""
 
     trunk: VAR
@@ -28,28 +29,6 @@ class ScaleTeacher:
         """Guidance weight 1 + guidance s / (S - 1): none at the first scale, all of it at the last."""
         ramp = np.arange(self.layout.steps) / max(self.layout.steps - 1, 1)
         return (1 + self.guidance * ramp).astype(np.float32)
-
-    @property
-    def _guided(self) -> bool:
-        return self.guidance != 0.0
-
-    def null(self, cond: Cond) -> Cond:
-        return Cond(jnp.full_like(cond.label_B, self.trunk.cfg.classes))
-
-    def _both(self, cond: Cond) -> Cond:
-        """[condition; null condition], or the condition alone without guidance."""
-        if not self._guided:
-            return cond
-        return jax.tree.map(lambda *rows: jnp.concatenate(rows), cond, self.null(cond))
-
-    def _repeat(self, x: jax.Array) -> jax.Array:
-        return jnp.concatenate([x, x]) if self._guided else x
-
-    def _guide(self, logits: jax.Array, weight: float | np.ndarray) -> jax.Array:
-        return guide(logits, weight) if self._guided else logits
-
-    def _apply(self, params: Params, *args, method, **kwargs):
-        return self.trunk.apply({"params": params["trunk"]}, *args, method=method, **kwargs)
 
     def start(self, params: Params, cond: Cond, code_BxL: jax.Array, s0: int) -> State:
         cond_BxD = self._apply(params, self._both(cond), method="embed_cond")
