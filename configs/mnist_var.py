@@ -2,7 +2,7 @@
 
     python -m dd_jax.main --config=configs/mnist_var.py
 
-Two CPU cores, about 7 minutes. Expect one step to agree with the teacher on half of all codes.
+Not yet timed at full length.
 """
 
 from ml_collections import ConfigDict
