@@ -24,6 +24,35 @@ def recipe(steps: int, batch: int, lr: float, **more: Any) -> ConfigDict:
     return ConfigDict(fields | more)
 
 
+def stack(patch: int) -> ConfigDict:
+    """A lean tokenizer: two convolutions each way, and codes that see little more than their own patch."""
+    fields = {
+        "ch": 24,
+        "ch_mult": (1, 2),
+        "z_channels": 16,
+        "encoder_blocks": 0,
+        "decoder_blocks": 0,
+        "groups": 0,
+        "attention": False,
+        "mid": False,
+        "background": -1.0,
+        "reach": 1,
+        "patch": patch,
+    }
+    return ConfigDict(fields)
+
+
+def next_scale(config: ConfigDict, sides: tuple[int, ...], depth: int) -> ConfigDict:
+    """The twin of a raster demo: the same pictures, drawn scale by scale by a VAR-like model."""
+    config.family = "var"
+    vocab, stack = config.tokenizer.vocab, config.tokenizer.stack
+    fields = {"sides": sides, "code_dim": 4, "vocab": vocab, "moments": 1.0, "pixels": 10.0, "stack": stack}
+    config.tokenizer = ConfigDict(fields)
+    config.model = ConfigDict({"width": 96, "depth": depth, "heads": 2, "mlp_ratio": 4.0, "gate_init": 1.0})
+    config.baselines.skip = (1,)
+    return config
+
+
 def demo(family: str) -> ConfigDict:
     """What the demos on handwritten digits have in common."""
     config = ConfigDict()
@@ -41,12 +70,12 @@ def demo(family: str) -> ConfigDict:
         {
             "count": 2000,  # fresh noises of every row
             "reference": 4000,  # independent teacher samples for FD to the teacher
-            "batch": 256,
+            "batch": 250,  # as large as that of the pairs: their sampler is compiled already
             "plans": (),  # rows, besides the teacher
             "check": "S0 J*",  # lossless refinement, on `check_count` noises
-            "check_count": 256,
+            "check_count": 250,
         }
     )
     config.baselines = ConfigDict({"onestep": True, "skip": (), "skip_drop": ()})
-    config.speed = ConfigDict({"plans": ("S0",), "batches": (1, 64), "repeats": 5})
+    config.speed = ConfigDict({"plans": ("S0",), "batches": (1,), "repeats": 5})
     return config

@@ -8,24 +8,6 @@ from ml_collections import ConfigDict
 from configs import common
 
 
-def stack() -> ConfigDict:
-    """A lean tokenizer: two convolutions each way, and codes that see little more than their own patch."""
-    fields = {
-        "ch": 24,
-        "ch_mult": (1, 2),
-        "z_channels": 16,
-        "encoder_blocks": 0,
-        "decoder_blocks": 0,
-        "groups": 0,
-        "attention": False,
-        "mid": False,
-        "background": -1.0,
-        "reach": 1,
-        "patch": 1,
-    }
-    return ConfigDict(fields)
-
-
 def get_config() -> ConfigDict:
     """One-step 8x8 digits, LlamaGen-like."""
     config = common.demo("llamagen")
@@ -44,19 +26,20 @@ def get_config() -> ConfigDict:
         }
     )
     config.judge = ConfigDict({"patch": 1})
-    config.tokenizer = ConfigDict({"side": 4, "code_dim": 4, "vocab": 32, "pixels": 10.0, "stack": stack()})
+    config.tokenizer = ConfigDict({"side": 4, "code_dim": 4, "vocab": 32, "pixels": 10.0, "stack": common.stack(1)})
     config.cache_chunk = 4
     config.model = ConfigDict({"width": 96, "depth": 3, "heads": 3, "multiple_of": 32, "positions": True})
     config.pretrain = ConfigDict(
         {
-            "judge": common.recipe(500, 128, 2e-3, final_lr=0.0),
-            "tokenizer": common.recipe(700, 128, 3e-3, revive_every=30),
-            "teacher": common.recipe(700, 128, 3e-3, label_drop=0.1),
+            "judge": common.recipe(400, 128, 2e-3, final_lr=0.0),
+            "tokenizer": common.recipe(500, 128, 3e-3, revive_every=30),
+            "teacher": common.recipe(500, 128, 3e-3, label_drop=0.1),
         }
     )
-    config.pairs = ConfigDict({"count": 24_000, "shard": 6000, "batch": 500, "labels": "balanced"})
-    config.train = common.recipe(800, 128, 3e-3, timesteps=(0, 5), ce=1.0, embedding=0.0, distance="none")
-    config.evaluate.plans = ("S0", "S0 S5", "S0 T3:5 S5", "S0 J2", "S0 J4", "T0:5 S5")
-    config.speed.plans = ("S0", "S0 S5", "S0 J4")
+    config.pairs = ConfigDict({"count": 16_000, "shard": 4000, "batch": 500, "labels": "balanced"})
+    config.train = common.recipe(600, 128, 3e-3, timesteps=(0, 5), ce=1.0, embedding=0.0, distance="none")
+    config.evaluate.plans = ("S0", "S0 S5", "S0 J4", "T0:5 S5")
+    config.evaluate.batch = 500
+    config.speed.plans = ("S0", "S0 S5")
     config.baselines.skip = (8,)
     return config

@@ -1,11 +1,13 @@
 """What distillation has to beat: marginals of each position, for all steps (onestep*) or the last (skip-n)."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
-from dd_jax import ar
-from dd_jax.fewstep import Models, noise_for
+from dd_jax.fewstep import Models, advance, noise_for
 from dd_jax.interfaces import Cond, Draft, Generator, Params
+from dd_jax.plans import Op
 
 
 def marginals(code_MxL: jax.Array, label_M: jax.Array, classes: int, vocab: int) -> jax.Array:
@@ -44,15 +46,16 @@ def skip(models: Models, n: int, drop: bool = False) -> Generator:
     `drop=True` leaves those tokens' vectors zero instead: at a residual pyramid they then add nothing.
     """
     layout = models.layout
-    kept = layout.steps - n
+    kept, by_flow = layout.steps - n, dataclasses.replace(models, categorical=False)
 
     def generate(params: dict[str, Params], cond: Cond, key_B: jax.Array) -> Draft:
         codebook = models.tokenizer.codebook(params["tokenizer"])
         noise = noise_for(key_B, layout.tokens, codebook.shape[-1])
         code = _draw(params, cond, key_B)
         if kept:
-            pick = ar.by_flow(noise, codebook, layout, models.filter, models.solver)
-            code = ar.decode(models.teacher, params["teacher"], cond, pick, 0, kept, code)
+            used = {name: params[name] for name in ("teacher", "tokenizer")}
+            begun = _draft(noise, code)
+            code = advance(Op("T", 0, kept), by_flow, used, cond, noise, key_B, begun, 0).code_BxL
         token = codebook[code]
         if drop:
             token = jnp.where(layout.known(kept)[..., None], token, 0.0)

@@ -45,10 +45,14 @@ class Checkpoints:
             raise self._unwritable(error) from error
 
     def restore(self, like: Any, step: int | None = None) -> Any:
-        """The state saved at `step` (default: the newest), shaped as `like`. UserError if it is damaged."""
+        """The state saved at `step` (default: the newest). UserError if it is damaged.
+
+        `like` gives its structure and shapes: arrays, or what `jax.eval_shape` returns.
+        """
         step = self.latest() if step is None else step
         path = self.folder / str(step)
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
         try:
             found = self._manager.restore(step, args=items)

@@ -71,23 +71,21 @@ def rows(system: System, config: ConfigDict) -> Iterator[Row]:
 
 def sample_rows(system: System, params: dict[str, Params], row: Row, seed: int, batch: int, keep: int) -> Samples:
     """Run one generator on noises 0..count-1 of the evaluation stream and look at the results."""
-    models, root = system.models, rng.stream(seed, "evaluate")
+    root = rng.stream(seed, "evaluate")
     batch = min(batch, row.count)
 
-    @jax.jit
-    def draw(params: dict[str, Params], id_B: jax.Array, label_B: jax.Array) -> tuple[Draft, jax.Array]:
-        draft = row.generate(params, Cond(label_B), rng.example_keys(root, id_B))
-        return draft, models.tokenizer.decode(params["tokenizer"], draft.token_BxLxC)
+    def draw(id_B: np.ndarray, label_B: jax.Array) -> tuple[Draft, jax.Array]:
+        draft = row.generate(params, Cond(label_B), rng.example_keys(root, jnp.asarray(id_B)))
+        return draft, decode(system, params["tokenizer"], draft.token_BxLxC)
 
-    look = jax.jit(functools.partial(inspect, system))
     parts, images, times = [], [], []
     for first in range(0, row.count, batch):
         ids = np.arange(first, first + batch, dtype=np.int32)
         label = jnp.asarray(rng.labels(ids, system.classes, "balanced", seed))
         begin = time.perf_counter()
-        draft, img = jax.block_until_ready(draw(params, jnp.asarray(ids), label))
+        draft, img = jax.block_until_ready(draw(ids, label))
         times.append(time.perf_counter() - begin)
-        features, seen, nll = look(params, label, draft.code_BxL, img)
+        features, seen, nll = inspect(system, params, label, draft.code_BxL, img)
         parts.append([np.asarray(x) for x in (draft.code_BxL, draft.exact_B, draft.sweeps_B, features, seen, nll)])
         if first < keep:
             images.append(to_uint8(img))
@@ -99,11 +97,17 @@ def sample_rows(system: System, params: dict[str, Params], row: Row, seed: int, 
     return Samples(code, exact, sweeps, features, seen, nll, shown, ms)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def decode(system: System, params: Params, token_BxLxC: jax.Array) -> jax.Array:
+    """Pictures, clamped: (B, R, R, channels) in [-1, 1]."""
+    return jnp.clip(system.tokenizer.decode(params, token_BxLxC), -1, 1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def inspect(
     system: System, params: dict[str, Params], label_B: jax.Array, code_BxL: jax.Array, img: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Judge's features and label of the images, and the codes' NLL per token under the guided teacher."""
-    img = jnp.clip(img, -1, 1)
     features = system.judge.features(params["judge"], img)
     seen = jnp.argmax(system.judge.logits(params["judge"], img), -1)
     logits = system.models.teacher.parallel(params["teacher"], Cond(label_B), code_BxL)
@@ -130,12 +134,11 @@ def teacher_reference(system: System, params: dict[str, Params], count: int, bat
     """Features of `count` teacher samples of other noises: the reference of `fd_teacher`."""
     ids = np.arange(count, dtype=np.int32)
     label = rng.labels(ids, system.classes, "balanced", seed)
-    root = rng.stream(seed, "reference")
-    decode = jax.jit(lambda p, code: system.tokenizer.decode(p, system.tokenizer.codebook(p)[code]))
+    root, codebook = rng.stream(seed, "reference"), system.tokenizer.codebook(params["tokenizer"])
     parts = []
     for code in sample_codes(system.models, params, root, ids, label, batch):
-        img = decode(params["tokenizer"], np.pad(code, ((0, batch - len(code)), (0, 0))))
-        parts.append(np.asarray(jnp.clip(img, -1, 1))[: len(code)])
+        token = codebook[np.pad(code, ((0, batch - len(code)), (0, 0)))]
+        parts.append(np.asarray(decode(system, params["tokenizer"], token))[: len(code)])
     return features_of(system, params, np.concatenate(parts))
 
 

@@ -1,6 +1,7 @@
 """Few-step sampling: Algorithms 3 and 4 and parallel refinement, driven by a plan (`plans`)."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -11,7 +12,7 @@ from dd_jax.errors import UserError
 from dd_jax.filtering import Filter
 from dd_jax.interfaces import Cond, Draft, Generator, Params, State, Student, Teacher, Tokenizer
 from dd_jax.layout import Layout
-from dd_jax.plans import parse
+from dd_jax.plans import Op, parse
 
 Sweep = Callable[[jax.Array, jax.Array, State], tuple[jax.Array, jax.Array, State]]
 
@@ -37,28 +38,44 @@ def run_plan(
     plan: str, models: Models, params: dict[str, Params], cond: Cond, noise_BxLxC: jax.Array, key_B: jax.Array
 ) -> Draft:
     """Algorithms 3 and 4: run `plan` from the noise. `key_B` feeds categorical draws only. Pure."""
-    codebook = models.tokenizer.codebook(params["tokenizer"])
-    x, code = noise_BxLxC, jnp.zeros(noise_BxLxC.shape[:2], jnp.int32)
-    exact = sweeps = jnp.zeros(len(noise_BxLxC), jnp.int32)
-    by_flow = ar.by_flow(noise_BxLxC, codebook, models.layout, models.filter, models.solver)
-    pick = ar.by_chance(key_B, models.filter) if models.categorical else by_flow
+    none = jnp.zeros(noise_BxLxC.shape[:2], jnp.int32)
+    draft = Draft(noise_BxLxC, none, none[:, 0], none[:, 0])
     for op in parse(plan, models.layout.steps):
-        if op.kind == "S":  # Alg. 3: X <- Concat(X[:t], noise[t:]); X <- F(X, t)
-            x = models.layout.mix(op.a, x, noise_BxLxC)
-            x = student_step(models, params, cond, x, op.a, codebook)
-            code = flow.nearest(x, codebook)
-            exact = jnp.minimum(exact, op.a)
-        elif op.kind == "T":  # Alg. 4: q_t ~ p(. | X[:t])
-            code = ar.decode(models.teacher, params["teacher"], cond, pick, op.a, op.b, code)
-            x = codebook[code]
-            if models.categorical:
-                exact = jnp.minimum(exact, op.a)
-            else:
-                exact = jnp.where(exact >= op.a, jnp.maximum(exact, op.b), exact)
-        else:
-            code, exact, ran = refine(models, params, cond, code, noise_BxLxC, exact, op.sweeps, op.window)
-            x, sweeps = codebook[code], sweeps + ran
-    return Draft(x, code, exact, sweeps)
+        network = "student" if op.kind == "S" else "teacher"
+        used = {name: params[name] for name in (network, "tokenizer")}
+        sweeps = models.layout.steps if op.sweeps is None else op.sweeps
+        op = dataclasses.replace(op, sweeps=None)  # traced: `J4` and `J8` are one program
+        draft = advance(op, models, used, cond, noise_BxLxC, key_B, draft, sweeps)
+    return draft
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def advance(
+    op: Op,
+    models: Models,
+    params: dict[str, Params],
+    cond: Cond,
+    noise_BxLxC: jax.Array,
+    key_B: jax.Array,
+    draft: Draft,
+    sweeps: jax.Array | int,
+) -> Draft:
+    """One word of a plan. Compiled once for all plans that share it, or inside the caller's jit."""
+    layout, (x, code, exact, before) = models.layout, draft
+    codebook = models.tokenizer.codebook(params["tokenizer"])
+    if op.kind == "S":  # Alg. 3: X <- Concat(X[:t], noise[t:]); X <- F(X, t)
+        x = student_step(models, params, cond, layout.mix(op.a, x, noise_BxLxC), op.a, codebook)
+        return Draft(x, flow.nearest(x, codebook), jnp.minimum(exact, op.a), before)
+    if op.kind == "J":
+        code, exact, ran = refine(models, params, cond, code, noise_BxLxC, exact, sweeps, op.window)
+        return Draft(codebook[code], code, exact, before + ran)
+    # Alg. 4: q_t ~ p(. | X[:t])
+    by_flow = ar.by_flow(noise_BxLxC, codebook, layout, models.filter, models.solver)
+    pick = ar.by_chance(key_B, models.filter) if models.categorical else by_flow
+    code = ar.decode(models.teacher, params["teacher"], cond, pick, op.a, op.b, code)
+    certain = jnp.where(exact >= op.a, jnp.maximum(exact, op.b), exact)
+    exact = jnp.minimum(exact, op.a) if models.categorical else certain
+    return Draft(codebook[code], code, exact, before)
 
 
 def student_step(
@@ -80,7 +97,7 @@ def refine(
     draft_BxL: jax.Array,
     noise_BxLxC: jax.Array,
     exact_B: jax.Array,
-    sweeps: int | None = None,
+    sweeps: jax.Array | int | None = None,
     window: int | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Refine in parallel: code_i <- FM(noise_i, p(. | draft_<i)) everywhere, `sweeps` times or to the end.
@@ -150,6 +167,7 @@ def _windowed(
     return sweep, teacher.reserve(state, layout.steps)
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2))
 def noise_for(key_B: jax.Array, tokens: int, code_dim: int) -> jax.Array:
     """(B, L, C) standard Gaussian noise, a pure function of each example's key."""
     return jax.vmap(lambda key: jax.random.normal(key, (tokens, code_dim)))(key_B)

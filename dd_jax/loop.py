@@ -67,8 +67,12 @@ class TrainState:
 
 def init_state(params: Params, tx: optax.GradientTransformation) -> TrainState:
     """A state at step 0; the average starts at the parameters (a copy: buffers are donated)."""
-    params = jax.tree.map(jnp.array, params)
-    return TrainState(jnp.int32(0), params, jax.tree.map(jnp.array, params), tx.init(params))
+
+    @jax.jit
+    def init(params: Params) -> TrainState:
+        return TrainState(jnp.int32(0), params, params, tx.init(params))
+
+    return init(params)
 
 
 def update(
@@ -152,11 +156,11 @@ def _read(name: str, pending: list, last: int | None, batch_at: Callable[[int], 
     return numbers
 
 
-def load_ema(folder: Path, recipe: Recipe, params: Params) -> Params:
-    """The averaged parameters of a finished run. UserError if it is not finished."""
+def load_ema(folder: Path, recipe: Recipe, init: Callable[[], Params]) -> Params:
+    """The averaged parameters of a finished run that began at `init()`. UserError if it is not finished."""
     checkpoints = Checkpoints(folder)
     if checkpoints.latest() != recipe.steps:
         raise UserError(f"{folder} is at step {checkpoints.latest()} of {recipe.steps}: run its stage first")
-    state = checkpoints.restore(init_state(params, recipe.optimizer()))
+    state = checkpoints.restore(jax.eval_shape(lambda: init_state(init(), recipe.optimizer())))
     checkpoints.close()
     return state.ema

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax import ar, files, rng
+from dd_jax import files, rng
 from dd_jax.errors import UserError
-from dd_jax.fewstep import Models, noise_for
+from dd_jax.fewstep import Models, generator, noise_for
 from dd_jax.interfaces import Cond, Params
 from dd_jax.progress import Progress
 
@@ -30,15 +30,11 @@ class PairSet:
 
 
 def sampler(models: Models, root: jax.Array) -> Callable[[dict[str, Params], jax.Array, jax.Array], jax.Array]:
-    """Algorithm 1's loop body, jitted: (params, id_B, label_B) -> code_BxL."""
+    """Algorithm 1's loop body: (params, id_B, label_B) -> code_BxL, always through the flow."""
+    generate = generator(f"T0:{models.layout.steps}", dataclasses.replace(models, categorical=False))
 
-    @jax.jit
     def sample(params: dict[str, Params], id_B: jax.Array, label_B: jax.Array) -> jax.Array:
-        codebook = models.tokenizer.codebook(params["tokenizer"])
-        noise = noise_for(rng.example_keys(root, id_B), models.layout.tokens, codebook.shape[-1])
-        pick = ar.by_flow(noise, codebook, models.layout, models.filter, models.solver)
-        code = jnp.zeros(noise.shape[:2], jnp.int32)
-        return ar.decode(models.teacher, params["teacher"], Cond(label_B), pick, 0, models.layout.steps, code)
+        return generate(params, Cond(label_B), rng.example_keys(root, id_B)).code_BxL
 
     return sample
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,17 @@ def to_uint8(img: jax.Array) -> np.ndarray:
 def load_params(system: factory.System, config: ConfigDict, workdir: Path, student: bool = True) -> dict[str, Params]:
     """What pretrain and train have left in a work directory: judge, tokenizer, teacher and student."""
     key = jax.random.key(0)
-    judge = load_ema(workdir / "judge", factory.recipe(config.pretrain.judge), system.judge.init(key))
-    fresh = system.tokenizer.init(key)
-    tokenizer = load_ema(workdir / "tokenizer", factory.recipe(config.pretrain.tokenizer), fresh)
-    trunk = system.teacher_init(key, tokenizer)
-    trunk = load_ema(workdir / "teacher", factory.recipe(config.pretrain.teacher), trunk)
+
+    def load(name: str, recipe: ConfigDict, init: Callable[..., Params], *args: Params) -> Params:
+        return load_ema(workdir / name, factory.recipe(recipe), lambda: init(key, *args))
+
+    recipes = config.pretrain
+    judge = load("judge", recipes.judge, system.judge.init)
+    tokenizer = load("tokenizer", recipes.tokenizer, system.tokenizer.init)
+    trunk = load("teacher", recipes.teacher, system.teacher_init, tokenizer)
     params = {"judge": judge, "tokenizer": tokenizer, "teacher": system.teacher_params(trunk, tokenizer)}
     if student:
-        fresh = system.student.init(key)
-        params["student"] = load_ema(workdir / "student", factory.recipe(config.train), fresh)
+        params["student"] = load("student", config.train, system.student.init)
     return params
 
 

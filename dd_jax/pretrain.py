@@ -58,7 +58,7 @@ def train_judge(system: System, folder: Path, recipe: Recipe, img: np.ndarray, l
     def loss(params: Params, batch: Batch, key: jax.Array, frozen: Any) -> tuple[jax.Array, Metrics]:
         return system.judge.loss(params, batch["img"], batch["label"])
 
-    start = system.judge.init(jax.random.key(seed))
+    start = jax.jit(system.judge.init)(jax.random.key(seed))
     return _train("judge", folder, recipe, start, loss, {"img": img, "label": label}, seed, {})
 
 
@@ -66,8 +66,8 @@ def train_tokenizer(system: System, folder: Path, recipe: Recipe, img: np.ndarra
     """Codebook from encoder outputs, then the tokenizer's loss; codes that a batch never used are revived."""
     tokenizer = system.tokenizer
     root = jax.random.fold_in(jax.random.key(seed), 1)
-    start = tokenizer.init(jax.random.key(seed))
-    start = tokenizer.init_codebook(start, jnp.asarray(img[: 2 * recipe.batch]), root)
+    start = jax.jit(tokenizer.init)(jax.random.key(seed))
+    start = jax.jit(tokenizer.init_codebook)(start, jnp.asarray(img[: 2 * recipe.batch]), root)
 
     def loss(params: Params, batch: Batch, key: jax.Array, frozen: Any) -> tuple[jax.Array, Metrics]:
         return tokenizer.loss(params, batch["img"])
@@ -117,6 +117,6 @@ def train_teacher(
         nll = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch["code"]))
         return nll, {"loss": nll}
 
-    start = system.teacher_init(jax.random.key(seed), tokenizer_params)
+    start = jax.jit(system.teacher_init)(jax.random.key(seed), tokenizer_params)
     data = {"code": code.astype(np.int32), "label": label}
     return _train("teacher", folder, recipe, start, loss, data, seed, {"tokenizer": tokenizer_params})

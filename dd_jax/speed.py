@@ -1,6 +1,5 @@
 """Stage `speed`: compile time, ms per image and images/s of every plan, and how near training is to the machine."""
 
-import functools
 import json
 import os
 import platform
@@ -21,7 +20,7 @@ from dd_jax.loop import init_state
 from dd_jax.pairs import PairSet
 from dd_jax.plans import cost
 from dd_jax.progress import Progress
-from dd_jax.train import distance_of, train_step
+from dd_jax.train import distance_of, frozen_for, stepper
 
 
 def machine() -> dict[str, Any]:
@@ -64,27 +63,25 @@ def time_plan(system: System, params: dict[str, Params], plan: str, batch: int, 
 def time_training(system: System, config: ConfigDict, params: dict[str, Params], pairs: PairSet) -> dict[str, float]:
     """One student step: seconds, FLOPs of its matrix products, FLOP/s, and their share of the machine's rate."""
     recipe = factory.recipe(config.train)
-    tx = recipe.optimizer()
-    frozen = {**params, "codebook": system.tokenizer.codebook(params["tokenizer"])}
-    step = functools.partial(
-        train_step,
-        student=system.student,
-        objective=system.objective,
-        tx=tx,
-        ema=recipe.ema,
-        distance=distance_of(system.objective, system.tokenizer, system.judge),
-        seed=config.seed,
-    )
+    frozen = frozen_for(system.tokenizer, params)
+    distance = distance_of(system.objective, system.tokenizer, system.judge)
+    step = stepper(recipe, system.objective, system.student, distance, config.seed)
     at = slice(0, recipe.batch)
     batch = {"id": pairs.id[at], "label": pairs.label[at], "code": pairs.code[at].astype(np.int32)}
-    state = init_state(params["student"], tx)
+    batch = jax.tree.map(jnp.asarray, batch)
+    state = init_state(params["student"], recipe.optimizer())
     needed = flops.count(step, state, batch, frozen)
     # Both rates are taken in turns, so that a noisy neighbour hits both.
     rates, times = [], []
-    jitted = jax.jit(step)
+
+    def advance() -> Any:
+        nonlocal state
+        state, metrics = step(state, batch, frozen)
+        return metrics
+
     for _ in range(3):
         rates.append(flops.matmul_rate())
-        times.append(flops.seconds(jitted, state, batch, frozen, repeats=7))
+        times.append(flops.seconds(advance, repeats=7))
     seconds, rate = float(np.median(times)), float(np.median(rates))
     return {
         "step_ms": round(1e3 * seconds, 2),

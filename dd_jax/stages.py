@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from dd_jax import data, evaluate, factory, files, generate, pairs, pretrain, report, speed, train
+from dd_jax import data, evaluate, factory, files, flops, generate, pairs, pretrain, report, speed, train
 from dd_jax.factory import System, recipe
 from dd_jax.interfaces import Params
 from dd_jax.pipeline import Pipeline, load_params
@@ -38,13 +38,13 @@ class Run:
         """Run one stage and record its time."""
         self.work.require(name, NEEDS[name])
         self.work.begin(name)
-        begin = time.perf_counter()
+        begin, done = time.perf_counter(), False
         try:
             wrote = getattr(self, name)()
-        except BaseException:
-            self.work.spent(name, time.perf_counter() - begin)
-            raise
-        self.work.end(name, time.perf_counter() - begin)
+            done = True
+        finally:
+            seconds = time.perf_counter() - begin
+            self.work.spent(name, seconds, flops.matmul_rate(repeats=5), done)
         print(f"{name}: wrote {wrote}", flush=True)
 
     def pretrain(self) -> Any:
@@ -88,7 +88,7 @@ class Run:
         """Algorithm 2."""
         system, params = self.system, self.params(student=False)
         start = system.student.init_from_teacher(stream(self.config.seed, "init"), params["teacher"]["trunk"])
-        frozen = {**params, "codebook": system.tokenizer.codebook(params["tokenizer"])}
+        frozen = train.frozen_for(system.tokenizer, params)
         distance = train.distance_of(system.objective, system.tokenizer, system.judge)
         found = pairs.load(self.work / "pairs")
         settings = recipe(self.config.train)

@@ -43,9 +43,9 @@ class StudentNet(nn.Module):
         self.embedding_head = EmbeddingHead(self.code_dim)
 
     def __call__(self, cond: Cond, x_BxLxC: jax.Array, t_B: jax.Array) -> tuple[jax.Array, jax.Array]:
-        nd_BxNxD = self.n_d_embed(self.layout.is_data(t_B).astype(jnp.int32))
+        kind_BxNx2 = jax.nn.one_hot(self.layout.is_data(t_B).astype(jnp.int32), 2)
         mask = self.layout.student_mask(self.same_step)
-        h, cond_BxD = self.trunk.encode(cond, x_BxLxC, nd_BxNxD, mask)
+        h, cond_BxD = self.trunk.encode(cond, x_BxLxC, kind_BxNx2, self.n_d_embed(jnp.arange(2)), mask)
         h = h[:, self.layout.cond :]
         return self.trunk.logits(h, cond_BxD), self.embedding_head(h, cond_BxD)
 
@@ -73,5 +73,5 @@ class Student:
 
     def init_from_teacher(self, key: jax.Array, teacher_trunk: Params) -> Params:
         """App. C: what the teacher has is inherited, what it lacks is drawn afresh."""
-        fresh = self.init(key)
+        fresh = jax.jit(self.init)(key)
         return {**fresh, "trunk": self.inherit(fresh["trunk"], teacher_trunk)}

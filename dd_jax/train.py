@@ -47,6 +47,12 @@ def distance_of(objective: Objective, tokenizer: Tokenizer, judge: Judge) -> Cal
     return perceptual
 
 
+def frozen_for(tokenizer: Tokenizer, params: dict[str, Params]) -> dict[str, Params]:
+    """What a step reads and does not train."""
+    codebook = tokenizer.codebook(params["tokenizer"])
+    return {"codebook": codebook, "tokenizer": params["tokenizer"], "judge": params["judge"]}
+
+
 def train_step(
     state: TrainState,
     batch: dict[str, jax.Array],
@@ -79,6 +85,22 @@ def train_step(
     return state, {**metrics, "grad_norm": norm}
 
 
+def stepper(
+    recipe: Recipe, objective: Objective, student: Student, distance: Callable | None, seed: int
+) -> Callable[[TrainState, dict[str, jax.Array], dict[str, Params]], tuple[TrainState, Metrics]]:
+    """`train_step` jitted for one run: (state, which is donated; batch; frozen) -> (state, metrics)."""
+    step = functools.partial(
+        train_step,
+        student=student,
+        objective=objective,
+        tx=recipe.optimizer(),
+        ema=recipe.ema,
+        distance=distance,
+        seed=seed,
+    )
+    return jax.jit(step, donate_argnums=0)
+
+
 def run(
     folder: Path,
     recipe: Recipe,
@@ -91,16 +113,12 @@ def run(
     seed: int,
 ) -> Params:
     """Train to the end (or resume) -> the averaged parameters."""
-    tx = recipe.optimizer()
-    step = functools.partial(
-        train_step, student=student, objective=objective, tx=tx, ema=recipe.ema, distance=distance, seed=seed
-    )
-    jitted = jax.jit(step, donate_argnums=0)
+    step = stepper(recipe, objective, student, distance, seed)
     indices = index_batches(len(pairs.id), recipe.batch, seed)
 
     def batch_at(step: int) -> dict[str, np.ndarray]:
         at = indices(step)
         return {"id": pairs.id[at], "label": pairs.label[at], "code": pairs.code[at].astype(np.int32)}
 
-    state = init_state(start, tx)
-    return fit("student", folder, recipe, state, lambda s, b: jitted(s, b, frozen), batch_at).ema
+    state = init_state(start, recipe.optimizer())
+    return fit("student", folder, recipe, state, lambda s, b: step(s, b, frozen), batch_at).ema

@@ -45,7 +45,7 @@ class Workdir:
     def begin(self, stage: str) -> None:
         """Note the stage's settings, or check them against those of the interrupted run."""
         self.check(stage)
-        entry = self.record.setdefault(stage, {"done": False, "seconds": 0.0})
+        entry = self.record.setdefault(stage, {"done": False, "seconds": 0.0, "matmul_gflop": 0.0})
         entry["config"] = self._settings(stage)
         self._write()
 
@@ -62,15 +62,15 @@ class Workdir:
                     f"choose another --workdir, or set it back"
                 )
 
-    def end(self, stage: str, seconds: float) -> None:
-        entry = self.record[stage]
-        entry.update(done=True, seconds=round(entry["seconds"] + seconds, 1))
-        self._write()
+    def spent(self, stage: str, seconds: float, rate: float, done: bool) -> None:
+        """Add the time of a stage, finished or interrupted, and what the machine could have multiplied in it.
 
-    def spent(self, stage: str, seconds: float) -> None:
-        """Keep the time of an interrupted stage."""
+        `rate` is its matmul rate in FLOP/s at the time: on a shared machine no two stages see the same one.
+        """
         entry = self.record[stage]
         entry["seconds"] = round(entry["seconds"] + seconds, 1)
+        entry["matmul_gflop"] = round(entry["matmul_gflop"] + seconds * rate / 1e9, 1)
+        entry["done"] = done
         self._write()
 
     def done(self, stage: str) -> bool:

@@ -41,11 +41,11 @@ def ratios(workdir: Path) -> dict[str, float | str]:
 def _times(workdir: Path) -> dict[str, float | str]:
     """Wall time, also in units of a 170 GFLOP/s machine, and the training step's share of the matmul rate."""
     stages = json.loads((workdir / "stages.json").read_text())
-    minutes = sum(entry["seconds"] for entry in stages.values()) / 60
-    out: dict[str, float | str] = {"minutes": minutes}
+    out: dict[str, float | str] = {"minutes": sum(entry["seconds"] for entry in stages.values()) / 60}
+    work = sum(entry["matmul_gflop"] for entry in stages.values())
+    out["minutes x matmul rate / 170 GFLOP/s"] = work / 170 / 60
     if (workdir / "speed.json").exists():
         speed = json.loads((workdir / "speed.json").read_text())
-        out["minutes x matmul rate / 170 GFLOP/s"] = minutes * speed["machine"]["matmul_gflops"] / 170
         out["training step, share of matmul rate"] = speed["training"]["share_of_matmul"]
     return out
 

@@ -49,9 +49,11 @@ def facts(config: Mapping[str, Any], record: Mapping[str, Any], speed: Mapping[s
     name, family = (config.get("data") or {}).get("name"), config.get("family")
     share = training.get("share_of_matmul")
     rate = training.get("matmul_gflops") or machine.get("matmul_gflops")
+    done = {k: v for k, v in record.items() if v.get("done") and k != "report"}
     found = {
         "title": " · ".join(str(x) for x in ("Distilled Decoding", name, family) if x),
-        "stages": {k: v["seconds"] for k, v in record.items() if v.get("done") and k != "report"},
+        "stages": {k: v["seconds"] for k, v in done.items()},
+        "matmul_gflop": sum(v["matmul_gflop"] for v in done.values()),
         "matmul_gflops": rate,
         "train_share": {"student": share} if share else {},
         "speed": speed.get("plans") or [],

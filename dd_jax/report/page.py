@@ -219,16 +219,17 @@ def _facts(facts: Mapping[str, Any]) -> str:
     if stages:
         total = sum(stages.values())
         rows.append(("wall time, all stages", duration(total)))
-        if rate:
-            formula = f"wall time \N{MULTIPLICATION SIGN} {rate:.0f} / {REFERENCE_RATE:.0f} GFLOP/s"
-            scaled = f"{duration(total * rate / REFERENCE_RATE)} ({formula})"
+        work = facts.get("matmul_gflop")
+        if work:
+            formula = f"wall time \N{MULTIPLICATION SIGN} {work / total:.0f} / {REFERENCE_RATE:.0f} GFLOP/s"
+            scaled = f"{duration(work / REFERENCE_RATE)} ({formula}, each stage by its own rate)"
             rows.append(("the same on the reference machine", scaled))
     if rate:
         rows.append(("float32 matrix product, 2048 \N{MULTIPLICATION SIGN} 2048", f"{rate:.0f} GFLOP/s, measured"))
     for stage, share in (facts.get("train_share") or {}).items():
         rows.append((f"{stage} training step", f"{share:.0%} of that rate"))
     rows.append(("versions", ", ".join(f"{k} {v}" for k, v in (facts.get("versions") or {}).items())))
-    known = {"title", "stages", "matmul_gflops", "train_share", "versions", "speed"}
+    known = {"title", "stages", "matmul_gflop", "matmul_gflops", "train_share", "versions", "speed"}
     rows += [(str(key), str(value)) for key, value in facts.items() if key not in known]
     body = "".join(f"<tr><td>{html.escape(a)}</td><td>{html.escape(b)}</td></tr>" for a, b in rows if b)
     return f'<h2>The run</h2><table class="facts run">{body}</table>' if body else ""

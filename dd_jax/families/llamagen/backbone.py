@@ -148,10 +148,14 @@ class GPT(nn.Module):
         """Residual stream -> float32 logits over the codebook."""
         return self.output(self.norm(h)).astype(jnp.float32)
 
-    def encode(self, cond: Cond, x_BxLxC, nd_BxNxD, mask_NxN) -> tuple[jax.Array, jax.Array]:
-        """Student's trunk: (B, N, D) stream that both heads read, and the (B, D) condition vector."""
+    def encode(self, cond: Cond, x_BxLxC, kind_BxNx2, nd_2xD, mask_NxN) -> tuple[jax.Array, jax.Array]:
+        """Student's trunk: (B, N, D) stream that both heads read, and the (B, D) condition vector.
+
+        `kind` says noise or data, one-hot: a product with the two rows of `nd`, whose gradient is one too.
+        """
         cond_BxPxD = self.embed_cond(cond)
-        h = self.place(jnp.concatenate([cond_BxPxD, self.embed(x_BxLxC)], 1) + nd_BxNxD.astype(self.cfg.dtype))
+        nd_BxNxD = (kind_BxNx2 @ nd_2xD).astype(self.cfg.dtype)
+        h = self.place(jnp.concatenate([cond_BxPxD, self.embed(x_BxLxC)], 1) + nd_BxNxD)
         rope = rope_table(self.cfg.side, self.cfg.head_dim, self.cfg.cond)
         h, _ = self.run(h, rope[: h.shape[1]], mask_NxN)
         return h, cond_BxPxD.mean(1)

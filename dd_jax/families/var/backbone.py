@@ -15,6 +15,8 @@ from dd_jax.interfaces import Cond
 from dd_jax.nn.attention import KV, attend, split_heads
 from dd_jax.nn.layers import Dense, Dtype, layer_norm, modulate
 
+Flags = tuple[jax.Array, jax.Array]  # noise or data (B, N, 2), and an embedding of each (2, D)
+
 
 @dataclasses.dataclass(frozen=True)
 class VARConfig:
@@ -161,13 +163,13 @@ class VAR(nn.Module):
         """(B, 1, D) class token."""
         return self.place((cond_BxD + self.pos_start)[:, None], 0)
 
-    def run(self, h_BxMxD, cond_BxD, mask, caches: list[KV] | None = None, nd_BxNxD=None):
+    def run(self, h_BxMxD, cond_BxD, mask, caches: list[KV] | None = None, flags: Flags | None = None):
         """All blocks -> (residual stream, caches grown by M)."""
         out, shared = [], None
         if self.cfg.shared_aln:
             shared = self.shared_ada_lin(nn.silu(cond_BxD)).reshape(-1, 6, self.cfg.width)
         for i, block in enumerate(self.blocks):
-            nd = None if nd_BxNxD is None else self.layerwise_n_d_embed[i](nd_BxNxD)
+            nd = None if flags is None else self.flag(flags, i)
             h_BxMxD, cache = block(h_BxMxD, cond_BxD, shared, nd, mask, caches[i] if caches else None)
             out.append(cache)
         return h_BxMxD, out
@@ -177,12 +179,21 @@ class VAR(nn.Module):
         scale, shift = jnp.split(self.head_nm(nn.silu(cond_BxD)), 2, -1)
         return self.head(modulate(layer_norm(h), scale, shift).astype(jnp.float32))
 
-    def encode(self, cond: Cond, x_BxLxC, nd_BxNxD, mask_NxN) -> tuple[jax.Array, jax.Array]:
-        """Student's trunk: (B, N, D) stream that both heads read, and the (B, D) condition vector."""
+    def flag(self, flags: Flags, layer: int) -> jax.Array:
+        """(B, N, D) data/noise embedding of one layer: the dense layer sees its two rows, not every token."""
+        kind_BxNx2, nd_2xD = flags
+        rows_2xD = self.layerwise_n_d_embed[layer](nd_2xD)
+        return kind_BxNx2.astype(rows_2xD.dtype) @ rows_2xD
+
+    def encode(self, cond: Cond, x_BxLxC, kind_BxNx2, nd_2xD, mask_NxN) -> tuple[jax.Array, jax.Array]:
+        """Student's trunk: (B, N, D) stream that both heads read, and the (B, D) condition vector.
+
+        `kind` says noise or data, one-hot: a product with the two rows of `nd`, whose gradient is one too.
+        """
         cond_BxD = self.embed_cond(cond)
         h = jnp.concatenate([self.start_token(cond_BxD), self.embed(x_BxLxC, 1)], 1)
-        h, _ = self.run(h + nd_BxNxD.astype(h.dtype), cond_BxD, mask_NxN, nd_BxNxD=nd_BxNxD)
-        return h + self.layerwise_n_d_embed[-1](nd_BxNxD), cond_BxD
+        h, _ = self.run(h + (kind_BxNx2 @ nd_2xD).astype(h.dtype), cond_BxD, mask_NxN, flags=(kind_BxNx2, nd_2xD))
+        return h + self.flag((kind_BxNx2, nd_2xD), -1), cond_BxD
 
     def teach(self, cond: Cond, x_BxMxC: jax.Array, mask_LxL) -> jax.Array:
         """Teacher forcing: x are the feature maps of scales 1.. (B, L - 1, C) -> logits (B, L, V)."""
