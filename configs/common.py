@@ -58,6 +58,10 @@ def demo(family: str) -> ConfigDict:
     config = ConfigDict()
     config.family = family
     config.seed = 0
+    # Folders of ported weights (python -m port_weights); none: this run trains its own.
+    config.weights = ConfigDict(
+        {"tokenizer": placeholder(str), "teacher": placeholder(str), "student": placeholder(str)}
+    )
     config.guidance = 2.0
     config.cache_chunk = placeholder(int)  # AR steps between growths of the key/value cache; none: full size
     config.filter = ConfigDict({"temperature": 1.0, "top_k": 0, "top_p": 1.0})

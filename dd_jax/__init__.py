@@ -16,8 +16,12 @@ from typing import Any
 __version__ = "0.1.0"
 
 
-def load(workdir: str) -> Any:
-    """Open a trained work directory as a `dd_jax.pipeline.Pipeline`: `load(d).sample([3, 7], plan="S0")`."""
+def load(folder: str, **companions: str) -> Any:
+    """Open a trained work directory as a `dd_jax.pipeline.Pipeline`: `load(d).sample([3, 7], plan="S0")`.
+
+    Ported weights open the same way: `load("weights/llamagen_l_dd")` finds `weights/vq16` beside it, and the
+    teacher that plans with `T` or `J` need; folders elsewhere are given by part, `tokenizer=`, `teacher=`.
+    """
     from dd_jax.pipeline import Pipeline
 
-    return Pipeline.load(workdir)
+    return Pipeline.load(folder, **companions)

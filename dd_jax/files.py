@@ -4,23 +4,32 @@ import contextlib
 import errno
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from dd_jax.errors import UserError
 
 
 def replace(path: str | os.PathLike, data: bytes) -> Path:
-    """Write `data` to `path` in one step: a reader or a killed run sees the old file or the new one.
+    """Write `data` to `path` in one step (see `writing`); returns the path."""
+    with writing(path) as file:
+        file.write(data)
+    return Path(path)
 
-    A full disk or a missing permission is a UserError that names the file; the old file stays.
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+    """A file to write, which takes the name `path` at the end: a reader or a killed run sees the old file or the new.
+
+    A full disk or a missing permission is a UserError that names the file; whatever goes wrong, the old file stays.
     """
-    path = Path(path)
-    name = ""
+    path, name = Path(path), ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o666 & ~_umask())  # mkstemp makes files private; these are for everybody
@@ -32,7 +41,6 @@ def replace(path: str | os.PathLike, data: bytes) -> Path:
         if isinstance(error, OSError):
             raise write_error(path, error) from error
         raise
-    return path
 
 
 def write_error(path: str | os.PathLike, error: OSError) -> UserError:

@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import ArrayLike
 
-from dd_jax import factory, rng
+from dd_jax import factory, rng, weights
 from dd_jax.errors import UserError
 from dd_jax.fewstep import noise_for, run_plan
 from dd_jax.interfaces import Cond, Draft, Params
@@ -25,20 +25,40 @@ def to_uint8(img: jax.Array) -> np.ndarray:
     return np.asarray(jnp.clip(127.5 * img + 128.0, 0, 255).astype(jnp.uint8))
 
 
-def load_params(system: factory.System, config: ConfigDict, workdir: Path, student: bool = True) -> dict[str, Params]:
-    """What pretrain and train have left in a work directory: judge, tokenizer, teacher and student."""
+def frozen(settings: Mapping[str, Any]) -> ConfigDict:
+    """A config as JSON kept it, with tuples for its lists: models are static arguments of jit, so they must hash."""
+
+    def freeze(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: freeze(item) for key, item in value.items()}
+        return tuple(map(freeze, value)) if isinstance(value, list) else value
+
+    return ConfigDict(freeze(settings))
+
+
+PARTS = ("judge", "tokenizer", "teacher", "student")
+
+
+def load_params(
+    system: factory.System, config: ConfigDict, workdir: Path, parts: Sequence[str] = PARTS
+) -> dict[str, Params]:
+    """Parameters of these parts: ported ones where `config.weights` names a folder, else what the run has trained."""
     key = jax.random.key(0)
-
-    def load(name: str, recipe: ConfigDict, init: Callable[..., Params], *args: Params) -> Params:
-        return load_ema(workdir / name, factory.recipe(recipe), lambda: init(key, *args))
-
-    recipes = config.pretrain
-    judge = load("judge", recipes.judge, system.judge.init)
-    tokenizer = load("tokenizer", recipes.tokenizer, system.tokenizer.init)
-    trunk = load("teacher", recipes.teacher, system.teacher_init, tokenizer)
-    params = {"judge": judge, "tokenizer": tokenizer, "teacher": system.teacher_params(trunk, tokenizer)}
-    if student:
-        params["student"] = load("student", config.train, system.student.init)
+    recipes = {**config.get("pretrain", {}), "student": config.train}
+    inits = {"judge": system.judge.init, "tokenizer": system.tokenizer.init, "student": system.student.init}
+    params: dict[str, Params] = {}
+    for name in parts:
+        init = functools.partial(inits[name], key) if name in inits else None
+        if init is None:
+            init = functools.partial(system.teacher_init, key, params["tokenizer"])
+        folder = config.weights.get(name)
+        if folder:
+            loaded = weights.load(folder, jax.eval_shape(init))
+            params[name] = jax.tree.map(jnp.asarray, loaded)
+        else:
+            params[name] = load_ema(workdir / name, factory.recipe(recipes[name]), init)
+    if "teacher" in params:
+        params["teacher"] = system.teacher_params(params["teacher"], params["tokenizer"])
     return params
 
 
@@ -50,14 +70,33 @@ class Pipeline:
         self._compiled: dict[str, Any] = {}
 
     @classmethod
-    def load(cls, workdir: str | Path) -> "Pipeline":
-        """Open a finished work directory. UserError if there is none."""
-        path = Path(workdir).absolute()
+    def load(cls, folder: str | Path, **companions: str | Path) -> "Pipeline":
+        """Open a finished work directory, or ported weights (see `dd_jax.load`). UserError if there are none."""
+        path = Path(folder).absolute()
+        if (path / weights.WEIGHTS).exists():
+            return cls._ported(path, companions)
         if not (path / "config.json").exists():
             raise UserError(f"{path} has no config.json: train one with python -m dd_jax.main --workdir={path}")
-        config = ConfigDict(json.loads((path / "config.json").read_text()))
+        config = frozen(json.loads((path / "config.json").read_text()))
         system = factory.build(config)
         return cls(system, load_params(system, config, path))
+
+    @classmethod
+    def _ported(cls, path: Path, companions: Mapping[str, str | Path]) -> "Pipeline":
+        """A ported model with the others that it needs: given by part, or looked for beside it."""
+        about = weights.describe(path)
+        config = frozen(about["config"])
+        config.weights[about["part"]] = str(path)
+        for part, name in about["companions"].items():
+            folder = Path(companions.get(part, path.parent / name))
+            if part in companions or (folder / weights.CONFIG).exists():
+                config.weights[part] = str(folder)
+        parts = [part for part in PARTS if config.weights.get(part)]
+        if "tokenizer" not in parts:
+            name = about["companions"].get("tokenizer", "tokenizer")
+            raise UserError(f"{path} needs its tokenizer {name}: python -m port_weights {name} --out {path.parent}")
+        system = factory.build(config)
+        return cls(system, load_params(system, config, path, parts))
 
     def _run(self, plan: str) -> Any:
         if plan not in self._compiled:
@@ -75,7 +114,10 @@ class Pipeline:
         label = np.asarray(labels, np.int32).reshape(-1)
         if label.size and not (label.min() >= 0 and label.max() < self.system.classes):
             raise UserError(f"labels must lie in 0..{self.system.classes - 1}, got {label.tolist()}")
-        parse(plan, self.system.layout.steps, self.system.objective.timesteps)
+        for op in parse(plan, self.system.layout.steps, self.system.objective.timesteps):
+            network = "student" if op.kind == "S" else "teacher"
+            if network not in self.params:
+                raise UserError(f"plan {plan!r} needs a {network}: dd_jax.load(folder, {network}=FOLDER)")
         wanted = self.noise(0, seed).shape[1:]
         if noise is None:
             noise = self.noise(len(label), seed)

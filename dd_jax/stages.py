@@ -8,9 +8,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dd_jax import data, evaluate, factory, files, flops, generate, pairs, pretrain, report, speed, train
+from dd_jax.errors import UserError
 from dd_jax.factory import System, recipe
 from dd_jax.interfaces import Params
-from dd_jax.pipeline import Pipeline, load_params
+from dd_jax.pipeline import PARTS, Pipeline, load_params
 from dd_jax.rng import stream
 from dd_jax.workdir import STAGES, Workdir, digest
 
@@ -36,7 +37,7 @@ class Run:
 
     def stage(self, name: str) -> None:
         """Run one stage and record its time."""
-        self.work.require(name, NEEDS[name])
+        self.work.require(name, self.needs(name))
         self.work.begin(name)
         begin, done = time.perf_counter(), False
         try:
@@ -47,9 +48,20 @@ class Run:
             self.work.spent(name, seconds, flops.matmul_rate(repeats=5), done)
         print(f"{name}: wrote {wrote}", flush=True)
 
+    def needs(self, name: str) -> list[str]:
+        """The stages that must be done before `name`; ported weights stand for those that would train them."""
+        ported = {"pretrain"} if self.config.weights.tokenizer and self.config.weights.teacher else set()
+        ported |= {"train"} if self.config.weights.student else set()
+        return [stage for stage in NEEDS[name] if stage not in ported]
+
     def pretrain(self) -> Any:
         """Judge, tokenizer, teacher on augmented pictures."""
         settings, seed = self.config.pretrain, self.config.seed
+        ported = self.config.weights
+        if bool(ported.tokenizer) != bool(ported.teacher):
+            raise UserError("config.weights needs both a tokenizer and a teacher: the codes of one are the other's words")
+        if ported.teacher:
+            return f"nothing: {ported.tokenizer} and {ported.teacher} are ready"
         img, label = self.training_images()
         judge, tokenizer, teacher = (recipe(settings[k]) for k in ("judge", "tokenizer", "teacher"))
         pretrain.train_judge(self.system, self.work / "judge", judge, img, label, seed)
@@ -63,7 +75,7 @@ class Run:
 
     def pairs(self) -> Any:
         """Algorithm 1."""
-        settings, params = self.config.pairs, self.params(student=False)
+        settings, params = self.config.pairs, self.params("tokenizer", "teacher")
         facts = {
             "teacher": digest(params["teacher"]),
             "guidance": self.config.guidance,
@@ -86,7 +98,9 @@ class Run:
 
     def train(self) -> Any:
         """Algorithm 2."""
-        system, params = self.system, self.params(student=False)
+        if self.config.weights.student:
+            return f"nothing: {self.config.weights.student} is ready"
+        system, params = self.system, self.params("judge", "tokenizer", "teacher")
         start = system.student.init_from_teacher(stream(self.config.seed, "init"), params["teacher"]["trunk"])
         frozen = train.frozen_for(system.tokenizer, params)
         distance = train.distance_of(system.objective, system.tokenizer, system.judge)
@@ -107,7 +121,7 @@ class Run:
 
     def sample(self) -> Any:
         """Pictures."""
-        pipeline = Pipeline(self.system, self.params())
+        pipeline = Pipeline(self.system, self.params("tokenizer", "teacher", "student"))
         return ", ".join(map(str, generate.run(pipeline, self.config, self.work.path, self.config.seed)))
 
     def evaluate(self) -> Any:
@@ -127,9 +141,9 @@ class Run:
         """report.html."""
         return report.from_workdir(self.work.path, self.config.to_dict(), self.work.record)
 
-    def params(self, student: bool = True) -> dict[str, Params]:
-        """What the finished stages have left."""
-        return load_params(self.system, self.config, self.work.path, student)
+    def params(self, *parts: str) -> dict[str, Params]:
+        """What the finished stages have left, all of it or these parts."""
+        return load_params(self.system, self.config, self.work.path, parts or PARTS)
 
     def training_images(self) -> tuple[np.ndarray, np.ndarray]:
         """Augmented training pictures and their labels."""

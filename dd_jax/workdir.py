@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from dd_jax.interfaces import Params
 
 # The config sections that a stage's output depends on, on top of those of the stages before it.
 SECTIONS = {
-    "pretrain": ("family", "seed", "data", "tokenizer", "model", "judge", "pretrain"),
+    "pretrain": ("family", "seed", "weights", "data", "tokenizer", "model", "judge", "pretrain"),
     "pairs": ("guidance", "cache_chunk", "filter", "flow", "pairs"),
     "train": ("student", "train"),
     "sample": ("sample",),
@@ -78,7 +79,7 @@ class Workdir:
         entry = self.record.get(stage, {})
         return bool(entry.get("done")) and not _differences(entry["config"], self._settings(stage))
 
-    def require(self, stage: str, needed: tuple[str, ...]) -> None:
+    def require(self, stage: str, needed: Sequence[str]) -> None:
         """UserError if a stage before `stage` is missing."""
         for name in needed:
             if not self.record.get(name, {}).get("done"):

@@ -24,6 +24,7 @@ from dd_jax.errors import UserError
 
 Array = Any
 SHOWN = 12  # keys of each complaint
+FLOATS = ("float32", "float16", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,11 +101,12 @@ class Table:
 
 
 def convert(state_dict: Mapping[str, Array], table: Table, expected: Any) -> Any:
-    """A file's arrays -> parameters shaped like `expected` (a nested dict of anything with shape and dtype).
+    """A file's arrays -> parameters shaped like `expected` (a nested dict of anything with a shape).
 
-    Raises UserError that lists every missing, unknown, misshaped and doubly used key.
+    They stay views of the file's arrays, in its precision, where the transform allows. Raises UserError that
+    lists every missing, unknown, misshaped, mistyped and doubly used key.
     """
-    params, read, missing, misshaped = {}, Counter[str](), [], []
+    params, read, missing, misshaped, mistyped = {}, Counter[str](), [], [], []
     for path, leaf in traverse_util.flatten_dict(expected, sep="/").items():
         found = table.find(path)
         if found is None:
@@ -116,6 +118,9 @@ def convert(state_dict: Mapping[str, Array], table: Table, expected: Any) -> Any
         missing += absent
         if not absent:
             arrays = [np.asarray(state_dict[key]) for key in keys]
+            mistyped += [
+                f"{key} ({x.dtype})" for key, x in zip(keys, arrays, strict=True) if str(x.dtype) not in FLOATS
+            ]
             params[path] = _fit(rule, arrays, leaf)
             if params[path] is None:
                 wanted = rule.how.theirs(np.broadcast_to(np.float32(0), leaf.shape))
@@ -123,7 +128,7 @@ def convert(state_dict: Mapping[str, Array], table: Table, expected: Any) -> Any
                     misshaped.append(f"{key} is {x.shape}, should be {want.shape}")
     unknown = [key for key in state_dict if key not in read and not _stray(key, table)]
     twice = [key for key, count in read.items() if count > 1]
-    _complain(missing=missing, unknown=unknown, misshaped=misshaped, duplicate=twice)
+    _complain(missing=missing, unknown=unknown, misshaped=misshaped, mistyped=mistyped, duplicate=twice)
     return traverse_util.unflatten_dict(params, sep="/")
 
 
@@ -145,7 +150,7 @@ def _fit(rule: Rule, arrays: list[Array], leaf: Any) -> Array | None:
         x = rule.how.ours(arrays)
     except ValueError:  # a transpose or reshape that the array does not allow
         return None
-    return x.astype(leaf.dtype, copy=False) if x.shape == tuple(leaf.shape) else None
+    return x if x.shape == tuple(leaf.shape) else None
 
 
 def _stray(key: str, table: Table) -> bool:

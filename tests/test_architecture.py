@@ -20,7 +20,7 @@ LAYERS = [
     {"pairs", "train", "loop"},
     {"ar", "fewstep", "baselines", "student", "losses"},
     {"families", "nn", "metrics"},
-    {"layout", "flow", "interfaces", "plans", "solvers", "filtering"},
+    {"layout", "flow", "interfaces", "plans", "solvers", "filtering", "weights"},
     {"sharding", "checkpoint", "data", "progress", "metrics_writer", "errors", "files", "rng"} | {"flops", "runtime"},
 ]
 FAMILY_HOMES = ("dd_jax/families/", "dd_jax/factory.py", "configs/", "port_weights/", "tests/")

@@ -161,7 +161,10 @@ def finished(workdir):
 def test_a_work_directory_becomes_a_page(tmp_path):
     workdir = finished(tmp_path / "run")
     config = {"data": {"name": "mnist", "classes": 2}, "family": "raster"}
-    record = {"train": {"done": True, "seconds": 60.0, "matmul_gflop": 5100.0}, "pairs": {"done": False, "seconds": 9.0}}
+    record = {
+        "train": {"done": True, "seconds": 60.0, "matmul_gflop": 5100.0},
+        "pairs": {"done": False, "seconds": 9.0},
+    }
     path = report.from_workdir(workdir, config, record)
     text = re.sub(r"\s+", " ", "".join(parse(path.read_text(encoding="utf-8")).text))
     assert "mnist \N{MIDDLE DOT} raster" in text

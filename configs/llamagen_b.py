@@ -1,0 +1,17 @@
+"""LlamaGen-B, 110.9 M parameters, ImageNet: 256 raster steps to one.
+
+    python -m port_weights vq16 llamagen_b --out weights
+    python -m dd_jax.main --config=configs/llamagen_b.py --workdir=runs/llamagen_b \\
+        --config.weights.tokenizer=weights/vq16 --config.weights.teacher=weights/llamagen_b
+
+`:384` after the file's name takes the 24 x 24 grid. Published: teacher FID 5.46; distilled: FID 15.50 in one step, 11.17 in two.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import llamagen
+
+
+def get_config(option: str = "") -> ConfigDict:
+    """Settings as published; `option` is "256" or "384"."""
+    return llamagen.get("b", option)

@@ -1,0 +1,105 @@
+"""python -m port_weights list
+python -m port_weights MODEL [MODEL ...] [--src FILE ...] [--out DIR]
+python -m port_weights --export FOLDER [--out FILE.safetensors]
+
+Published PyTorch weights -> folders that dd_jax and every config read, and back. Without --src a file is
+downloaded from huggingface.co. PyTorch is not needed, and nothing in a file is ever executed.
+
+    python -m port_weights vq16 llamagen_l_dd --out weights
+    python -m port_weights llamagen_l --src ~/Downloads/c2i_L_256.pt
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from dd_jax import weights
+from dd_jax.errors import UserError
+from port_weights import rules
+from port_weights.catalog import CATALOG, Known, find
+from port_weights.source import open_weights
+
+
+def table() -> str:
+    """All known models, one a line."""
+    lines = [f"{'model':<16}{'what':<11}{'parameters':>14}{'float32':>10}  published as"]
+    for known in CATALOG.values():
+        count = known.parameters
+        size = f"{count * 4 / 1e9:.2f} GB"
+        lines.append(f"{known.id:<16}{known.part:<11}{count:>14,}{size:>10}  {known.repo} {known.file}")
+    return "\n".join(lines)
+
+
+def fetch(known: Known, out: Path) -> Path:
+    """Download a model's file. UserError that says what to fetch by hand where that fails."""
+    by_hand = (
+        f"fetch https://huggingface.co/{known.repo}/resolve/main/{known.file} on a machine that can, "
+        f"then run: python -m port_weights {known.id} --src {Path(known.file).name} --out {out}"
+    )
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError:
+        raise UserError(
+            f"downloading needs the package huggingface_hub (pip install huggingface_hub); or {by_hand}"
+        ) from None
+    try:
+        return Path(hf_hub_download(known.repo, known.file))
+    except Exception as error:  # no network, no such file, no space: all end in the same advice
+        raise UserError(f"cannot download {known.file} ({type(error).__name__}); {by_hand}") from error
+
+
+def port(known: Known, source: Path, out: Path, containers: tuple[str, ...] = ()) -> Path:
+    """One published file -> the folder out/<id>."""
+    state_dict = open_weights(source, containers or known.containers)
+    try:
+        params = rules.convert(state_dict, known.table(), known.expected())
+    except UserError as error:
+        raise UserError(f"{source} as {known.id}: {error}") from None
+    about = {**known.about(), "source": {"file": source.name, "sha256": weights.sha256(source)}}
+    return weights.save(out / known.id, params, about)
+
+
+def export(folder: Path, out: Path) -> Path:
+    """A ported folder -> one safetensors file with the keys and layouts of the published one."""
+    known = find(str(weights.describe(folder).get("id")))
+    params = weights.load(folder, known.expected(), verify=True)
+    state_dict = rules.export(params, known.table())
+    return weights.write_safetensors(out, {key: np.asarray(x) for key, x in state_dict.items()})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m port_weights", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="ids, or `list` to see them all")
+    parser.add_argument("--src", nargs="+", type=Path, help="files that are here already, one a model")
+    parser.add_argument("--out", type=Path, help="where to write (default: weights)")
+    parser.add_argument("--container", help="dotted name of the dict in the file, e.g. ema or trainer.ema_parameters")
+    parser.add_argument("--export", type=Path, metavar="FOLDER", help="the way back, for PyTorch")
+    args = parser.parse_args()
+    try:
+        _run(parser, args)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if args.export:
+        print("wrote", export(args.export, args.out or Path(f"{args.export.name}.safetensors")))
+    elif args.models == ["list"]:
+        print(table())
+    elif not args.models:
+        parser.error("name a model, or `list`")
+    else:
+        out, known = args.out or Path("weights"), [find(name) for name in args.models]
+        if args.src and len(args.src) != len(known):
+            raise UserError(f"{len(known)} models and {len(args.src)} files: --src takes one file a model")
+        containers = (args.container,) if args.container is not None else ()
+        for i, one in enumerate(known):
+            source = args.src[i] if args.src else fetch(one, out)
+            print("wrote", port(one, source, out, containers))
+
+
+if __name__ == "__main__":
+    main()

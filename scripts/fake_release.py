@@ -1,0 +1,111 @@
+"""Make a file in exactly the published format, with random weights: the whole path without a download.
+
+    python -m scripts.fake_release llamagen_l_dd --out llamagen-L.pt
+
+Keys, shapes, container and PyTorch's zip format are those of the real file; the pictures will be noise.
+"""
+
+import argparse
+import io
+import pickle
+import zipfile
+import zlib
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from port_weights import rules
+from port_weights.catalog import find
+from port_weights.torch_file import STORAGES
+
+KINDS = {str(np.dtype(kind)): name for name, kind in STORAGES.items()}
+
+
+class _Global:
+    """A name that the reader has to look up."""
+
+    def __init__(self, module: str, name: str):
+        self.text = f"c{module}\n{name}\n".encode()
+
+
+class _Pickler(pickle._Pickler):
+    """Writes arrays as PyTorch writes tensors: a call of _rebuild_tensor_v2 on a reference to a storage."""
+
+    def __init__(self, file: io.BytesIO, arrays: list[np.ndarray]):
+        super().__init__(file, protocol=2)
+        self.arrays = arrays
+
+    def persistent_id(self, obj: Any) -> Any:
+        return obj.pid if isinstance(obj, _Storage) else None
+
+    def save(self, obj: Any, save_persistent_id: bool = True) -> Any:
+        if isinstance(obj, _Global):
+            return self.write(obj.text)
+        if isinstance(obj, np.ndarray):
+            return self._tensor(obj)
+        return super().save(obj, save_persistent_id)
+
+    def _tensor(self, x: np.ndarray) -> None:
+        self.arrays.append(x)
+        storage = _Storage(str(len(self.arrays) - 1), x)
+        strides = tuple(step // x.itemsize for step in np.empty(x.shape, x.dtype).strides)
+        self.save(_Global("torch._utils", "_rebuild_tensor_v2"))
+        self.save((storage, 0, x.shape, strides, False, OrderedDict()))
+        self.write(pickle.REDUCE)
+
+
+class _Storage:
+    def __init__(self, key: str, x: np.ndarray):
+        self.pid = ("storage", _Global("torch", KINDS[str(x.dtype)]), key, "cpu", x.size)
+
+
+def write_torch(path: str | Path, tree: Any) -> Path:
+    """Save nested containers of arrays as `torch.save` does."""
+    buffer, arrays = io.BytesIO(), []
+    _Pickler(buffer, arrays).dump(tree)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("archive/data.pkl", buffer.getvalue())
+        archive.writestr("archive/byteorder", "little")
+        for i, x in enumerate(arrays):
+            archive.writestr(f"archive/data/{i}", np.ascontiguousarray(x).tobytes())
+        archive.writestr("archive/version", "3\n")
+    return Path(path)
+
+
+def state_dict(name: str) -> dict[str, np.ndarray]:
+    """Random weights of a known model, under the published keys."""
+    known = find(name)
+    shapes = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), known.expected())
+    return {key: _random(key, x.shape) for key, x in rules.export(shapes, known.table()).items()}
+
+
+def _random(key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Normal numbers of a size that keeps activations finite; gains are one."""
+    draw = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape, np.float32)
+    if len(shape) < 2:
+        return np.float32(key.endswith("weight")) + 0.02 * draw
+    return draw * np.float32(np.prod(shape[1:]) ** -0.5 if "embedding" not in key else 1)
+
+
+def wrapped(name: str, weights: Mapping[str, np.ndarray]) -> Any:
+    """As the published file holds it: inside its first container."""
+    tree: Any = OrderedDict(weights)
+    for part in reversed([part for part in find(name).containers[0].split(".") if part]):
+        tree = {part: tree}
+    return tree
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="an id of `python -m port_weights list`")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    print("wrote", write_torch(args.out, wrapped(args.model, state_dict(args.model))))
+
+
+if __name__ == "__main__":
+    main()

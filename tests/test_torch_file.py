@@ -1,0 +1,161 @@
+"""Reading PyTorch's zip format: exact numbers, and nothing that a hostile file asks for is done."""
+
+import os
+import pickle
+import zipfile
+from collections import OrderedDict
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from dd_jax.errors import UserError
+from port_weights.source import open_weights
+from port_weights.torch_file import MAX_PICKLE, Tensor, TorchFile
+from scripts.fake_release import write_torch
+
+KINDS = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int64, np.int32, np.int8, np.uint8, np.bool_]
+
+
+def weights(seed=0):
+    rng = np.random.default_rng(seed)
+    return OrderedDict(a=rng.standard_normal((3, 4)).astype(np.float32), b=rng.standard_normal(5).astype(np.float32))
+
+
+@pytest.fixture
+def file(tmp_path):
+    return write_torch(tmp_path / "w.pt", {"model": weights(), "steps": 7})
+
+
+def refuses(path, text):
+    with pytest.raises(UserError, match=text):
+        found = open_weights(path)
+        [found[key] for key in found]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_type_comes_back(tmp_path, kind):
+    x = np.arange(12).reshape(3, 4).astype(kind)
+    path = write_torch(tmp_path / "w.pt", {"x": x, "empty": np.zeros((0, 2), kind)})
+    found = TorchFile(path)
+    np.testing.assert_array_equal(found.read(found.tree["x"]), x)
+    assert found.read(found.tree["empty"]).shape == (0, 2)
+
+
+def test_numbers_are_mapped_and_strided(tmp_path):
+    path = write_torch(tmp_path / "w.pt", {"x": np.arange(12, dtype=np.float32)})
+    file = TorchFile(path)
+    storage = file.tree["x"].storage
+    view = Tensor(storage, 1, (2, 3), (1, 4))
+    np.testing.assert_array_equal(file.read(view), [[1, 5, 9], [2, 6, 10]])
+    with pytest.raises(UserError, match="reaches beyond its 12 numbers"):
+        file.read(Tensor(storage, 2, (2, 3), (1, 5)))
+    with pytest.raises(UserError, match="reaches beyond"):
+        file.read(Tensor(storage, 0, (1 << 60,), (0,)))
+
+
+@pytest.mark.parametrize("tree", ["model", "module", "state_dict", ""])
+def test_containers_are_found_in_order(tmp_path, tree):
+    inner = weights()
+    path = write_torch(tmp_path / "w.pt", {tree: inner, "optimizer": {"lr": 0.1}} if tree else inner)
+    np.testing.assert_array_equal(open_weights(path)["a"], inner["a"])
+
+
+def test_a_container_by_name(tmp_path):
+    path = write_torch(tmp_path / "w.pt", {"model": weights(0), "trainer": {"ema": weights(1)}})
+    np.testing.assert_array_equal(open_weights(path, ("trainer.ema",))["b"], weights(1)["b"])
+    with pytest.raises(UserError, match="no weights in ema; name another with --container"):
+        open_weights(path, ("ema",))
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch hacked",)
+
+
+def test_code_in_a_file_is_never_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with zipfile.ZipFile("evil.pt", "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({"model": Evil()}))
+    refuses("evil.pt", r"evil.pt: it asks for posix.system, which no weights need: nothing was executed")
+    assert not (tmp_path / "hacked").exists()
+
+
+@pytest.mark.parametrize("call", [b"cbuiltins\neval\n", b"ctorch\nload\n", b"cnumpy\nfromfile\n", b"cos\nsystem\n"])
+def test_only_the_few_known_names_resolve(tmp_path, call):
+    with zipfile.ZipFile(tmp_path / "evil.pt", "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + call + b"(U\x011tR.")
+    refuses(tmp_path / "evil.pt", "it asks for")
+
+
+def test_a_bomb_is_not_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(MAX_PICKLE + 1))
+    assert (tmp_path / "bomb.pt").stat().st_size < 1 << 20
+    refuses(tmp_path / "bomb.pt", "no state dict is that long")
+
+
+def test_compressed_numbers_are_refused(tmp_path, file):
+    with zipfile.ZipFile(file) as old, zipfile.ZipFile(tmp_path / "z.pt", "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    refuses(tmp_path / "z.pt", "is not stored as plain float32 numbers")
+
+
+def test_a_cut_or_changed_file_is_named(tmp_path, file):
+    data = file.read_bytes()
+    (tmp_path / "cut.pt").write_bytes(data[: len(data) // 2])
+    refuses(tmp_path / "cut.pt", "cut.pt is no zip file .* was the download cut off")
+    at = data.index(weights()["a"].tobytes())
+    (tmp_path / "bit.pt").write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    refuses(tmp_path / "bit.pt", "damaged")
+    refuses(tmp_path / "none.pt", "none.pt does not exist")
+    (tmp_path / "text.pt").write_text("hello")
+    refuses(tmp_path / "text.pt", "no zip file")
+
+
+def test_the_old_format_is_named(tmp_path):
+    magic = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
+    (tmp_path / "old.pt").write_bytes(magic + pickle.dumps(1001, protocol=2))
+    refuses(tmp_path / "old.pt", "old format")
+
+
+def test_mutated_files_never_crash(tmp_path, file):
+    """Any change of the file is read as before, or refused in one clear line."""
+    data, rng = file.read_bytes(), np.random.default_rng(0)
+    pickled = data.index(b"\x80\x02")
+    path, refused = tmp_path / "m.pt", 0
+    for trial in range(400):
+        changed = bytearray(data)
+        for _ in range(rng.integers(1, 6)):
+            inside = pickled + int(rng.integers(0, 500)) if trial % 2 else int(rng.integers(0, len(data)))
+            changed[min(inside, len(data) - 1)] = rng.integers(0, 256)
+        if trial % 5 == 0:
+            changed = changed[: rng.integers(1, len(changed))]
+        path.write_bytes(changed)
+        try:
+            found = open_weights(path)
+            [np.asarray(found[key]).sum() for key in found]
+        except UserError:
+            refused += 1
+    assert refused > 200
+
+
+def test_a_mutated_pickle_never_crashes(tmp_path):
+    """The same without the zip's checksum in the way."""
+    with zipfile.ZipFile(write_torch(tmp_path / "w.pt", {"model": weights()})) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    rng, refused, path = np.random.default_rng(1), 0, tmp_path / "m.pt"
+    for _ in range(400):
+        text = bytearray(entries["archive/data.pkl"])
+        for _ in range(rng.integers(1, 4)):
+            text[rng.integers(0, len(text))] = rng.integers(0, 256)
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, value in entries.items():
+                archive.writestr(name, bytes(text) if name == "archive/data.pkl" else value)
+        try:
+            found = open_weights(path)
+            [np.asarray(found[key]).sum() for key in found]
+        except UserError:
+            refused += 1
+    assert refused > 200
