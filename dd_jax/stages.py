@@ -59,7 +59,7 @@ class Run:
         settings, seed = self.config.pretrain, self.config.seed
         ported = self.config.weights
         if bool(ported.tokenizer) != bool(ported.teacher):
-            raise UserError("config.weights needs both a tokenizer and a teacher: the codes of one are the other's words")
+            raise UserError("config.weights needs a tokenizer and a teacher: the codes of one are the other's words")
         if ported.teacher:
             return f"nothing: {ported.tokenizer} and {ported.teacher} are ready"
         img, label = self.training_images()

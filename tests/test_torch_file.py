@@ -27,10 +27,14 @@ def file(tmp_path):
     return write_torch(tmp_path / "w.pt", {"model": weights(), "steps": 7})
 
 
+def read_all(path):
+    found = open_weights(path)
+    return [found[key] for key in found]
+
+
 def refuses(path, text):
     with pytest.raises(UserError, match=text):
-        found = open_weights(path)
-        [found[key] for key in found]
+        read_all(path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
