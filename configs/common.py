@@ -58,18 +58,24 @@ def demo(family: str) -> ConfigDict:
     config = ConfigDict()
     config.family = family
     config.seed = 0
-    # Folders of ported weights (python -m port_weights); none: this run trains its own.
+    config.smoke = False  # the whole path in minutes: random weights, one layer, a few pairs and steps
+    # Folders of ported weights (python -m port_weights); none: this run trains its own, or draws them at random.
     config.weights = ConfigDict(
-        {"tokenizer": placeholder(str), "teacher": placeholder(str), "student": placeholder(str)}
+        {"tokenizer": placeholder(str), "teacher": placeholder(str), "student": placeholder(str), "random": False}
     )
+    config.dtype = ConfigDict({"teacher": "float32", "student": "float32"})  # or bfloat16
     config.guidance = 2.0
+    config.cfg_interval = -1  # tokens 0..k+1 are guided, later ones are not; -1: all are
     config.cache_chunk = placeholder(int)  # AR steps between growths of the key/value cache; none: full size
     config.filter = ConfigDict({"temperature": 1.0, "top_k": 0, "top_p": 1.0})
     config.flow = ConfigDict({"name": "adams3", "evaluations": 16, "readout": "x0"})
     # Logits head before AR step `split`, embedding head from it on; none: logits everywhere.
     config.student = ConfigDict({"split": placeholder(int), "same_step": False})
-    # plans: what --stage=sample draws, as many images of each.
-    config.sample = ConfigDict({"plans": ("S0",), "count": 100, "categorical": False, "batch": 256})
+    # What --stage=sample draws: `count` images of each plan, batch by batch; `labels` names the classes, "3, 7".
+    # `filter` is that of categorical draws; by_plan: {plan: {"split": ..., "top_k": ...}} where a plan differs.
+    config.sample = ConfigDict({"plans": ("S0",), "count": 100, "labels": "", "batch": 100, "categorical": False})
+    config.sample.filter = ConfigDict({"temperature": 1.0, "top_k": 0, "top_p": 1.0})
+    config.sample.by_plan = ConfigDict()
     config.evaluate = ConfigDict(
         {
             "count": 2000,  # fresh noises of every row
@@ -81,5 +87,5 @@ def demo(family: str) -> ConfigDict:
         }
     )
     config.baselines = ConfigDict({"onestep": True, "skip": (), "skip_drop": ()})
-    config.speed = ConfigDict({"plans": ("S0",), "batches": (1,), "repeats": 5})
+    config.speed = ConfigDict({"plans": ("S0",), "batches": (1,), "repeats": 5, "training": True})
     return config

@@ -4,16 +4,18 @@ from ml_collections import ConfigDict
 
 from configs import imagenet
 
-# width, depth, heads, steps of the published few-step plans' split
+# width, depth, heads, guidance that the release samples with, split of the published few-step plans
 SIZES = {
-    "b": (768, 12, 12, 80),
-    "l": (1024, 24, 16, 130),
-    "xl": (1280, 36, 20, 130),
-    "xxl": (1536, 48, 24, 130),
-    "3b": (3200, 24, 32, 130),
+    "b": (768, 12, 12, 2.0, 80),
+    "l": (1024, 24, 16, 2.0, 130),
+    "xl": (1280, 36, 20, 1.75, 130),
+    "xxl": (1536, 48, 24, 1.75, 130),
+    "3b": (3200, 24, 32, 1.65, 130),
 }
 LEVELS = {16: (1, 1, 2, 2, 4), 8: (1, 2, 2, 4)}  # widths of the tokenizer's levels by its downsampling
+OPTIONS = {"256": (256, 16), "384": (384, 16), "vq8": (256, 8)}  # px, and the tokenizer's downsampling
 EPOCHS = 70
+CAPTION = {"cond": 120, "caption_dim": 2048}  # flan-t5-xl's features
 
 
 def vq(downsample: int, side: int) -> ConfigDict:
@@ -23,17 +25,31 @@ def vq(downsample: int, side: int) -> ConfigDict:
 
 
 def get(size: str, option: str = "") -> ConfigDict:
-    """`option`: "256" (default), "384", or "vq8" for the finer tokenizer."""
-    resolution = int(option or 256) if option != "vq8" else 256
-    downsample = 8 if option == "vq8" else 16
-    if (resolution, option) not in ((256, ""), (256, "256"), (384, "384"), (256, "vq8")):
-        raise ValueError(f"llamagen_{size}.py:{option}: choose 256, 384 or vq8")
-    width, depth, heads, split = SIZES[size]
+    """`option`: "256" (default), "384", or "vq8": 256 px through the finer tokenizer, 32 x 32 codes."""
+    if option and option not in OPTIONS:
+        raise ValueError(f"llamagen_{size}.py:{option}: choose {', '.join(OPTIONS)}")
+    resolution, downsample = OPTIONS[option or "256"]
+    width, depth, heads, guidance, split = SIZES[size]
     config = imagenet.base("llamagen", resolution)
+    config.guidance = guidance
     config.tokenizer = vq(downsample, resolution // downsample)
     config.model = ConfigDict({"width": width, "depth": depth, "heads": heads})
     config.student.split = split
     config.train.timesteps = (0, 80)
     config.train.steps = config.pairs.count * EPOCHS // config.train.batch
     config.sample.plans = ("S0", "S0 S80")
+    with_teacher = {plan: {"split": 180, "top_k": 8000} for plan in ("S0 T60:80 S80", "S0 T40:80 S80")}
+    config.sample.by_plan = with_teacher | {"T0:80 S80": {"split": 220, "top_k": 8000}}
+    config.evaluate.plans = ("S0", "S0 S80", *config.sample.by_plan)
+    config.speed.plans = config.evaluate.plans
+    return config
+
+
+def t2i(resolution: int) -> ConfigDict:
+    """The text-conditional XL at 256 or 512 px: 120 caption tokens in front."""
+    config = get("xl")
+    config.data.update({"name": "captions", "resolution": resolution})
+    config.tokenizer.side = resolution // 16
+    config.model.update(CAPTION)
+    config.guidance, config.sample.filter.top_k = 7.5, 1000
     return config

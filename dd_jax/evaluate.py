@@ -32,7 +32,7 @@ class Samples:
     code: np.ndarray  # (M, L)
     exact: np.ndarray  # (M,) certified steps
     sweeps: np.ndarray  # (M,)
-    features: np.ndarray  # (M, F) of the judge
+    features: np.ndarray  # (M, F) of the judge; F = 0 without one
     label: np.ndarray  # (M,) what the judge sees
     nll: np.ndarray  # (M,) mean over tokens under the guided teacher
     images: np.ndarray  # uint8, the first few
@@ -108,8 +108,10 @@ def inspect(
     system: System, params: dict[str, Params], label_B: jax.Array, code_BxL: jax.Array, img: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Judge's features and label of the images, and the codes' NLL per token under the guided teacher."""
-    features = system.judge.features(params["judge"], img)
-    seen = jnp.argmax(system.judge.logits(params["judge"], img), -1)
+    features, seen = jnp.zeros((len(img), 0)), jnp.full(len(img), -1)
+    if system.judge is not None:
+        features = system.judge.features(params["judge"], img)
+        seen = jnp.argmax(system.judge.logits(params["judge"], img), -1)
     logits = system.models.teacher.parallel(params["teacher"], Cond(label_B), code_BxL)
     nll = optax.softmax_cross_entropy_with_integer_labels(logits, code_BxL)
     return features, seen, nll.mean(-1)
@@ -142,23 +144,43 @@ def teacher_reference(system: System, params: dict[str, Params], count: int, bat
     return features_of(system, params, np.concatenate(parts))
 
 
-def score(
-    row: Row, made: Samples, teacher: Samples, label: np.ndarray, real: Any, reference: Any, real_features: np.ndarray
-) -> dict:
+@dataclasses.dataclass(frozen=True)
+class References:
+    """The judge's features that samples are compared with."""
+
+    real: np.ndarray  # (M, F) of held-out pictures
+    teacher: np.ndarray  # (M, F) of the teacher's samples of other noises
+
+    @functools.cached_property
+    def statistics(self) -> tuple[Any, Any]:
+        """Mean and covariance of both."""
+        return scores.statistics(self.real), scores.statistics(self.teacher)
+
+
+JUDGED = ("fd", "fd_teacher", "class_accuracy", "precision", "recall")
+
+
+def judged(made: Samples, label: np.ndarray, references: References | None) -> dict[str, float | None]:
+    """What the judge makes of the samples; nothing where there is none."""
+    if references is None:
+        return dict.fromkeys(JUDGED)
+    own = scores.statistics(made.features)
+    real, teacher = references.statistics
+    precision, recall = scores.precision_recall(references.real[: len(label)], made.features)
+    accuracy = float(np.mean(made.label == label[: len(made.label)]))
+    numbers = scores.frechet(*own, *real), scores.frechet(*own, *teacher), accuracy, precision, recall
+    return dict(zip(JUDGED, numbers, strict=True))
+
+
+def score(row: Row, made: Samples, teacher: Samples, label: np.ndarray, references: References | None) -> dict:
     """One object of results.jsonl."""
     count = len(made.code)
-    own = scores.statistics(made.features)
-    precision, recall = scores.precision_recall(real_features, made.features)
     agree = made.code == teacher.code[:count]
-    result = {
+    result: dict[str, Any] = {
         "generator": row.name,
         "plan": row.plan,
         "steps": row.steps,
-        "fd": scores.frechet(*own, *real),
-        "fd_teacher": scores.frechet(*own, *reference),
-        "class_accuracy": float(np.mean(made.label == label[:count])),
-        "precision": precision,
-        "recall": recall,
+        **judged(made, label, references),
         "nll": float(np.mean(made.nll)),
         "agreement": float(np.mean(agree)),
         "ms_per_image": made.ms_per_image,
@@ -180,29 +202,32 @@ def run(
     params: dict[str, Params],
     config: ConfigDict,
     workdir: Path,
-    held_out: np.ndarray,
+    held_out: np.ndarray | None,
     seed: int,
     keep: int = 20,
 ) -> list[dict]:
-    """All rows -> results.jsonl and grids.npz; returns the rows."""
+    """All rows -> results.jsonl and grids.npz; returns the rows. Without held-out pictures nothing is judged."""
     settings = config.evaluate
-    real_features = features_of(system, params, held_out)
-    real = scores.statistics(real_features)
     todo = list(rows(system, config))
     label = rng.labels(np.arange(settings.count), system.classes, "balanced", seed)
     results: list[dict] = []
     grids: dict[str, np.ndarray] = {}
     teacher: Samples | None = None
     with Progress(len(todo) + 1, "evaluate", unit="rows") as progress:
-        reference = scores.statistics(teacher_reference(system, params, settings.reference, settings.batch, seed))
+        references = None
+        if held_out is not None:
+            references = References(
+                features_of(system, params, held_out),
+                teacher_reference(system, params, settings.reference, settings.batch, seed),
+            )
         progress.update()
         for row in todo:
             made = sample_rows(system, params, row, seed, settings.batch, keep)
             teacher = teacher or made
-            result = score(row, made, teacher, label, real, reference, real_features[: settings.count])
-            results.append(result)
+            results.append(score(row, made, teacher, label, references))
             grids[f"{row.name}|{row.plan}"] = made.images
-            progress.update(fd=result["fd"], fd_teacher=result["fd_teacher"])
+            shown = ("fd", "fd_teacher", "nll", "agreement")
+            progress.update(**{key: results[-1][key] for key in shown if results[-1][key] is not None})
     files.replace(workdir / "results.jsonl", "".join(json.dumps(r) + "\n" for r in results).encode())
     save_grids(workdir / "grids.npz", grids)
     return results

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from dd_jax.errors import UserError
 from dd_jax.families.llamagen import build as llamagen
 from dd_jax.families.var import build as var
-from dd_jax.fewstep import Models
+from dd_jax.fewstep import Models, Special
 from dd_jax.filtering import Filter
 from dd_jax.flow import FlowSolver
 from dd_jax.interfaces import Params, Teacher
@@ -18,6 +18,7 @@ from dd_jax.layout import Layout
 from dd_jax.loop import Recipe
 from dd_jax.losses import Weights
 from dd_jax.metrics.judge import Judge
+from dd_jax.plans import parse
 from dd_jax.student import Student
 from dd_jax.train import Objective
 
@@ -31,7 +32,7 @@ class System:
     tokenizer: Any
     teacher: Teacher
     student: Student
-    judge: Judge
+    judge: Judge | None  # none for photographs: no network of our own looks at them
     models: Models
     objective: Objective
     classes: int
@@ -61,6 +62,8 @@ def build(config: ConfigDict) -> System:
         solver=FlowSolver(**config.flow),
         split=split,
         categorical=config.sample.categorical,
+        draw=Filter(**config.sample.filter),
+        special=tuple(_special(plan, own, config, steps, split) for plan, own in config.sample.by_plan.items()),
     )
     objective = Objective(
         timesteps=tuple(config.train.timesteps),
@@ -69,7 +72,7 @@ def build(config: ConfigDict) -> System:
         distance=config.train.distance,
     )
     data = config.data
-    judge = Judge(data.resolution, data.channels, data.classes, **config.judge)
+    judge = Judge(data.resolution, data.channels, data.classes, **config.judge) if config.judge is not None else None
     return System(
         tokenizer=family.tokenizer,
         teacher=family.teacher,
@@ -81,6 +84,25 @@ def build(config: ConfigDict) -> System:
         teacher_init=family.teacher_init,
         teacher_params=family.teacher_params,
     )
+
+
+def _special(plan: str, own: ConfigDict, config: ConfigDict, steps: int, split: int) -> tuple[str, Special]:
+    """What `config.sample.by_plan` says of one plan; what it leaves out is as everywhere. Checks the plan."""
+    parse(plan, steps)
+    fields = {**config.sample.filter, **{key: value for key, value in own.items() if key != "split"}}
+    return plan, Special(own.get("split", split), Filter(**fields))
+
+
+def shrink(config: ConfigDict) -> ConfigDict:
+    """`config.smoke`: the same path at full width, one layer deep, with random weights and a handful of everything."""
+    config.weights.update({"tokenizer": None, "teacher": None, "student": None, "random": True})
+    config.model.depth = 1
+    config.pairs.update({"count": 8, "shard": 4, "batch": 4})
+    config.train.update({"steps": 4, "batch": 4, "checkpoint_every": 2})
+    config.sample.update({"count": 4, "batch": 4})
+    config.evaluate.update({"count": 4, "batch": 4})
+    config.speed.update({"batches": (1,), "repeats": 2})
+    return config
 
 
 def recipe(section: ConfigDict) -> Recipe:

@@ -24,20 +24,36 @@ class Models:
     teacher: Teacher
     student: Student
     tokenizer: Tokenizer
-    filter: Filter  # of the teacher's logits, wherever they are used
+    filter: Filter  # of the teacher's logits on their way through the flow
     solver: flow.FlowSolver
     split: int  # logits head before this step, embedding head from it on
     categorical: bool = False  # `T` draws categorically (as released) instead of through the flow
+    draw: Filter = dataclasses.field(default_factory=Filter)  # of the teacher's logits where it draws categorically
+    special: tuple[tuple[str, "Special"], ...] = ()  # plans with settings of their own
 
     @property
     def layout(self) -> Layout:
         return self.teacher.layout
+
+    def of(self, plan: str) -> "Models":
+        """As `plan` wants them."""
+        special = dict(self.special).get(plan)
+        return dataclasses.replace(self, special=(), **(vars(special) if special else {}))
+
+
+@dataclasses.dataclass(frozen=True)
+class Special:
+    """What the release sets plan by plan."""
+
+    split: int
+    draw: Filter
 
 
 def run_plan(
     plan: str, models: Models, params: dict[str, Params], cond: Cond, noise_BxLxC: jax.Array, key_B: jax.Array
 ) -> Draft:
     """Algorithms 3 and 4: run `plan` from the noise. `key_B` feeds categorical draws only. Pure."""
+    models = models.of(plan)
     none = jnp.zeros(noise_BxLxC.shape[:2], jnp.int32)
     draft = Draft(noise_BxLxC, none, none[:, 0], none[:, 0])
     for op in parse(plan, models.layout.steps):
@@ -71,7 +87,7 @@ def advance(
         return Draft(codebook[code], code, exact, before + ran)
     # Alg. 4: q_t ~ p(. | X[:t])
     by_flow = ar.by_flow(noise_BxLxC, codebook, layout, models.filter, models.solver)
-    pick = ar.by_chance(key_B, models.filter) if models.categorical else by_flow
+    pick = ar.by_chance(key_B, models.draw) if models.categorical else by_flow
     code = ar.decode(models.teacher, params["teacher"], cond, pick, op.a, op.b, code)
     certain = jnp.where(exact >= op.a, jnp.maximum(exact, op.b), exact)
     exact = jnp.minimum(exact, op.a) if models.categorical else certain

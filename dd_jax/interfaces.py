@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dd_jax.layout import Layout
@@ -16,9 +17,17 @@ State = Any  # whatever pytree a teacher keeps between steps
 
 @flax.struct.dataclass
 class Cond:
-    """What to draw. Only a family's backbone opens it."""
+    """What to draw: class labels, or captions. Only a family's backbone opens it."""
 
-    label_B: jax.Array
+    label_B: jax.Array | None = None
+    caption_BxPxF: jax.Array | None = None  # features of the caption's tokens, padding in front
+    valid_BxP: jax.Array | None = None  # which of them are no padding
+    drop_B: jax.Array | None = None  # True: the null condition instead; None: nowhere
+
+    def dropped(self, everywhere: bool = True) -> "Cond":
+        """The null condition of the same batch; `everywhere=False`: this one, in the same structure."""
+        batch = len(jax.tree.leaves(self)[0])
+        return dataclasses.replace(self, drop_B=jnp.full(batch, everywhere))
 
 
 class Teacher(Protocol):
@@ -46,10 +55,6 @@ class Teacher(Protocol):
 
     def append(self, params: Params, state: State, s: jax.Array | int, code_BxG: jax.Array) -> State:
         """Make the codes of step s visible to step s + 1."""
-        ...
-
-    def null(self, cond: Cond) -> Cond:
-        """The condition that stands for none."""
         ...
 
     def forward(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
@@ -125,5 +130,5 @@ class Family:
 
 def guide(logits_2B: jax.Array, weight: jax.Array | np.ndarray | float) -> jax.Array:
     """Classifier-free guidance: rows [condition; null] -> null + weight (condition - null)."""
-    cond, null = jax.numpy.split(logits_2B, 2)
+    cond, null = jnp.split(logits_2B, 2)
     return null + weight * (cond - null)

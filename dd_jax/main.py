@@ -8,11 +8,13 @@ samples, scores everything and writes report.html. Stages:
   pretrain  tokenizer, teacher and judge for the bundled data
   pairs     Alg. 1: noise-code pairs, in shards
   train     Alg. 2: the student
-  sample    pictures of config.sample.plans
+  sample    pictures of config.sample.plans; --labels="golden retriever, 3" says of what
   evaluate  results.jsonl: every plan and baseline on shared noises
   speed     speed.json: ms per image, compile times, share of the machine's matmul rate
   report    report.html
 
+Published weights (python -m port_weights) take the place of what would be trained: --config.weights.student=DIR.
+--config.smoke=true tries a full-size config in minutes: random weights, one layer, a few pairs and steps.
 Any setting can be changed on the command line: --config.train.steps=2000 --config.seed=1
 """
 
@@ -31,6 +33,7 @@ DEFAULT = str(Path(configs.__path__[0]) / "mnist_llamagen.py")
 CONFIG = config_flags.DEFINE_config_file("config", None, f"Settings (default: {DEFAULT}).")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written (default: runs/<config's name>).")
 STAGE = flags.DEFINE_enum("stage", "all", ["all", *STAGES], "What to run.")
+LABELS = flags.DEFINE_string("labels", None, "Classes to draw, by name or number: short for --config.sample.labels.")
 
 
 def main(argv: list[str]) -> None:
@@ -40,9 +43,13 @@ def main(argv: list[str]) -> None:
     runtime.setup()
     from dd_jax import stages
 
+    config = CONFIG.value
+    if LABELS.value is not None:
+        config.sample.labels = LABELS.value
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     try:
-        stages.run(CONFIG.value, WORKDIR.value or f"runs/{name}", STAGE.value)
+        smoke = "_smoke" if config.smoke else ""
+        stages.run(config, WORKDIR.value or f"runs/{name}{smoke}", STAGE.value)
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:

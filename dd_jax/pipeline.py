@@ -40,26 +40,40 @@ PARTS = ("judge", "tokenizer", "teacher", "student")
 
 
 def load_params(
-    system: factory.System, config: ConfigDict, workdir: Path, parts: Sequence[str] = PARTS
+    system: factory.System,
+    config: ConfigDict,
+    workdir: Path,
+    parts: Sequence[str] = PARTS,
+    random: Sequence[str] = (),
+    dtype: str | None = None,
 ) -> dict[str, Params]:
-    """Parameters of these parts: ported ones where `config.weights` names a folder, else what the run has trained."""
-    key = jax.random.key(0)
+    """Parameters of these parts; the teacher's are in `dtype`, by default the precision that it runs in.
+
+    Ported ones where `config.weights` names a folder, else what the run has trained; parts in `random` that are
+    neither are drawn at random. The tokenizer comes before the teacher.
+    """
+    key = jax.random.key(config.seed)
     recipes = {**config.get("pretrain", {}), "student": config.train}
-    inits = {"judge": system.judge.init, "tokenizer": system.tokenizer.init, "student": system.student.init}
     params: dict[str, Params] = {}
     for name in parts:
-        init = functools.partial(inits[name], key) if name in inits else None
-        if init is None:
-            init = functools.partial(system.teacher_init, key, params["tokenizer"])
+        if name == "judge" and system.judge is None:
+            continue
+        init = functools.partial(_init(system, name), key, *([params["tokenizer"]] if name == "teacher" else []))
         folder = config.weights.get(name)
         if folder:
-            loaded = weights.load(folder, jax.eval_shape(init))
-            params[name] = jax.tree.map(jnp.asarray, loaded)
+            params[name] = jax.tree.map(jnp.asarray, weights.load(folder, jax.eval_shape(init)))
+        elif name in random and not (workdir / name).exists():
+            params[name] = jax.jit(init)()
         else:
             params[name] = load_ema(workdir / name, factory.recipe(recipes[name]), init)
     if "teacher" in params:
-        params["teacher"] = system.teacher_params(params["teacher"], params["tokenizer"])
+        trunk = jax.tree.map(lambda x: x.astype(dtype or config.dtype.teacher), params["teacher"])
+        params["teacher"] = system.teacher_params(trunk, params["tokenizer"])
     return params
+
+
+def _init(system: factory.System, part: str) -> Any:
+    return system.teacher_init if part == "teacher" else getattr(system, part).init
 
 
 class Pipeline:
@@ -103,14 +117,23 @@ class Pipeline:
             self._compiled[plan] = jax.jit(functools.partial(run_plan, plan, self.system.models))
         return self._compiled[plan]
 
-    def noise(self, count: int, seed: int = 0) -> jax.Array:
-        """(B, L, C) noise of images 0..count-1 of a seed: image i does not depend on `count`."""
-        layout = self.system.layout
-        dim = self.system.tokenizer.codebook(self.params["tokenizer"]).shape[-1]
-        return noise_for(rng.example_keys(rng.stream(seed, "sample"), jnp.arange(count)), layout.tokens, dim)
+    def noise(self, ids: int | np.ndarray, seed: int = 0) -> jax.Array:
+        """(B, L, C) noise of these images of a seed, or of the first so many: image i is the same in any batch."""
+        keys = rng.example_keys(rng.stream(seed, "sample"), jnp.arange(ids) if isinstance(ids, int) else ids)
+        return noise_for(keys, self.system.layout.tokens, self.system.tokenizer.code_dim)
 
-    def tokens(self, labels: ArrayLike, plan: str = "S0", seed: int = 0, noise: jax.Array | None = None) -> Draft:
-        """Latents and codes of one image a label (see `interfaces.Draft`)."""
+    def tokens(
+        self,
+        labels: ArrayLike,
+        plan: str = "S0",
+        seed: int = 0,
+        noise: jax.Array | None = None,
+        ids: np.ndarray | None = None,
+    ) -> Draft:
+        """Latents and codes of one image a label (see `interfaces.Draft`).
+
+        The images are those numbered `ids` of a seed, by default 0, 1, ...; `noise=` fixes the noise instead.
+        """
         label = np.asarray(labels, np.int32).reshape(-1)
         if label.size and not (label.min() >= 0 and label.max() < self.system.classes):
             raise UserError(f"labels must lie in 0..{self.system.classes - 1}, got {label.tolist()}")
@@ -118,17 +141,25 @@ class Pipeline:
             network = "student" if op.kind == "S" else "teacher"
             if network not in self.params:
                 raise UserError(f"plan {plan!r} needs a {network}: dd_jax.load(folder, {network}=FOLDER)")
-        wanted = self.noise(0, seed).shape[1:]
+        ids = np.arange(len(label)) if ids is None else ids
+        wanted = (len(label), self.system.layout.tokens, self.system.tokenizer.code_dim)
         if noise is None:
-            noise = self.noise(len(label), seed)
-        elif noise.shape != (len(label), *wanted):
-            raise UserError(f"noise must be {(len(label), *wanted)}, one row a label, got {noise.shape}")
-        keys = rng.example_keys(jax.random.fold_in(rng.stream(seed, "sample"), 1 << 20), jnp.arange(len(label)))
+            noise = self.noise(ids, seed)
+        elif noise.shape != wanted:
+            raise UserError(f"noise must be {wanted}, one row a label, got {noise.shape}")
+        keys = rng.example_keys(jax.random.fold_in(rng.stream(seed, "sample"), 1 << 20), ids)
         return self._run(plan)(self.params, Cond(jnp.asarray(label)), jnp.asarray(noise), keys)
 
-    def sample(self, labels: ArrayLike, plan: str = "S0", seed: int = 0, noise: jax.Array | None = None) -> np.ndarray:
-        """uint8 images (B, R, R, channels), one a label; `noise=` fixes the noise instead of `seed`."""
-        draft = self.tokens(labels, plan, seed, noise)
+    def sample(
+        self,
+        labels: ArrayLike,
+        plan: str = "S0",
+        seed: int = 0,
+        noise: jax.Array | None = None,
+        ids: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """uint8 images (B, R, R, channels), one a label (see `tokens`)."""
+        draft = self.tokens(labels, plan, seed, noise, ids)
         return to_uint8(self._decode(self.params["tokenizer"], draft.token_BxLxC))
 
     @functools.cached_property

@@ -109,9 +109,7 @@ def train_teacher(
     teacher = system.teacher
 
     def loss(params: Params, batch: Batch, key: jax.Array, frozen: Any) -> tuple[jax.Array, Metrics]:
-        cond = Cond(batch["label"])
-        dropped = jax.random.bernoulli(key, drop, batch["label"].shape)
-        cond = jax.tree.map(lambda a, b: jnp.where(dropped, b, a), cond, teacher.null(cond))
+        cond = Cond(batch["label"], drop_B=jax.random.bernoulli(key, drop, batch["label"].shape))
         weights = system.teacher_params(params, frozen["tokenizer"])
         logits = teacher.forward(weights, cond, batch["code"])
         nll = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch["code"]))

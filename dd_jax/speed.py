@@ -1,9 +1,13 @@
-"""Stage `speed`: compile time, ms per image and images/s of every plan, and how near training is to the machine."""
+"""Stage `speed`: compile time, ms per image and images/s of every plan, and how near all of it is to the machine.
+
+Weights need not be there: what is missing is drawn at random, which changes no time but that of `J*`.
+"""
 
 import json
 import os
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +19,13 @@ from ml_collections import ConfigDict
 from dd_jax import factory, files, flops, rng
 from dd_jax.factory import System
 from dd_jax.fewstep import generator
-from dd_jax.interfaces import Cond, Params
+from dd_jax.interfaces import Params
 from dd_jax.loop import init_state
-from dd_jax.pairs import PairSet
 from dd_jax.plans import cost
 from dd_jax.progress import Progress
 from dd_jax.train import distance_of, frozen_for, stepper
+
+COLUMNS = ("plan", "batch", "steps", "ms_per_image", "images_per_s", "compile_s", "share_of_matmul", "memory_gb")
 
 
 def machine() -> dict[str, Any]:
@@ -36,38 +41,57 @@ def machine() -> dict[str, Any]:
 
 
 def time_plan(system: System, params: dict[str, Params], plan: str, batch: int, repeats: int) -> dict[str, Any]:
-    """Noise to decoded pictures: one row of speed.json."""
+    """Noise to decoded pictures: one row of speed.json, its share of the matmul rate measured beside it.
+
+    FLOPs are those of matrix products; memory is what the compiled program holds at once, weights included.
+    """
     generate, root = generator(plan, system.models), rng.stream(0, "sample")
+    used = {part: params[part] for part in ("tokenizer", "teacher", "student") if _needs(plan, part)}
 
     @jax.jit
-    def draw(params: dict[str, Params], id_B: jax.Array, label_B: jax.Array) -> jax.Array:
-        draft = generate(params, Cond(label_B), rng.example_keys(root, id_B))
+    def draw(params: dict[str, Params], ids: jax.Array) -> jax.Array:
+        cond = system.models.teacher.trunk.blank(batch)
+        draft = generate(params, cond, rng.example_keys(root, ids))
         return system.tokenizer.decode(params["tokenizer"], draft.token_BxLxC)
 
     ids = jnp.arange(batch)
-    label = jnp.asarray(rng.labels(np.arange(batch), system.classes, "balanced", 0))
     begin = time.perf_counter()
-    compiled = draw.lower(params, ids, label).compile()
+    compiled = draw.lower(used, ids).compile()
     compile_s = time.perf_counter() - begin
-    steady = flops.seconds(compiled, params, ids, label, repeats=repeats)
+    rate = flops.matmul_rate(repeats=5)
+    steady = flops.seconds(compiled, used, ids, repeats=repeats)
+    rate = (rate + flops.matmul_rate(repeats=5)) / 2
+    needed, memory = flops.count(draw, used, ids), compiled.memory_analysis()
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    steps = cost(plan, system.layout.steps)
     return {
         "plan": plan,
         "batch": batch,
-        "steps": cost(plan, system.layout.steps),
+        "steps": steps,
         "ms_per_image": 1e3 * steady / batch,
         "images_per_s": batch / steady,
         "compile_s": round(compile_s, 2),
+        "gflop_per_image": round(needed / batch / 1e9, 3) if steps else None,
+        "share_of_matmul": round(needed / steady / rate, 3) if steps else None,
+        "memory_gb": round(held / 1e9, 3),
     }
 
 
-def time_training(system: System, config: ConfigDict, params: dict[str, Params], pairs: PairSet) -> dict[str, float]:
+def _needs(plan: str, part: str) -> bool:
+    """Does a plan use a part?"""
+    return part == "tokenizer" or (part == "student" and "S" in plan) or (part == "teacher" and bool({*plan} & {*"TJ"}))
+
+
+def time_training(system: System, config: ConfigDict, params: dict[str, Params]) -> dict[str, float]:
     """One student step: seconds, FLOPs of its matrix products, FLOP/s, and their share of the machine's rate."""
     recipe = factory.recipe(config.train)
     frozen = frozen_for(system.tokenizer, params)
     distance = distance_of(system.objective, system.tokenizer, system.judge)
     step = stepper(recipe, system.objective, system.student, distance, config.seed)
-    at = slice(0, recipe.batch)
-    batch = {"id": pairs.id[at], "label": pairs.label[at], "code": pairs.code[at].astype(np.int32)}
+    ids = np.arange(recipe.batch, dtype=np.int32)
+    draw = np.random.default_rng(0)
+    code = draw.integers(0, system.tokenizer.vocab, (recipe.batch, system.layout.tokens), np.int32)
+    batch = {"id": ids, "label": rng.labels(ids, system.classes, "balanced", 0), "code": code}
     batch = jax.tree.map(jnp.asarray, batch)
     state = init_state(params["student"], recipe.optimizer())
     needed = flops.count(step, state, batch, frozen)
@@ -80,8 +104,8 @@ def time_training(system: System, config: ConfigDict, params: dict[str, Params],
         return metrics
 
     for _ in range(3):
-        rates.append(flops.matmul_rate())
-        times.append(flops.seconds(advance, repeats=7))
+        rates.append(flops.matmul_rate(repeats=5))
+        times.append(flops.seconds(advance, repeats=config.speed.repeats))
     seconds, rate = float(np.median(times)), float(np.median(rates))
     return {
         "step_ms": round(1e3 * seconds, 2),
@@ -92,18 +116,31 @@ def time_training(system: System, config: ConfigDict, params: dict[str, Params],
     }
 
 
-def run(system: System, params: dict[str, Params], config: ConfigDict, pairs: PairSet, workdir: Path) -> dict[str, Any]:
-    """Everything -> speed.json."""
+def run(system: System, params: dict[str, Params], config: ConfigDict, workdir: Path, random: Sequence[str]) -> str:
+    """Everything -> speed.json; returns the table. `random` names the parts whose weights are drawn."""
     steps, settings = system.layout.steps, config.speed
-    plans = [f"T0:{steps}", *settings.plans]
-    table = []
-    with Progress(len(plans) * len(settings.batches) + 1, "speed", unit="rows") as progress:
-        training = time_training(system, config, params, pairs)
-        progress.update()
+    plans = dict.fromkeys([f"T0:{steps}", *settings.plans])
+    rows, training = [], None
+    with Progress(len(plans) * len(settings.batches) + settings.training, "speed", unit="rows") as progress:
+        if settings.training:
+            training = time_training(system, config, params)
+            progress.update(share=training["share_of_matmul"])
         for batch in settings.batches:
             for plan in plans:
-                table.append(time_plan(system, params, plan, batch, settings.repeats))
-                progress.update(ms=table[-1]["ms_per_image"])
-    result = {"machine": machine(), "training": training, "plans": table}
+                rows.append(time_plan(system, params, plan, batch, settings.repeats))
+                progress.update(ms=rows[-1]["ms_per_image"])
+    result = {"machine": machine(), "random_weights": list(random), "training": training, "plans": rows}
     files.replace(workdir / "speed.json", json.dumps(result, indent=1).encode())
-    return result
+    return table(rows, random)
+
+
+def table(rows: Sequence[dict[str, Any]], random: Sequence[str]) -> str:
+    """Rows of speed.json for a terminal."""
+    cells = [COLUMNS, *([_cell(row[key]) for key in COLUMNS] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    return "\n".join([*lines, *([f"random weights: {', '.join(random)}"] if random else [])])
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -2,16 +2,19 @@
 
 import json
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from dd_jax import data, evaluate, factory, files, flops, generate, pairs, pretrain, report, speed, train
+from dd_jax import data, evaluate, factory, files, flops, generate, pairs, pretrain, report, speed, train, weights
 from dd_jax.errors import UserError
 from dd_jax.factory import System, recipe
 from dd_jax.interfaces import Params
 from dd_jax.pipeline import PARTS, Pipeline, load_params
+from dd_jax.plans import parse
 from dd_jax.rng import stream
 from dd_jax.workdir import STAGES, Workdir, digest
 
@@ -22,7 +25,7 @@ NEEDS = {
     "train": ("pretrain", "pairs"),
     "sample": ("pretrain", "train"),
     "evaluate": ("pretrain", "pairs", "train"),
-    "speed": ("pretrain", "pairs", "train"),
+    "speed": (),
     "report": ("evaluate",),
 }
 
@@ -49,19 +52,32 @@ class Run:
         print(f"{name}: wrote {wrote}", flush=True)
 
     def needs(self, name: str) -> list[str]:
-        """The stages that must be done before `name`; ported weights stand for those that would train them."""
-        ported = {"pretrain"} if self.config.weights.tokenizer and self.config.weights.teacher else set()
-        ported |= {"train"} if self.config.weights.student else set()
-        return [stage for stage in NEEDS[name] if stage not in ported]
+        """The stages that must be done before `name`; ready weights stand for those that would train them."""
+        ready = {"pretrain"} if self.ready else set()
+        ready |= {"train"} if self.config.weights.student else set()
+        if name == "sample" and self.config.weights.tokenizer and self.config.weights.student:
+            ready |= {"pretrain"}
+        return [stage for stage in NEEDS[name] if stage not in ready]
+
+    @property
+    def ready(self) -> str:
+        """What tokenizer and teacher there are without training any, in words."""
+        ported = self.config.weights
+        if bool(ported.tokenizer) and bool(ported.teacher):
+            return f"{ported.tokenizer} and {ported.teacher} are ready"
+        return "tokenizer and teacher are random" if ported.random else ""
 
     def pretrain(self) -> Any:
         """Judge, tokenizer, teacher on augmented pictures."""
         settings, seed = self.config.pretrain, self.config.seed
-        ported = self.config.weights
-        if bool(ported.tokenizer) != bool(ported.teacher):
-            raise UserError("config.weights needs a tokenizer and a teacher: the codes of one are the other's words")
-        if ported.teacher:
-            return f"nothing: {ported.tokenizer} and {ported.teacher} are ready"
+        if self.ready:
+            return f"nothing: {self.ready}"
+        if self.config.data.name not in data.HELD_OUT:
+            raise UserError(
+                f"no tokenizer and teacher for {self.config.data.name}: port published ones (python -m port_weights "
+                "list) and name both folders, --config.weights.tokenizer=... --config.weights.teacher=...; or try the "
+                "path with random ones, --config.smoke=true"
+            )
         img, label = self.training_images()
         judge, tokenizer, teacher = (recipe(settings[k]) for k in ("judge", "tokenizer", "teacher"))
         pretrain.train_judge(self.system, self.work / "judge", judge, img, label, seed)
@@ -100,7 +116,7 @@ class Run:
         """Algorithm 2."""
         if self.config.weights.student:
             return f"nothing: {self.config.weights.student} is ready"
-        system, params = self.system, self.params("judge", "tokenizer", "teacher")
+        system, params = self.system, self.params("judge", "tokenizer", "teacher", dtype="float32")
         start = system.student.init_from_teacher(stream(self.config.seed, "init"), params["teacher"]["trunk"])
         frozen = train.frozen_for(system.tokenizer, params)
         distance = train.distance_of(system.objective, system.tokenizer, system.judge)
@@ -117,41 +133,62 @@ class Run:
             found,
             self.config.seed,
         )
-        return self.work / "student"
+        return f"{self.work / 'student'} and {self._publish()}"
+
+    def _publish(self) -> Path:
+        """What this run has trained, as folders that `dd_jax.load` and every config take."""
+        folder, ported = self.work / "weights", self.config.weights
+        made = {part: ported.get(part) or part for part in ("tokenizer", "teacher")}
+        for part in ("tokenizer", "teacher", "student"):
+            if (self.work / part).exists() and not ported.get(part):
+                companions = {name: where for name, where in made.items() if name != part}
+                about = {"id": f"{self.work.path.name}/{part}", "part": part, "companions": companions}
+                params = self.params(*dict.fromkeys(("tokenizer", part)), dtype="float32")[part]
+                params = params["trunk"] if part == "teacher" else params
+                weights.save(folder / part, params, about | {"config": self.config.to_dict()})
+        return folder
 
     def sample(self) -> Any:
         """Pictures."""
-        pipeline = Pipeline(self.system, self.params("tokenizer", "teacher", "student"))
+        networks = {op.kind for plan in self.config.sample.plans for op in parse(plan, self.system.layout.steps)}
+        parts = ["teacher"] * bool(networks - {"S"}) + ["student"] * ("S" in networks)
+        pipeline = Pipeline(self.system, self.params("tokenizer", *parts))
         return ", ".join(map(str, generate.run(pipeline, self.config, self.work.path, self.config.seed)))
 
     def evaluate(self) -> Any:
         """results.jsonl."""
-        found = pairs.load(self.work / "pairs")
-        params = self.params() | {"marginals": evaluate.marginals_of(self.system, found)}
+        params = self.params()
+        if self.config.baselines.onestep or self.config.baselines.skip or self.config.baselines.skip_drop:
+            params["marginals"] = evaluate.marginals_of(self.system, pairs.load(self.work / "pairs"))
         evaluate.run(self.system, params, self.config, self.work.path, self.held_out(), self.config.seed)
         return self.work / "results.jsonl"
 
     def speed(self) -> Any:
         """speed.json."""
-        found = pairs.load(self.work / "pairs")
-        speed.run(self.system, self.params(), self.config, found, self.work.path)
+        ported, random = self.config.weights, [part for part in PARTS if not (self.work / part).exists()]
+        params = self.params(random=random)
+        random = [part for part in random if not ported.get(part) and part in params]
+        print(speed.run(self.system, params, self.config, self.work.path, random), flush=True)
         return self.work / "speed.json"
 
     def report(self) -> Any:
         """report.html."""
         return report.from_workdir(self.work.path, self.config.to_dict(), self.work.record)
 
-    def params(self, *parts: str) -> dict[str, Params]:
-        """What the finished stages have left, all of it or these parts."""
-        return load_params(self.system, self.config, self.work.path, parts or PARTS)
+    def params(self, *parts: str, random: Sequence[str] = (), dtype: str | None = None) -> dict[str, Params]:
+        """What the finished stages have left, all of it or these parts (see `pipeline.load_params`)."""
+        random = random or (PARTS[:3] if self.config.weights.random else ())
+        return load_params(self.system, self.config, self.work.path, parts or PARTS, random, dtype)
 
     def training_images(self) -> tuple[np.ndarray, np.ndarray]:
         """Augmented training pictures and their labels."""
         img, label, _, _ = data.load(self.config.data.name)
         return self._augmented(img, self.config.data.copies, 0), np.tile(label, self.config.data.copies)
 
-    def held_out(self) -> np.ndarray:
-        """Augmented pictures that no model was trained on."""
+    def held_out(self) -> np.ndarray | None:
+        """Augmented pictures that no model was trained on, where the data are bundled."""
+        if self.system.judge is None:
+            return None
         _, _, img, _ = data.load(self.config.data.name)
         return self._augmented(img, self.config.data.heldout_copies, 1)
 
@@ -162,6 +199,7 @@ class Run:
 
 def run(config: ConfigDict, workdir: str, stage: str) -> None:
     """One stage, or all that are not done."""
+    config = factory.shrink(config) if config.smoke else config
     here = Run(config, workdir)
     here.work.check("train")
     todo: list[str] = [stage]

@@ -67,9 +67,8 @@ class Student:
 
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters."""
-        cond = Cond(jnp.zeros((1,), jnp.int32))
         x = jnp.zeros((1, self.layout.tokens, self.net.code_dim))
-        return self.net.init(key, cond, x, jnp.zeros((1,), jnp.int32))["params"]
+        return self.net.init(key, self.net.trunk.blank(1), x, jnp.zeros((1,), jnp.int32))["params"]
 
     def init_from_teacher(self, key: jax.Array, teacher_trunk: Params) -> Params:
         """App. C: what the teacher has is inherited, what it lacks is drawn afresh."""

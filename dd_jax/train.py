@@ -31,7 +31,7 @@ class Objective:
     distance: str = "none"  # of the embedding head: "mse", "perceptual" or "none"
 
 
-def distance_of(objective: Objective, tokenizer: Tokenizer, judge: Judge) -> Callable | None:
+def distance_of(objective: Objective, tokenizer: Tokenizer, judge: Judge | None) -> Callable | None:
     """The embedding head's distance by name: (frozen parameters, token, target) -> distance_B."""
     if objective.distance == "none" or not objective.weights.embedding:
         return None
@@ -39,6 +39,8 @@ def distance_of(objective: Objective, tokenizer: Tokenizer, judge: Judge) -> Cal
         return lambda frozen, token, target: losses.mse(token, target)
     if objective.distance != "perceptual":
         raise UserError(f"config.train.distance is {objective.distance!r}: choose mse, perceptual or none")
+    if judge is None:
+        raise UserError("config.train.distance is perceptual, which needs config.judge: choose mse")
 
     def perceptual(frozen: dict[str, Params], token: jax.Array, target: jax.Array) -> jax.Array:
         decode = functools.partial(tokenizer.decode, frozen["tokenizer"])
@@ -50,7 +52,7 @@ def distance_of(objective: Objective, tokenizer: Tokenizer, judge: Judge) -> Cal
 def frozen_for(tokenizer: Tokenizer, params: dict[str, Params]) -> dict[str, Params]:
     """What a step reads and does not train."""
     codebook = tokenizer.codebook(params["tokenizer"])
-    return {"codebook": codebook, "tokenizer": params["tokenizer"], "judge": params["judge"]}
+    return {"codebook": codebook, **{part: params[part] for part in ("tokenizer", "judge") if part in params}}
 
 
 def train_step(

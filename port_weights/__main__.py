@@ -17,18 +17,19 @@ import numpy as np
 
 from dd_jax import weights
 from dd_jax.errors import UserError
-from port_weights import rules
+from dd_jax.pipeline import frozen
+from port_weights import catalog, rules
 from port_weights.catalog import CATALOG, Known, find
 from port_weights.source import open_weights
 
 
 def table() -> str:
     """All known models, one a line."""
-    lines = [f"{'model':<16}{'what':<11}{'parameters':>14}{'float32':>10}  published as"]
+    lines = [f"{'model':<21}{'what':<11}{'parameters':>14}{'float32':>10}  published as"]
     for known in CATALOG.values():
         count = known.parameters
         size = f"{count * 4 / 1e9:.2f} GB"
-        lines.append(f"{known.id:<16}{known.part:<11}{count:>14,}{size:>10}  {known.repo} {known.file}")
+        lines.append(f"{known.id:<21}{known.part:<11}{count:>14,}{size:>10}  {known.repo} {known.file}")
     return "\n".join(lines)
 
 
@@ -63,9 +64,10 @@ def port(known: Known, source: Path, out: Path, containers: tuple[str, ...] = ()
 
 def export(folder: Path, out: Path) -> Path:
     """A ported folder -> one safetensors file with the keys and layouts of the published one."""
-    known = find(str(weights.describe(folder).get("id")))
-    params = weights.load(folder, known.expected(), verify=True)
-    state_dict = rules.export(params, known.table())
+    about = weights.describe(folder)
+    config, part = frozen(about["config"]), about["part"]
+    params = weights.load(folder, catalog.expected(config, part), verify=True)
+    state_dict = rules.export(params, catalog.table(config, part))
     return weights.write_safetensors(out, {key: np.asarray(x) for key, x in state_dict.items()})
 
 

@@ -1,6 +1,7 @@
 """Every published model that can be ported: what it is, where it is published, and how its keys map."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,12 +13,16 @@ from configs import llamagen as llamagen_configs
 from dd_jax import factory
 from dd_jax.errors import UserError
 from dd_jax.interfaces import Params
-from port_weights import llamagen, tokenizers
+from port_weights import llamagen, tokenizers, var
 from port_weights.rules import Table
 from port_weights.source import CONTAINERS
 
 LLAMAGEN = "FoundationVision/LlamaGen"
+LLAMAGEN_T2I = "peizesun/llamagen_t2i"
 DISTILLED = "microsoft/distilled_decoding"
+RAW_FIRST = ("", *CONTAINERS[:-1])  # FSDP trainers save the bare state dict
+EMA_FIRST = ("ema", *CONTAINERS)
+BUFFERS = ("uncond_embedding",)  # come with the weights, but are not counted as parameters: never trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,26 +33,24 @@ class Known:
     part: str  # what it is for a config: "tokenizer", "teacher" or "student"
     repo: str
     file: str
-    licence: str
     config: Callable[[], ConfigDict]
-    table: Callable[[], Table]
     containers: Sequence[str] = CONTAINERS
     companions: tuple[tuple[str, str], ...] = ()  # part -> id of the models that it is used with
+    licence: str = "MIT"
 
     def expected(self) -> Params:
         """Shapes of its parameters."""
-        system = factory.build(self.config())
-        key = jax.random.key(0)
-        if self.part == "tokenizer":
-            return jax.eval_shape(system.tokenizer.init, key)
-        if self.part == "student":
-            return jax.eval_shape(system.student.init, key)
-        return jax.eval_shape(system.teacher_init, key, {})
+        return expected(self.config(), self.part)
+
+    def table(self) -> Table:
+        """How its keys map."""
+        return table(self.config(), self.part)
 
     @property
     def parameters(self) -> int:
-        """How many numbers it has."""
-        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.expected()))
+        """How many numbers were trained."""
+        leaves = jax.tree_util.tree_leaves_with_path(self.expected())
+        return sum(math.prod(leaf.shape) for path, leaf in leaves if path[-1].key not in BUFFERS)
 
     def about(self) -> dict[str, Any]:
         """What its folder says of it."""
@@ -61,39 +64,53 @@ class Known:
         }
 
 
-def _llamagen() -> list[Known]:
-    """Class-conditional teachers, their tokenizers, and the distilled students."""
-    found = []
-    for size in llamagen_configs.SIZES:
-        for resolution in ("256", "384"):
-            if resolution == "256" and size not in "bl":
-                continue  # only B and L were published at 256 px
-            name = f"llamagen_{size}" + ("_384" if resolution == "384" else "")
-            file = f"c2i_{size.upper()}_{resolution}.pt"
-            config = _bind(size, resolution)
-            raw_first = (("", *CONTAINERS[:-1])) if size in ("xxl", "3b") else CONTAINERS
-            found.append(Known(name, "teacher", LLAMAGEN, file, "MIT", config, llamagen.teacher, raw_first, (VQ16,)))
-    for size in "bl":
-        used = (VQ16, ("teacher", f"llamagen_{size}"))
-        file = f"LlamaGen-DD/llamagen-{size.upper()}.pt"
-        name, order = f"llamagen_{size}_dd", ("ema", *CONTAINERS)
-        found.append(Known(name, "student", DISTILLED, file, "MIT", _bind(size), llamagen.student, order, used))
-    for name, downsample, option in (("vq16", 16, ""), ("vq8", 8, "vq8")):
-        table = _bind_table(len(llamagen_configs.LEVELS[downsample]))
-        file = f"vq_ds{downsample}_c2i.pt"
-        found.append(Known(name, "tokenizer", LLAMAGEN, file, "MIT", _bind("b", option), table))
-    return found
+def expected(config: ConfigDict, part: str) -> Params:
+    """Shapes of the parameters of a config's part."""
+    system, key = factory.build(config), jax.random.key(0)
+    if part == "teacher":
+        return jax.eval_shape(system.teacher_init, key, jax.eval_shape(system.tokenizer.init, key))
+    return jax.eval_shape(getattr(system, part).init, key)
+
+
+def table(config: ConfigDict, part: str) -> Table:
+    """How the published keys of a config's part map."""
+    levels = len(config.tokenizer.stack.ch_mult)
+    tables: dict[tuple[str, str], Callable[[], Table]] = {
+        ("llamagen", "tokenizer"): functools.partial(tokenizers.vq, levels),
+        ("llamagen", "teacher"): llamagen.teacher,
+        ("llamagen", "student"): llamagen.student,
+        ("var", "tokenizer"): tokenizers.vqvae,
+        ("var", "teacher"): var.teacher,
+        ("var", "student"): var.student,
+    }
+    return tables[config.family, part]()
 
 
 VQ16 = ("tokenizer", "vq16")
 
 
-def _bind(size: str, option: str = "") -> Callable[[], ConfigDict]:
-    return lambda: llamagen_configs.get(size, option)
-
-
-def _bind_table(levels: int) -> Callable[[], Table]:
-    return lambda: tokenizers.vq(levels)
+def _llamagen() -> list[Known]:
+    """Teachers, their tokenizers, and the distilled students."""
+    get, t2i = llamagen_configs.get, llamagen_configs.t2i
+    found = []
+    for name, file, option in (("vq16", "vq_ds16_c2i.pt", ""), ("vq8", "vq_ds8_c2i.pt", "vq8")):
+        found.append(Known(name, "tokenizer", LLAMAGEN, file, functools.partial(get, "b", option)))
+    found.append(Known("vq16_t2i", "tokenizer", LLAMAGEN_T2I, "vq_ds16_t2i.pt", functools.partial(t2i, 256)))
+    for size in llamagen_configs.SIZES:
+        raw = RAW_FIRST if size in ("xxl", "3b") else CONTAINERS
+        for option in ("256", "384") if size in "bl" else ("384",):  # only B and L were published at 256 px
+            name = f"llamagen_{size}" + ("_384" if option == "384" else "")
+            file, config = f"c2i_{size.upper()}_{option}.pt", functools.partial(get, size, option)
+            found.append(Known(name, "teacher", LLAMAGEN, file, config, raw, (VQ16,)))
+    for size in "bl":
+        name, file = f"llamagen_{size}_dd", f"LlamaGen-DD/llamagen-{size.upper()}.pt"
+        used = (VQ16, ("teacher", f"llamagen_{size}"))
+        found.append(Known(name, "student", DISTILLED, file, functools.partial(get, size), EMA_FIRST, used))
+    for stage, px in ((1, 256), (2, 512)):
+        name, file = f"llamagen_t2i_xl_{px}", f"t2i_XL_stage{stage}_{px}.pt"
+        used = (("tokenizer", "vq16_t2i"),)
+        found.append(Known(name, "teacher", LLAMAGEN_T2I, file, functools.partial(t2i, px), CONTAINERS, used))
+    return found
 
 
 CATALOG = {known.id: known for known in _llamagen()}

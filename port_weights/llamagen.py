@@ -1,7 +1,6 @@
-"""Released LlamaGen transformers and LlamaGen-DD students: which key becomes which parameter.
+"""Released LlamaGen transformers, class- or text-conditional, and LlamaGen-DD students: key by key.
 
-Teachers: huggingface FoundationVision/LlamaGen, `c2i_B_256.pt`, `c2i_L_256.pt`. Students:
-microsoft/distilled_decoding, `LlamaGen-DD/llamagen-B.pt`, `llamagen-L.pt`, under "ema".
+Which file is published where: `catalog.py`.
 """
 
 from port_weights.rules import LINEAR, Rule, Table
@@ -14,6 +13,8 @@ def trunk(prefix: str = "") -> list[Rule]:
     source, target = "layers.{i}", f"{prefix}layers_{{i}}"
     rules = [
         Rule("cls_embedding.embedding_table.weight", f"{prefix}cls_embedding/embedding"),
+        Rule("cls_embedding.uncond_embedding", f"{prefix}cls_embedding/uncond_embedding"),
+        Rule("cls_embedding.cap_proj.fc{k}.weight", f"{prefix}cls_embedding/fc{{k}}/kernel", LINEAR),
         Rule("norm.weight", f"{prefix}norm/weight"),
         Rule("output.weight", f"{prefix}output/kernel", LINEAR),
     ]

@@ -39,18 +39,30 @@ def nhwc(x):
     return np.transpose(x, (0, 2, 3, 1))
 
 
+TABLES = ("tok_embeddings.weight", "embedding_table.weight", "n_d_embed.weight", "quantize.embedding.weight")
+
+
 def recipe(key, shape, seed=RECIPE_SEED):
-    """The tokenizer weights behind the LlamaGen goldens, which are made from key and shape alone."""
+    """The weights behind the LlamaGen goldens, which are made from key and shape alone."""
     x = np.random.RandomState((zlib.crc32(key.encode()) ^ seed) & 0xFFFFFFFF).standard_normal(tuple(shape))
     if key.endswith("codebook_used"):
         x = np.zeros(shape)
-    elif key.endswith("embedding.weight"):
+    elif key.endswith(TABLES) and (key, shape[-1]) != ("tok_embeddings.weight", 8):
         pass
-    elif len(shape) >= 2:
-        x = x / np.sqrt(np.prod(shape[1:]))
+    elif key.endswith("scale_shift_table"):
+        x = 0.3 * x
+    elif key.endswith("uncond_embedding") or len(shape) >= 2:
+        x = x / np.sqrt(np.prod(shape[1:])) * (2 if key == "output.weight" else 1)
     else:
         x = 0.1 * x + (0 if key.endswith("bias") else 1)
     return x.astype(np.float32)
+
+
+def recipe_params(table, expected):
+    """Parameters shaped like `expected`, made by the recipe under the published keys."""
+    zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), expected)
+    state_dict = {key: recipe(key, x.shape) for key, x in rules.export(zeros, table).items()}
+    return jax.tree.map(jnp.asarray, rules.convert(state_dict, table, expected))
 
 
 def shapes(init):

@@ -132,15 +132,17 @@ def test_whatever_does_not_fit_is_listed():
         ],
         strays=(r"ema\.\d+",),
     )
-    good = {"a.weight": np.ones((3, 2)), "a.bias": np.ones(3), "g": np.ones(4), "ema.7": np.ones(9)}
+    shapes = {"a.weight": (3, 2), "a.bias": (3,), "g": (4,), "ema.7": (9,)}
+    good = {key: np.ones(shape, np.float32) for key, shape in shapes.items()}
     assert rules.convert(good, table, expected)["a"]["kernel"].shape == (2, 3)
-    bad = {"a.weight": np.ones((2, 3)), "g": np.ones(4), "b.weight": np.ones(1)}
+    bad = {"a.weight": good["a.weight"].T, "g": good["g"].astype(np.int32), "b.weight": np.ones(1)}
     with pytest.raises(UserError) as error:
         rules.convert(bad, table, expected)
     message = str(error.value)
     assert "1 missing: a.bias" in message
     assert "1 unknown: b.weight" in message
     assert "1 misshaped: a.weight is (2, 3), should be (3, 2)" in message
+    assert "1 mistyped: g (int32)" in message
     twice = rules.Table([*table.rules[:2], rules.Rule("a.bias", "gain")])
     with pytest.raises(UserError, match=r"duplicate: a\.bias"):
         rules.convert({**good, "a.bias": np.ones(3)}, twice, expected)

@@ -7,7 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dd_jax.errors import UserError
 from dd_jax.interfaces import Cond, Params, guide
+
+
+def class_rows(cond: Cond, classes: int) -> jax.Array:
+    """(B,) rows of a class table whose last one, `classes`, stands for none."""
+    if cond.label_B is None:
+        raise UserError("this model draws classes: give labels, not captions")
+    return cond.label_B if cond.drop_B is None else jnp.where(cond.drop_B, classes, cond.label_B)
 
 
 class Guided:
@@ -24,14 +32,11 @@ class Guided:
     def _guided(self) -> bool:
         return bool(np.any(self.weight_S != 1))
 
-    def null(self, cond: Cond) -> Cond:
-        return Cond(jnp.full_like(cond.label_B, self.trunk.cfg.classes))
-
     def _both(self, cond: Cond) -> Cond:
         """[condition; null condition], or the condition alone without guidance."""
         if not self._guided:
             return cond
-        return jax.tree.map(lambda *rows: jnp.concatenate(rows), cond, self.null(cond))
+        return jax.tree.map(lambda *rows: jnp.concatenate(rows), cond.dropped(False), cond.dropped())
 
     def _repeat(self, x: jax.Array) -> jax.Array:
         return jnp.concatenate([x, x]) if self._guided else x

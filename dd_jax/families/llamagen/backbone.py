@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dd_jax.families.guided import class_rows
+from dd_jax.families.llamagen.caption import CaptionEmbed, hide_padding, pool
 from dd_jax.interfaces import Cond
 from dd_jax.nn.attention import KV, attend, split_heads, update_cache
 from dd_jax.nn.layers import Dense, Dtype, RMSNorm
@@ -27,7 +29,8 @@ class GPTConfig:
     side: int  # tokens are a side x side grid
     classes: int = 1000
     code_dim: int = 8
-    cond: int = 1
+    cond: int = 1  # condition tokens: one class, or the tokens of a caption
+    caption_dim: int = 0  # features of a caption's token; 0: class labels
     multiple_of: int = 256
     positions: bool = False  # a learnt vector a position beside RoPE: small students find their place sooner
     dtype: Dtype = jnp.float32
@@ -112,7 +115,10 @@ class GPT(nn.Module):
     def setup(self) -> None:
         cfg = self.cfg
         normal = nn.initializers.normal(0.02)
-        self.cls_embedding = nn.Embed(cfg.classes + 1, cfg.width, embedding_init=normal)
+        if cfg.caption_dim:
+            self.cls_embedding = CaptionEmbed(cfg.width, cfg.cond, cfg.caption_dim, cfg.dtype)
+        else:
+            self.cls_embedding = nn.Embed(cfg.classes + 1, cfg.width, embedding_init=normal)
         table = nn.Embed(cfg.vocab, cfg.width, embedding_init=normal)
         self.tok_embeddings = Dense(cfg.width, dtype=cfg.dtype) if self.distilled else table
         if cfg.positions:
@@ -124,7 +130,17 @@ class GPT(nn.Module):
 
     def embed_cond(self, cond: Cond) -> jax.Array:
         """(B, P, D) condition tokens."""
-        return self.cls_embedding(cond.label_B)[:, None].astype(self.cfg.dtype)
+        if self.cfg.caption_dim:
+            return self.cls_embedding(cond)
+        return self.cls_embedding(class_rows(cond, self.cfg.classes))[:, None].astype(self.cfg.dtype)
+
+    def blank(self, batch: int) -> Cond:
+        """A condition of the right structure."""
+        cfg = self.cfg
+        if not cfg.caption_dim:
+            return Cond(jnp.zeros(batch, jnp.int32))
+        features = jnp.zeros((batch, cfg.cond, cfg.caption_dim))
+        return Cond(caption_BxPxF=features, valid_BxP=jnp.ones((batch, cfg.cond), bool))
 
     def embed(self, x: jax.Array) -> jax.Array:
         """Codes (teacher) or code vectors (student) -> (..., D)."""
@@ -157,15 +173,15 @@ class GPT(nn.Module):
         nd_BxNxD = (kind_BxNx2 @ nd_2xD).astype(self.cfg.dtype)
         h = self.place(jnp.concatenate([cond_BxPxD, self.embed(x_BxLxC)], 1) + nd_BxNxD)
         rope = rope_table(self.cfg.side, self.cfg.head_dim, self.cfg.cond)
-        h, _ = self.run(h, rope[: h.shape[1]], mask_NxN)
-        return h, cond_BxPxD.mean(1)
+        h, _ = self.run(h, rope[: h.shape[1]], hide_padding(mask_NxN, 0, cond.valid_BxP))
+        return h, pool(cond_BxPxD, cond.valid_BxP)
 
     def teach(self, cond: Cond, code_BxL: jax.Array, mask_MxM) -> jax.Array:
         """Teacher forcing: logits (B, L, V) of every token given those before it."""
         cond_BxPxD = self.embed_cond(cond)
         h = self.place(jnp.concatenate([cond_BxPxD, self.embed(code_BxL[:, :-1])], 1))
         rope = rope_table(self.cfg.side, self.cfg.head_dim, self.cfg.cond)
-        h, _ = self.run(h, rope[: h.shape[1]], mask_MxM)
+        h, _ = self.run(h, rope[: h.shape[1]], hide_padding(mask_MxM, 0, cond.valid_BxP))
         return self.logits(h[:, cond_BxPxD.shape[1] - 1 :])
 
 

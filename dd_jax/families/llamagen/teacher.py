@@ -8,6 +8,7 @@ import numpy as np
 
 from dd_jax.families.guided import Guided
 from dd_jax.families.llamagen.backbone import GPT, rope_table
+from dd_jax.families.llamagen.caption import hide_padding
 from dd_jax.interfaces import Cond, Params, State
 from dd_jax.layout import Layout
 
@@ -41,14 +42,15 @@ class RasterTeacher(Guided):
 
     def start(self, params: Params, cond: Cond, code_BxL: jax.Array, s0: int) -> State:
         cfg, rows = self.trunk.cfg, self.layout.cond + s0
+        valid_BxP = self._both(cond).valid_BxP
         h = self._inputs(params, cond, code_BxL[:, :s0])
         shape = (h.shape[0], cfg.heads, rows, cfg.head_dim)
         caches = [(jnp.zeros(shape, cfg.dtype),) * 2 for _ in range(cfg.depth)]
         done = h.shape[1] - 1  # the last row is run by `logits`
         if done:
-            mask = np.arange(rows)[None] <= np.arange(done)[:, None]
+            mask = hide_padding(np.arange(rows) <= np.arange(done)[:, None], 0, valid_BxP)
             _, caches = self._apply(params, h[:, :-1], self._rope()[:done], mask, caches, 0, method="run")
-        return {"caches": caches, "pending": h[:, -1:]}
+        return {"caches": caches, "pending": h[:, -1:], "valid": valid_BxP}
 
     def reserve(self, state: State, steps: int) -> State:
         more = self.layout.cond - 1 + steps - state["caches"][0][0].shape[2]
@@ -59,7 +61,7 @@ class RasterTeacher(Guided):
         position = self.layout.cond - 1 + s
         rows = state["caches"][0][0].shape[2]
         rope = jax.lax.dynamic_slice_in_dim(jnp.asarray(self._rope()), position, 1, 0)
-        mask = jnp.arange(rows)[None] <= position
+        mask = hide_padding(jnp.arange(rows)[None] <= position, position, state["valid"])
         h, caches = self._apply(params, state["pending"], rope, mask, state["caches"], position, method="run")
         logits = self._guide(self._apply(params, h, method="logits"), jnp.asarray(self.weight_S)[s])
         return logits, {**state, "caches": caches}
@@ -88,7 +90,7 @@ class RasterTeacher(Guided):
         h = jax.vmap(cut)(self._inputs(params, cond, code_BxL[:, :-1]), position_B)
         rope = jax.vmap(cut, (None, 0))(jnp.asarray(self._rope()), position_B)
         at_BxM = position_B[:, None] + jnp.arange(width)
-        mask = jnp.arange(rows) <= at_BxM[..., None]
+        mask = hide_padding(jnp.arange(rows) <= at_BxM[..., None], position_B, state["valid"])
         h, caches = self._apply(params, h, rope, mask, state["caches"], position_B, method="run")
         logits = self._apply(params, h, method="logits")
         weight = jnp.asarray(self.weight_S)[first_B[:, None] + jnp.arange(width)]

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dd_jax.families.guided import class_rows
 from dd_jax.interfaces import Cond
 from dd_jax.nn.attention import KV, attend, split_heads
 from dd_jax.nn.layers import Dense, Dtype, layer_norm, modulate
@@ -146,7 +147,11 @@ class VAR(nn.Module):
 
     def embed_cond(self, cond: Cond) -> jax.Array:
         """(B, D): the start token and the AdaLN condition are the same raw class vector."""
-        return self.class_emb(cond.label_B)
+        return self.class_emb(class_rows(cond, self.cfg.classes))
+
+    def blank(self, batch: int) -> Cond:
+        """A condition of the right structure."""
+        return Cond(jnp.zeros(batch, jnp.int32))
 
     def place(self, h_BxMxD: jax.Array, first: int) -> jax.Array:
         """Add position and level embeddings to rows first..first+M-1 (static)."""

@@ -1,13 +1,16 @@
 """Config -> VAR's tokenizer, teacher and student."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from dd_jax.errors import UserError
 from dd_jax.families.var.backbone import VAR, VARConfig, inherit
 from dd_jax.families.var.teacher import ScaleTeacher
 from dd_jax.families.var.tokenizer import VQVAE
-from dd_jax.interfaces import Cond, Family, Params
+from dd_jax.interfaces import Family, Params
 from dd_jax.layout import Layout
 from dd_jax.student import Student, StudentNet
 
@@ -16,13 +19,13 @@ def build(config: ConfigDict) -> Family:
     """Tokenizer, teacher and student of a config."""
     tokenizer = VQVAE.from_config(config)
     sides = tuple(config.tokenizer.sides)
-    model = config.model.to_dict()
+    if config.cfg_interval >= 0:
+        raise UserError("config.cfg_interval belongs to one-token steps: here guidance grows with the scale")
+    model = {"code_dim": tokenizer.code_dim, "classes": config.data.classes, **config.model}
     gate_init = model.pop("gate_init")
-    cfg = VARConfig(
-        **model, sides=sides, vocab=tokenizer.vocab, code_dim=tokenizer.code_dim, classes=config.data.classes
-    )
+    cfg = VARConfig(**model, sides=sides, vocab=tokenizer.vocab, dtype=jnp.dtype(config.dtype.student))
     layout = Layout.scales(sides)
-    trunk = VAR(cfg, gate_init=gate_init)
+    trunk = VAR(dataclasses.replace(cfg, dtype=jnp.dtype(config.dtype.teacher)), gate_init=gate_init)
     teacher = ScaleTeacher(trunk, tokenizer.quantizer, layout, config.guidance)
     student_trunk = VAR(cfg, distilled=True, gate_init=gate_init)
     net = StudentNet(student_trunk, layout, cfg.code_dim, cfg.width, config.student.same_step)
@@ -30,7 +33,7 @@ def build(config: ConfigDict) -> Family:
     def teacher_init(key: jax.Array, tokenizer_params: Params) -> Params:
         x = jnp.zeros((1, layout.tokens - 1, cfg.code_dim))
         mask = layout.teacher_mask(layout.step_L)
-        return trunk.init(key, Cond(jnp.zeros(1, jnp.int32)), x, mask, method="teach")["params"]
+        return trunk.init(key, trunk.blank(1), x, mask, method="teach")["params"]
 
     def teacher_params(trunk: Params, tokenizer_params: Params) -> Params:
         return {"trunk": trunk, "quantizer": tokenizer_params["quantizer"]}

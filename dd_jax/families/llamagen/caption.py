@@ -1,0 +1,65 @@
+"""Captions as LlamaGen's condition: features of a text encoder, padded in front, through a small projection."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dd_jax.errors import UserError
+from dd_jax.interfaces import Cond
+from dd_jax.nn.layers import Dense, Dtype
+
+
+class CaptionEmbed(nn.Module):
+    """(B, P, F) features -> (B, P, D) condition tokens.
+
+    A dropped caption becomes the null features before the projection: never trained, they come with the weights.
+    """
+
+    width: int
+    tokens: int
+    features: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, cond: Cond) -> jax.Array:
+        init = nn.initializers.normal(self.features**-0.5)
+        null_PxF = self.param("uncond_embedding", init, (self.tokens, self.features), jnp.float32)
+        x = cond.caption_BxPxF
+        if x is None or x.shape[1:] != null_PxF.shape:
+            found = None if x is None else x.shape
+            raise UserError(f"this model takes caption features {('batch', *null_PxF.shape)}, got {found}")
+        if cond.drop_B is not None:
+            x = jnp.where(cond.drop_B[:, None, None], null_PxF, x)
+        hidden = nn.gelu(Dense(self.width, False, dtype=self.dtype, name="fc1")(x), approximate=True)
+        return Dense(self.width, False, dtype=self.dtype, name="fc2")(hidden)
+
+
+def pad_in_front(caption_BxPxF: jax.Array, valid_BxP: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Features padded behind, as text encoders give them -> padded in front, padding zero; (features, valid)."""
+    tokens = valid_BxP.shape[1]
+    length_B = jnp.sum(valid_BxP.astype(jnp.int32), 1)
+    source_BxP = (jnp.arange(tokens) + length_B[:, None]) % tokens
+    valid_BxP = jnp.arange(tokens) >= tokens - length_B[:, None]
+    moved = jnp.take_along_axis(caption_BxPxF, source_BxP[..., None], 1)
+    return jnp.where(valid_BxP[..., None], moved, 0), valid_BxP
+
+
+def hide_padding(mask: jax.Array, first: jax.Array | int, valid_BxP: jax.Array | None) -> jax.Array:
+    """Padded caption tokens are seen by nobody but themselves: (M, N) or (B, M, N) -> (B, M, N).
+
+    Row 0 of the mask is position `first`: one for all examples, or (B,). Without captions the mask stays as it is.
+    """
+    if valid_BxP is None:
+        return mask
+    rows, columns = mask.shape[-2:]
+    own = jnp.arange(columns) == jnp.asarray(first)[..., None, None] + jnp.arange(rows)[:, None]
+    seen_BxN = jnp.pad(valid_BxP, ((0, 0), (0, columns - valid_BxP.shape[1])), constant_values=True)
+    return (jnp.asarray(mask) & seen_BxN[:, None]) | own
+
+
+def pool(cond_BxPxD: jax.Array, valid_BxP: jax.Array | None) -> jax.Array:
+    """(B, D): the mean condition token, padding left out."""
+    if valid_BxP is None:
+        return cond_BxPxD.mean(1)
+    weight_BxPx1 = valid_BxP[..., None].astype(cond_BxPxD.dtype)
+    return jnp.sum(cond_BxPxD * weight_BxPx1, 1) / jnp.maximum(jnp.sum(weight_BxPx1, 1), 1)
