@@ -30,6 +30,9 @@ PARAMETERS = {
     "llamagen_l_dd": 326_155_272,
     "vq16": 71_883_403,
     "vq8": 70_109_835,
+    "vq16_t2i": 71_883_403,
+    "llamagen_t2i_xl_256": 777_678_080,
+    "llamagen_t2i_xl_512": 777_678_080,
 }
 
 
@@ -193,7 +196,16 @@ def test_published_key_lists_are_what_the_tables_give():
     """Every published key and shape, by table and config alone (goldens hold the lists)."""
     import helpers
 
-    for name, golden in {"llamagen_b": "c2i_GPT-B", "llamagen_l_dd": "LlamaGen-DD_GPT-L", "vq8": "VQ-8"}.items():
+    lists = {
+        "llamagen_b": "c2i_GPT-B",
+        "llamagen_xl_384": "c2i_GPT-XL",
+        "llamagen_xxl_384": "c2i_GPT-XXL",
+        "llamagen_3b_384": "c2i_GPT-3B",
+        "llamagen_l_dd": "LlamaGen-DD_GPT-L",
+        "llamagen_t2i_xl_256": "t2i_GPT-XL",
+        "vq8": "VQ-8",
+    }
+    for name, golden in lists.items():
         known = find(name)
         zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), known.expected())
         found = {key: list(x.shape) for key, x in rules.export(zeros, known.table()).items()}

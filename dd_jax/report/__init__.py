@@ -59,6 +59,8 @@ def facts(config: Mapping[str, Any], record: Mapping[str, Any], speed: Mapping[s
         "speed": speed.get("plans") or [],
         "versions": {k: machine.pop(k) for k in ("jax", "python") if k in machine},
     }
+    if speed.get("random_weights"):
+        found["drawn at random"] = f"weights of {', '.join(speed['random_weights'])}"
     machine.pop("matmul_gflops", None)
     return found | machine
 

@@ -32,7 +32,9 @@ class GPTConfig:
     cond: int = 1  # condition tokens: one class, or the tokens of a caption
     caption_dim: int = 0  # features of a caption's token; 0: class labels
     multiple_of: int = 256
-    positions: bool = False  # a learnt vector a position beside RoPE: small students find their place sooner
+    # Off in released weights; small models on small data draw their classes more clearly with both:
+    positions: bool = False  # a learnt vector a position beside RoPE
+    loud_cond: bool = False  # condition tokens with queries and keys of their own (see `rope_table`)
     dtype: Dtype = jnp.float32
 
     @property
@@ -43,20 +45,27 @@ class GPTConfig:
     def head_dim(self) -> int:
         return self.width // self.heads
 
+    @property
+    def rope(self) -> np.ndarray:
+        """(P + L, K/2, 2) the rotary table of all positions."""
+        return rope_table(self.side, self.head_dim, self.cond, self.loud_cond)
+
 
 @functools.lru_cache
-def rope_table(side: int, head_dim: int, cond: int) -> np.ndarray:
+def rope_table(side: int, head_dim: int, cond: int, loud: bool = False) -> np.ndarray:
     """(cond + side^2, K/2, 2) cosines and sines: half of the pairs turns with the row, half with the column.
 
     Rows of condition tokens are all zero, not the identity: their queries and keys vanish, so that every
-    query scores them 0. The released weights were trained that way.
+    query scores them 0. The released weights were trained that way; `loud` makes them the identity.
     """
     quarter = head_dim // 4
     freq = 10000.0 ** (-2.0 * np.arange(quarter) / (head_dim // 2))
     row, col = np.divmod(np.arange(side * side), side)
     angle = np.concatenate([row[:, None] * freq, col[:, None] * freq], -1)
     table = np.stack([np.cos(angle), np.sin(angle)], -1)
-    return np.concatenate([np.zeros((cond, head_dim // 2, 2)), table]).astype(np.float32)
+    first = np.zeros((cond, head_dim // 2, 2))
+    first[..., 0] = loud
+    return np.concatenate([first, table]).astype(np.float32)
 
 
 def rotate(x_BxHxMxK: jax.Array, rope: jax.Array | np.ndarray) -> jax.Array:
@@ -172,16 +181,14 @@ class GPT(nn.Module):
         cond_BxPxD = self.embed_cond(cond)
         nd_BxNxD = (kind_BxNx2 @ nd_2xD).astype(self.cfg.dtype)
         h = self.place(jnp.concatenate([cond_BxPxD, self.embed(x_BxLxC)], 1) + nd_BxNxD)
-        rope = rope_table(self.cfg.side, self.cfg.head_dim, self.cfg.cond)
-        h, _ = self.run(h, rope[: h.shape[1]], hide_padding(mask_NxN, 0, cond.valid_BxP))
+        h, _ = self.run(h, self.cfg.rope[: h.shape[1]], hide_padding(mask_NxN, 0, cond.valid_BxP))
         return h, pool(cond_BxPxD, cond.valid_BxP)
 
     def teach(self, cond: Cond, code_BxL: jax.Array, mask_MxM) -> jax.Array:
         """Teacher forcing: logits (B, L, V) of every token given those before it."""
         cond_BxPxD = self.embed_cond(cond)
         h = self.place(jnp.concatenate([cond_BxPxD, self.embed(code_BxL[:, :-1])], 1))
-        rope = rope_table(self.cfg.side, self.cfg.head_dim, self.cfg.cond)
-        h, _ = self.run(h, rope[: h.shape[1]], hide_padding(mask_MxM, 0, cond.valid_BxP))
+        h, _ = self.run(h, self.cfg.rope[: h.shape[1]], hide_padding(mask_MxM, 0, cond.valid_BxP))
         return self.logits(h[:, cond_BxPxD.shape[1] - 1 :])
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dd_jax.families.guided import Guided
-from dd_jax.families.llamagen.backbone import GPT, rope_table
+from dd_jax.families.llamagen.backbone import GPT
 from dd_jax.families.llamagen.caption import hide_padding
 from dd_jax.interfaces import Cond, Params, State
 from dd_jax.layout import Layout
@@ -30,10 +30,6 @@ class RasterTeacher(Guided):
         last = self.layout.steps if self.guided_steps is None else self.guided_steps
         return np.where(steps < last, self.guidance, 1.0).astype(np.float32)
 
-    def _rope(self) -> np.ndarray:
-        cfg = self.trunk.cfg
-        return rope_table(cfg.side, cfg.head_dim, cfg.cond)
-
     def _inputs(self, params: Params, cond: Cond, code_BxM: jax.Array) -> jax.Array:
         """(2B, P + M, D) embedded condition and codes."""
         both = self._apply(params, self._both(cond), method="embed_cond")
@@ -49,7 +45,7 @@ class RasterTeacher(Guided):
         done = h.shape[1] - 1  # the last row is run by `logits`
         if done:
             mask = hide_padding(np.arange(rows) <= np.arange(done)[:, None], 0, valid_BxP)
-            _, caches = self._apply(params, h[:, :-1], self._rope()[:done], mask, caches, 0, method="run")
+            _, caches = self._apply(params, h[:, :-1], self.trunk.cfg.rope[:done], mask, caches, 0, method="run")
         return {"caches": caches, "pending": h[:, -1:], "valid": valid_BxP}
 
     def reserve(self, state: State, steps: int) -> State:
@@ -60,7 +56,7 @@ class RasterTeacher(Guided):
     def logits(self, params: Params, state: State, s: jax.Array | int) -> tuple[jax.Array, State]:
         position = self.layout.cond - 1 + s
         rows = state["caches"][0][0].shape[2]
-        rope = jax.lax.dynamic_slice_in_dim(jnp.asarray(self._rope()), position, 1, 0)
+        rope = jax.lax.dynamic_slice_in_dim(jnp.asarray(self.trunk.cfg.rope), position, 1, 0)
         mask = hide_padding(jnp.arange(rows)[None] <= position, position, state["valid"])
         h, caches = self._apply(params, state["pending"], rope, mask, state["caches"], position, method="run")
         logits = self._guide(self._apply(params, h, method="logits"), jnp.asarray(self.weight_S)[s])
@@ -88,7 +84,7 @@ class RasterTeacher(Guided):
             return jax.lax.dynamic_slice_in_dim(x, first, width, 0)
 
         h = jax.vmap(cut)(self._inputs(params, cond, code_BxL[:, :-1]), position_B)
-        rope = jax.vmap(cut, (None, 0))(jnp.asarray(self._rope()), position_B)
+        rope = jax.vmap(cut, (None, 0))(jnp.asarray(self.trunk.cfg.rope), position_B)
         at_BxM = position_B[:, None] + jnp.arange(width)
         mask = hide_padding(jnp.arange(rows) <= at_BxM[..., None], position_B, state["valid"])
         h, caches = self._apply(params, h, rope, mask, state["caches"], position_B, method="run")

@@ -1,0 +1,96 @@
+"""Full-size configs: what they say, and their smoke mode, here at toy widths."""
+
+import importlib
+import json
+
+import numpy as np
+import pytest
+
+import dd_jax
+from configs import llamagen
+from dd_jax import factory, stages
+from dd_jax.errors import UserError
+from dd_jax.filtering import Filter
+from dd_jax.plans import cost
+
+SIZES = ("b", "l", "xl", "xxl", "3b")
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("option", ["", "384"])
+def test_every_config_builds(size, option):
+    config = importlib.import_module(f"configs.llamagen_{size}").get_config(option)
+    system = factory.build(config)
+    assert system.layout.steps == (576 if option else 256)
+    assert config.train.steps == 1_200_000 * 70 // 512
+    assert system.teacher.guidance == {"b": 2.0, "l": 2.0, "xl": 1.75, "xxl": 1.75, "3b": 1.65}[size]
+
+
+def test_an_unknown_option():
+    with pytest.raises(ValueError, match="choose 256, 384, vq8"):
+        llamagen.get("b", "512")
+
+
+def test_published_plans_have_the_published_settings():
+    models = factory.build(llamagen.get("l")).models
+    assert (models.of("S0 S80").split, models.of("S0 S80").draw) == (130, Filter())
+    assert (models.of("S0 T60:80 S80").split, models.of("S0 T60:80 S80").draw) == (180, Filter(top_k=8000))
+    assert models.of("T0:80 S80").split == 220
+    assert [cost(plan, 256) for plan in ("S0 T60:80 S80", "S0 T40:80 S80", "T0:80 S80")] == [22, 42, 81]
+    assert factory.build(llamagen.get("b")).models.split == 80
+
+
+def test_cfg_interval_counts_as_the_release_does():
+    config = llamagen.get("b")
+    config.cfg_interval = 5
+    weight = factory.build(config).teacher.weight_S
+    np.testing.assert_array_equal(weight[5:9], [2, 2, 1, 1])
+
+
+def toy():
+    """LlamaGen-L's config, everything that costs time made small."""
+    config = llamagen.get("l")
+    config.smoke = True
+    config.data.update({"resolution": 64})
+    config.tokenizer.update({"side": 4, "vocab": 64})
+    config.tokenizer.stack.update({"ch": 8, "z_channels": 8, "groups": 4})
+    config.model.update({"width": 32, "heads": 2})
+    config.student.split, config.train.timesteps = 8, (0, 8)
+    config.sample.by_plan = {"S0 T6:8 S8": {"split": 12, "top_k": 5}}
+    config.sample.plans = config.evaluate.plans = config.speed.plans = ("S0", "S0 T6:8 S8")
+    config.sample.labels = "golden retriever, 3"
+    return config
+
+
+@pytest.fixture(scope="module")
+def smoke_run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("smoke")
+    stages.run(toy(), str(workdir), "all")
+    return workdir
+
+
+def test_smoke_runs_every_stage(smoke_run):
+    rows = [json.loads(line) for line in (smoke_run / "results.jsonl").read_text().splitlines()]
+    assert [row["plan"] for row in rows] == ["T0:16", "S0", "S0 T6:8 S8"]
+    assert all(row["fd"] is None and np.isfinite(row["nll"]) for row in rows)
+    assert "weights of tokenizer, teacher" in (smoke_run / "report.html").read_text()
+    speed = json.loads((smoke_run / "speed.json").read_text())
+    assert speed["random_weights"] == ["tokenizer", "teacher"]
+    assert all(row["share_of_matmul"] > 0 and row["memory_gb"] > 0 for row in speed["plans"])
+    with np.load(smoke_run / "samples/S0.npz") as file:
+        assert file["arr_0"].shape == (4, 64, 64, 3)
+        np.testing.assert_array_equal(file["label"], [207, 3, 207, 3])
+
+
+def test_a_trained_student_is_a_folder_like_a_ported_one(smoke_run):
+    about = json.loads((smoke_run / "weights/student/config.json").read_text())
+    assert about["part"] == "student"
+    with pytest.raises(UserError, match="needs its tokenizer"):
+        dd_jax.load(smoke_run / "weights/student")  # random tokenizers are not kept
+
+
+def test_without_weights_it_says_what_to_do(tmp_path):
+    config = toy()
+    config.smoke = False
+    with pytest.raises(UserError, match="no tokenizer and teacher for imagenet2012: port published ones"):
+        stages.run(config, str(tmp_path), "pretrain")
