@@ -69,7 +69,6 @@ class Run:
 
     def pretrain(self) -> Any:
         """Judge, tokenizer, teacher on augmented pictures."""
-        settings, seed = self.config.pretrain, self.config.seed
         if self.ready:
             return f"nothing: {self.ready}"
         if self.config.data.name not in data.HELD_OUT:
@@ -78,6 +77,7 @@ class Run:
                 "list) and name both folders, --config.weights.tokenizer=... --config.weights.teacher=...; or try the "
                 "path with random ones, --config.smoke=true"
             )
+        settings, seed = self.config.pretrain, self.config.seed
         img, label = self.training_images()
         judge, tokenizer, teacher = (recipe(settings[k]) for k in ("judge", "tokenizer", "teacher"))
         pretrain.train_judge(self.system, self.work / "judge", judge, img, label, seed)

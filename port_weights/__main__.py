@@ -39,12 +39,8 @@ def fetch(known: Known, out: Path) -> Path:
         f"fetch https://huggingface.co/{known.repo}/resolve/main/{known.file} on a machine that can, "
         f"then run: python -m port_weights {known.id} --src {Path(known.file).name} --out {out}"
     )
-    try:
-        from huggingface_hub import hf_hub_download
-    except ImportError:
-        raise UserError(
-            f"downloading needs the package huggingface_hub (pip install huggingface_hub); or {by_hand}"
-        ) from None
+    from huggingface_hub import hf_hub_download  # only here: it is slow to import
+
     try:
         return Path(hf_hub_download(known.repo, known.file))
     except Exception as error:  # no network, no such file, no space: all end in the same advice

@@ -48,7 +48,7 @@ def small():
     config.tokenizer.update({"side": 4, "vocab": 64})
     config.tokenizer.stack.update({"ch": 8, "z_channels": 8, "groups": 4})
     config.model.update({"width": 32, "depth": 2, "heads": 2})
-    config.student.split, config.train.timesteps = 8, (0, 8)
+    config.student.split, config.train.timesteps, config.sample.by_plan = 8, (0, 8), {}
     return config
 
 
@@ -187,7 +187,10 @@ def test_the_command_lists_and_explains(tmp_path):
 
 
 def test_offline_it_says_what_to_fetch(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    def offline(*args):
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
     with pytest.raises(UserError, match=r"fetch https://huggingface.co/.*c2i_B_256.pt .* --src c2i_B_256.pt"):
         cli.fetch(catalog.find("llamagen_b"), tmp_path)
 
