@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     config.judge = ConfigDict({"patch": 1})
     config.tokenizer = ConfigDict({"side": 4, "code_dim": 4, "vocab": 32, "pixels": 10.0, "stack": common.stack(1)})
     config.cache_chunk = 4
-    config.model = ConfigDict({"width": 96, "depth": 3, "heads": 3, "multiple_of": 32, "positions": True})
+    config.model = ConfigDict({"width": 96, "depth": 3, "heads": 3, "multiple_of": 32, **common.CLEAR})
     config.pretrain = ConfigDict(
         {
             "judge": common.recipe(400, 128, 2e-3, final_lr=0.0),

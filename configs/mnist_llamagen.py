@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
     config.judge = ConfigDict({"patch": 2})
     config.tokenizer = ConfigDict({"side": 7, "code_dim": 4, "vocab": 64, "stack": common.stack(2)})
     config.cache_chunk = 7
-    config.model = ConfigDict({"width": 96, "depth": 4, "heads": 3, "multiple_of": 32, "positions": True, "loud_cond": True})
+    config.model = ConfigDict({"width": 96, "depth": 4, "heads": 3, "multiple_of": 32, **common.CLEAR})
     config.pretrain = ConfigDict(
         {
             "judge": common.recipe(400, 128, 2e-3, final_lr=0.0),

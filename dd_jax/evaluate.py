@@ -125,6 +125,7 @@ def marginals_of(system: System, found: PairSet) -> jax.Array:
 
 def features_of(system: System, params: dict[str, Params], img: np.ndarray, batch: int = 500) -> np.ndarray:
     """Judge's features of any number of images."""
+    assert system.judge is not None
     run = jax.jit(system.judge.features)
     pad = -len(img) % batch
     padded = np.concatenate([img, np.zeros((pad, *img.shape[1:]), np.float32)])

@@ -1,4 +1,4 @@
-"""Count the matrix-product FLOPs of a function from its jaxpr, and measure what the device can do."""
+"""Count the matrix-product FLOPs of a function from its jaxpr, and measure what the device can do: FLOP/s, bytes/s."""
 
 import math
 import time
@@ -63,6 +63,12 @@ def matmul_rate(side: int = 2048, repeats: int = 15) -> float:
     """FLOP/s of a side x side float32 matrix product on the default device."""
     x = jax.random.normal(jax.random.key(0), (side, side))
     return 2.0 * side**3 / seconds(_product, x, x, repeats=repeats)
+
+
+def stream_rate(side: int = 8192, repeats: int = 7) -> float:
+    """Bytes/s at which a float32 matrix of side^2 is read by a matrix-vector product on the default device."""
+    matrix, x = jnp.ones((side, side)), jnp.ones(side)
+    return 4.0 * side**2 / seconds(_product, x, matrix, repeats=repeats)
 
 
 _product = jax.jit(jnp.matmul)

@@ -41,6 +41,10 @@ class Teacher(Protocol):
         """Steps between two growths of the cache; None: it has its full size from the start."""
         ...
 
+    def blank(self, batch: int) -> Cond:
+        """A condition of the right structure."""
+        ...
+
     def start(self, params: Params, cond: Cond, code_BxL: jax.Array, s0: int) -> State:
         """Prefill the steps < s0 of `code_BxL` (s0 = 0: the condition alone)."""
         ...

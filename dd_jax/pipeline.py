@@ -119,7 +119,9 @@ class Pipeline:
 
     def noise(self, ids: int | np.ndarray, seed: int = 0) -> jax.Array:
         """(B, L, C) noise of these images of a seed, or of the first so many: image i is the same in any batch."""
-        keys = rng.example_keys(rng.stream(seed, "sample"), jnp.arange(ids) if isinstance(ids, int) else ids)
+        keys = rng.example_keys(
+            rng.stream(seed, "sample"), jnp.arange(ids) if isinstance(ids, int) else jnp.asarray(ids)
+        )
         return noise_for(keys, self.system.layout.tokens, self.system.tokenizer.code_dim)
 
     def tokens(
@@ -147,7 +149,7 @@ class Pipeline:
             noise = self.noise(ids, seed)
         elif noise.shape != wanted:
             raise UserError(f"noise must be {wanted}, one row a label, got {noise.shape}")
-        keys = rng.example_keys(jax.random.fold_in(rng.stream(seed, "sample"), 1 << 20), ids)
+        keys = rng.example_keys(jax.random.fold_in(rng.stream(seed, "sample"), 1 << 20), jnp.asarray(ids))
         return self._run(plan)(self.params, Cond(jnp.asarray(label)), jnp.asarray(noise), keys)
 
     def sample(

@@ -14,6 +14,7 @@ import optax
 from dd_jax.factory import System
 from dd_jax.interfaces import Cond, Params
 from dd_jax.loop import Metrics, Recipe, TrainState, fit, index_batches, init_state, update
+from dd_jax.metrics.judge import Judge
 
 Batch = dict[str, jax.Array]
 Loss = Callable[[Params, Batch, jax.Array, dict[str, Params]], tuple[jax.Array, Metrics]]
@@ -52,13 +53,13 @@ def _train(
     return fit(name, folder, recipe, init_state(start, tx), lambda s, b: step(s, b, frozen), batch_at).ema
 
 
-def train_judge(system: System, folder: Path, recipe: Recipe, img: np.ndarray, label: np.ndarray, seed: int) -> Params:
+def train_judge(judge: Judge, folder: Path, recipe: Recipe, img: np.ndarray, label: np.ndarray, seed: int) -> Params:
     """The classifier whose features score samples."""
 
     def loss(params: Params, batch: Batch, key: jax.Array, frozen: Any) -> tuple[jax.Array, Metrics]:
-        return system.judge.loss(params, batch["img"], batch["label"])
+        return judge.loss(params, batch["img"], batch["label"])
 
-    start = jax.jit(system.judge.init)(jax.random.key(seed))
+    start = jax.jit(judge.init)(jax.random.key(seed))
     return _train("judge", folder, recipe, start, loss, {"img": img, "label": label}, seed, {})
 
 

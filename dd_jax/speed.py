@@ -50,7 +50,7 @@ def time_plan(system: System, params: dict[str, Params], plan: str, batch: int, 
 
     @jax.jit
     def draw(params: dict[str, Params], ids: jax.Array) -> jax.Array:
-        cond = system.models.teacher.trunk.blank(batch)
+        cond = system.teacher.blank(batch)
         draft = generate(params, cond, rng.example_keys(root, ids))
         return system.tokenizer.decode(params["tokenizer"], draft.token_BxLxC)
 
@@ -62,7 +62,7 @@ def time_plan(system: System, params: dict[str, Params], plan: str, batch: int, 
     steady = flops.seconds(compiled, used, ids, repeats=repeats)
     rate = (rate + flops.matmul_rate(repeats=5)) / 2
     needed, memory = flops.count(draw, used, ids), compiled.memory_analysis()
-    held = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    held = sum(getattr(memory, f"{kind}_size_in_bytes", 0) for kind in ("argument", "output", "temp"))
     steps = cost(plan, system.layout.steps)
     return {
         "plan": plan,

@@ -80,7 +80,8 @@ class Run:
         settings, seed = self.config.pretrain, self.config.seed
         img, label = self.training_images()
         judge, tokenizer, teacher = (recipe(settings[k]) for k in ("judge", "tokenizer", "teacher"))
-        pretrain.train_judge(self.system, self.work / "judge", judge, img, label, seed)
+        if self.system.judge is not None:
+            pretrain.train_judge(self.system.judge, self.work / "judge", judge, img, label, seed)
         codes = pretrain.train_tokenizer(
             self.system, self.work / "tokenizer", tokenizer, img, seed, settings.tokenizer.revive_every
         )

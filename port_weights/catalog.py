@@ -92,7 +92,8 @@ VQ16 = ("tokenizer", "vq16")
 def _llamagen() -> list[Known]:
     """Teachers, their tokenizers, and the distilled students."""
     get, t2i = llamagen_configs.get, llamagen_configs.t2i
-    found = []
+    found: list[Known] = []
+    used: tuple[tuple[str, str], ...]
     for name, file, option in (("vq16", "vq_ds16_c2i.pt", ""), ("vq8", "vq_ds8_c2i.pt", "vq8")):
         found.append(Known(name, "tokenizer", LLAMAGEN, file, functools.partial(get, "b", option)))
     found.append(Known("vq16_t2i", "tokenizer", LLAMAGEN_T2I, "vq_ds16_t2i.pt", functools.partial(t2i, 256)))

@@ -1,5 +1,6 @@
 """The raster family against the reference: rope, teacher, student, samplers, released key names."""
 
+import dataclasses
 import functools
 
 import helpers
@@ -122,6 +123,19 @@ def test_cached_logits():
     guided = RasterTeacher(trunk, LAYOUT, guidance=float(golden["cfg_scale"]))
     near(stepwise(guided, params, cond, code), golden["cached_logits_cfg"], 5e-5)
     near(jax.jit(guided.parallel)(params, cond, code), golden["cached_logits_cfg"], 5e-5)
+
+
+def test_half_precision_stays_near():
+    trunk, params, golden = gpt()
+    half = GPT(dataclasses.replace(trunk.cfg, dtype=jnp.dtype("bfloat16")))
+    halved = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
+    cond, code = Cond(jnp.asarray(golden["cond"])), jnp.asarray(golden["idx"])
+    logits = jax.jit(RasterTeacher(half, LAYOUT, guidance=2.0).parallel)(halved, cond, code)
+    cached = stepwise(RasterTeacher(half, LAYOUT, guidance=2.0), halved, cond, code)
+    assert logits.dtype == cached.dtype == jnp.float32
+    scale = golden["cached_logits_cfg"].std()
+    assert 1e-4 < np.abs(logits - golden["cached_logits_cfg"]).mean() / scale < 0.03
+    assert np.abs(cached - logits).mean() / scale < 0.03
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_teacher_forced_logits(tokens):
 
 @pytest.mark.parametrize("tokens", CASES)
 def test_caption_positions(tokens):
-    trunk, layout, params, golden = system(tokens)
+    trunk, _, params, golden = system(tokens)
 
     def run(params, cond):
         bound = trunk.bind({"params": params["trunk"]})

@@ -3,14 +3,18 @@
 import importlib
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import dd_jax
 from configs import llamagen
-from dd_jax import factory, stages
+from dd_jax import factory, rng, stages
 from dd_jax.errors import UserError
+from dd_jax.fewstep import generator
 from dd_jax.filtering import Filter
+from dd_jax.interfaces import Cond
 from dd_jax.plans import cost
 
 SIZES = ("b", "l", "xl", "xxl", "3b")
@@ -87,6 +91,23 @@ def test_a_trained_student_is_a_folder_like_a_ported_one(smoke_run):
     assert about["part"] == "student"
     with pytest.raises(UserError, match="needs its tokenizer"):
         dd_jax.load(smoke_run / "weights/student")  # random tokenizers are not kept
+
+
+def test_categorical_images_do_not_depend_on_their_batch():
+    system = factory.build(toy())
+    models, key = system.models, jax.random.key(0)
+    tokenizer = jax.jit(system.tokenizer.init)(key)
+    teacher = jax.jit(system.teacher_init)(key, tokenizer)
+    teacher["output"]["kernel"] = jax.random.normal(key, teacher["output"]["kernel"].shape)
+    params = {"tokenizer": tokenizer, "teacher": {"trunk": teacher}}
+
+    def draw(ids):
+        keys = rng.example_keys(key, jnp.asarray(ids))
+        return generator("T0:16", models)(params, Cond(jnp.asarray(ids)), keys).code_BxL
+
+    three = np.asarray(draw([1, 2, 3]))
+    assert (three[0] != three[1]).any()
+    np.testing.assert_array_equal(draw([3])[0], three[2])
 
 
 def test_without_weights_it_says_what_to_do(tmp_path):

@@ -28,6 +28,9 @@ class Guided:
         """(S,) guidance weight of every step; 1 is none."""
         raise NotImplementedError
 
+    def blank(self, batch: int) -> Cond:
+        return self.trunk.blank(batch)
+
     @property
     def _guided(self) -> bool:
         return bool(np.any(self.weight_S != 1))

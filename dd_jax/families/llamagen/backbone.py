@@ -5,6 +5,7 @@ Submodule names are the released ones (`layers_3/attention/wqkv`), so that weigh
 
 import dataclasses
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -124,10 +125,11 @@ class GPT(nn.Module):
     def setup(self) -> None:
         cfg = self.cfg
         normal = nn.initializers.normal(0.02)
-        if cfg.caption_dim:
-            self.cls_embedding = CaptionEmbed(cfg.width, cfg.cond, cfg.caption_dim, cfg.dtype)
-        else:
-            self.cls_embedding = nn.Embed(cfg.classes + 1, cfg.width, embedding_init=normal)
+        self.cls_embedding: nn.Module = (
+            CaptionEmbed(cfg.width, cfg.cond, cfg.caption_dim, cfg.dtype)
+            if cfg.caption_dim
+            else nn.Embed(cfg.classes + 1, cfg.width, embedding_init=normal)
+        )
         table = nn.Embed(cfg.vocab, cfg.width, embedding_init=normal)
         self.tok_embeddings = Dense(cfg.width, dtype=cfg.dtype) if self.distilled else table
         if cfg.positions:
@@ -139,9 +141,10 @@ class GPT(nn.Module):
 
     def embed_cond(self, cond: Cond) -> jax.Array:
         """(B, P, D) condition tokens."""
+        embed: Any = self.cls_embedding
         if self.cfg.caption_dim:
-            return self.cls_embedding(cond)
-        return self.cls_embedding(class_rows(cond, self.cfg.classes))[:, None].astype(self.cfg.dtype)
+            return embed(cond)
+        return embed(class_rows(cond, self.cfg.classes))[:, None].astype(self.cfg.dtype)
 
     def blank(self, batch: int) -> Cond:
         """A condition of the right structure."""

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dd_jax.errors import UserError
 from dd_jax.interfaces import Cond
@@ -44,13 +45,13 @@ def pad_in_front(caption_BxPxF: jax.Array, valid_BxP: jax.Array) -> tuple[jax.Ar
     return jnp.where(valid_BxP[..., None], moved, 0), valid_BxP
 
 
-def hide_padding(mask: jax.Array, first: jax.Array | int, valid_BxP: jax.Array | None) -> jax.Array:
+def hide_padding(mask: jax.Array | np.ndarray, first: jax.Array | int, valid_BxP: jax.Array | None) -> jax.Array:
     """Padded caption tokens are seen by nobody but themselves: (M, N) or (B, M, N) -> (B, M, N).
 
     Row 0 of the mask is position `first`: one for all examples, or (B,). Without captions the mask stays as it is.
     """
     if valid_BxP is None:
-        return mask
+        return jnp.asarray(mask)
     rows, columns = mask.shape[-2:]
     own = jnp.arange(columns) == jnp.asarray(first)[..., None, None] + jnp.arange(rows)[:, None]
     seen_BxN = jnp.pad(valid_BxP, ((0, 0), (0, columns - valid_BxP.shape[1])), constant_values=True)
