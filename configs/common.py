@@ -82,7 +82,7 @@ def demo(family: str) -> ConfigDict:
     config.evaluate = ConfigDict(
         {
             "count": 2000,  # fresh noises of every row
-            "reference": 4000,  # independent teacher samples for FD to the teacher
+            "reference": 3000,  # independent teacher samples for FD to the teacher
             "batch": 250,  # as large as that of the pairs: their sampler is compiled already
             "plans": (),  # rows, besides the teacher
             "check": "S0 J*",  # lossless refinement, on `check_count` noises

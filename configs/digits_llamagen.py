@@ -1,4 +1,4 @@
-"""scikit-learn's 8x8 digits, raster order: 4x4 = 16 tokens. An idea tried in about five minutes.
+"""scikit-learn's 8x8 digits, raster order: 4x4 = 16 tokens. An idea tried in two minutes.
 
 python -m dd_jax.main --config=configs/digits_llamagen.py
 """

@@ -14,6 +14,5 @@ def get_config() -> ConfigDict:
     config.pretrain.teacher = common.recipe(380, 128, 3e-3, label_drop=0.1)
     config.train = common.recipe(430, 128, 3e-3, timesteps=(0, 2), ce=1.0, embedding=0.0, distance="none")
     config.evaluate.plans = ("S0", "S0 S2", "S0 J2")
-    config.evaluate.reference = 3000
     config.speed.plans = ("S0", "S0 S2")
     return config

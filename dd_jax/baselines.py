@@ -4,25 +4,39 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from dd_jax.errors import UserError
 from dd_jax.fewstep import Models, advance, noise_for
 from dd_jax.interfaces import Cond, Draft, Generator, Params
 from dd_jax.plans import Op
 
 
-def marginals(code_MxL: jax.Array, label_M: jax.Array, classes: int, vocab: int) -> jax.Array:
-    """Prop. 3.1: (classes, L, V) frequency of each code at each position among a class's teacher samples."""
-    tokens = code_MxL.shape[1]
-    counts = jnp.zeros((classes, tokens, vocab), jnp.int32)
-    counts = counts.at[label_M[:, None], jnp.arange(tokens)[None], code_MxL].add(1)
-    return counts / jnp.maximum(counts.sum(-1, keepdims=True), 1)
+def marginals(code_MxL: np.ndarray, label_M: np.ndarray, classes: int) -> dict[str, jax.Array]:
+    """Prop. 3.1's optimum: how often a class's teacher samples have each code at each position.
+
+    Kept as the samples themselves, class by class: a token is drawn from the marginals by taking the one of a
+    random sample. A table of frequencies would take classes x L x V numbers, 16 GB for ImageNet.
+    UserError for a class without a sample.
+    """
+    count = np.bincount(label_M, minlength=classes)
+    if not count.all():
+        raise UserError(f"no teacher sample of class {int(count.argmin())}: raise config.pairs.count")
+    order = np.argsort(label_M, kind="stable")
+    start = np.concatenate([[0], np.cumsum(count)]).astype(np.int32)
+    return {"code": jnp.asarray(code_MxL[order]), "start": jnp.asarray(start)}
 
 
 def _draw(params: dict[str, Params], cond: Cond, key_B: jax.Array) -> jax.Array:
     """Every token on its own from `params["marginals"]`."""
-    probability = params["marginals"][cond.label_B]
-    keys = jax.vmap(jax.random.fold_in, (0, None))(key_B, 2)
-    return jax.vmap(jax.random.categorical)(keys, jnp.log(probability)).astype(jnp.int32)
+    code_MxL, start = params["marginals"]["code"], params["marginals"]["start"]
+    position = jnp.arange(code_MxL.shape[1])
+
+    def one(key: jax.Array, label: jax.Array) -> jax.Array:
+        row_L = jax.random.randint(jax.random.fold_in(key, 2), position.shape, start[label], start[label + 1])
+        return code_MxL[row_L, position]
+
+    return jax.vmap(one)(key_B, cond.label_B).astype(jnp.int32)
 
 
 def _draft(token: jax.Array, code: jax.Array) -> Draft:

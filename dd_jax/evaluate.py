@@ -19,7 +19,7 @@ from dd_jax.factory import System
 from dd_jax.fewstep import generator
 from dd_jax.interfaces import Cond, Draft, Generator, Params
 from dd_jax.metrics import scores
-from dd_jax.pairs import PairSet, sample_codes
+from dd_jax.pairs import sample_codes
 from dd_jax.pipeline import to_uint8
 from dd_jax.plans import cost
 from dd_jax.progress import Progress
@@ -54,7 +54,8 @@ def rows(system: System, config: ConfigDict) -> Iterator[Row]:
     """Teacher, plans, refinement to the fixed point, baselines."""
     steps, count = system.layout.steps, config.evaluate.count
     teacher = f"T0:{steps}"
-    yield Row("teacher", teacher, steps, generator(teacher, system.models), count)
+    by_flow = dataclasses.replace(system.models, categorical=False)  # agreement is about the same noise
+    yield Row("teacher", teacher, steps, generator(teacher, by_flow), count)
     for plan in config.evaluate.plans:
         yield Row("student", plan, cost(plan, steps), generator(plan, system.models), count)
     if config.evaluate.check:
@@ -115,12 +116,6 @@ def inspect(
     logits = system.models.teacher.parallel(params["teacher"], Cond(label_B), code_BxL)
     nll = optax.softmax_cross_entropy_with_integer_labels(logits, code_BxL)
     return features, seen, nll.mean(-1)
-
-
-def marginals_of(system: System, found: PairSet) -> jax.Array:
-    """onestep*'s and skip-n's table, from the teacher samples of the pair set."""
-    vocab = int(found.code.max()) + 1
-    return baselines.marginals(jnp.asarray(found.code, jnp.int32), jnp.asarray(found.label), system.classes, vocab)
 
 
 def features_of(system: System, params: dict[str, Params], img: np.ndarray, batch: int = 500) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from dd_jax import data, evaluate, factory, files, flops, generate, pairs, pretrain, report, speed, train, weights
+from dd_jax import baselines, data, evaluate, factory, files, flops, generate, pairs, pretrain, report, speed, train, weights
 from dd_jax.errors import UserError
 from dd_jax.factory import System, recipe
 from dd_jax.interfaces import Params
@@ -160,7 +160,8 @@ class Run:
         """results.jsonl."""
         params = self.params()
         if self.config.baselines.onestep or self.config.baselines.skip or self.config.baselines.skip_drop:
-            params["marginals"] = evaluate.marginals_of(self.system, pairs.load(self.work / "pairs"))
+            found = pairs.load(self.work / "pairs")
+            params["marginals"] = baselines.marginals(found.code, found.label, self.system.classes)
         evaluate.run(self.system, params, self.config, self.work.path, self.held_out(), self.config.seed)
         return self.work / "results.jsonl"
 

@@ -83,6 +83,15 @@ def test_a_ported_student_samples(ported):
     np.testing.assert_array_equal(pipe.sample([0, 5], plan="S0 T6:8 S8", seed=1), images)
 
 
+def test_one_compilation_a_plan_and_shape(ported):
+    pipe = dd_jax.load(ported / "llamagen_b_dd")
+    for plan in ("S0", "S0 T6:8 S8"):
+        for labels, seed in (([0, 5], 1), ([3, 3], 2), ([6, 1], 3)):
+            pipe.sample(labels, plan=plan, seed=seed)
+        assert pipe._run(plan)._cache_size() == 1
+    assert pipe._decode._cache_size() == 1
+
+
 def test_companions_by_hand(ported, tmp_path):
     (ported / "vq16").rename(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="needs its tokenizer vq16: python -m port_weights vq16 --out"):
