@@ -9,7 +9,21 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from dd_jax import baselines, data, evaluate, factory, files, flops, generate, pairs, pretrain, report, speed, train, weights
+from dd_jax import (
+    baselines,
+    data,
+    evaluate,
+    factory,
+    files,
+    flops,
+    generate,
+    pairs,
+    pretrain,
+    report,
+    speed,
+    train,
+    weights,
+)
 from dd_jax.errors import UserError
 from dd_jax.factory import System, recipe
 from dd_jax.interfaces import Params
