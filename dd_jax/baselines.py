@@ -29,6 +29,8 @@ def marginals(code_MxL: np.ndarray, label_M: np.ndarray, classes: int) -> dict[s
 
 def _draw(params: dict[str, Params], cond: Cond, key_B: jax.Array) -> jax.Array:
     """Every token on its own from `params["marginals"]`."""
+    if cond.label_B is None:
+        raise UserError("onestep* and skip-n draw from marginals of classes: captions have none")
     code_MxL, start = params["marginals"]["code"], params["marginals"]["start"]
     position = jnp.arange(code_MxL.shape[1])
 

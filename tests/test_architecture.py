@@ -21,7 +21,8 @@ LAYERS = [
     {"ar", "fewstep", "baselines", "student", "losses"},
     {"families", "nn", "metrics"},
     {"layout", "flow", "interfaces", "plans", "solvers", "filtering", "weights"},
-    {"sharding", "checkpoint", "data", "progress", "metrics_writer", "errors", "files", "rng"} | {"flops", "runtime"},
+    {"sharding", "checkpoint", "data", "progress", "metrics_writer", "errors", "files", "labels", "rng"}
+    | {"flops", "runtime"},
 ]
 FAMILY_HOMES = ("dd_jax/families/", "dd_jax/factory.py", "configs/", "port_weights/", "tests/")
 FILES = sorted(PACKAGE.rglob("*.py"))

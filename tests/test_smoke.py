@@ -61,7 +61,8 @@ def toy():
     config.model.update({"width": 32, "heads": 2})
     config.student.split, config.train.timesteps = 8, (0, 8)
     config.sample.by_plan = {"S0 T6:8 S8": {"split": 12, "top_k": 5}}
-    config.sample.plans = config.evaluate.plans = config.speed.plans = ("S0", "S0 T6:8 S8")
+    config.sample.plans = config.evaluate.plans = ("S0", "S0 T6:8 S8")
+    config.speed.plans = ("S0",)
     config.sample.labels = "golden retriever, 3"
     return config
 
