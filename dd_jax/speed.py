@@ -21,11 +21,21 @@ from dd_jax.factory import System
 from dd_jax.fewstep import generator
 from dd_jax.interfaces import Params
 from dd_jax.loop import init_state
-from dd_jax.plans import cost
+from dd_jax.plans import cost, parse
 from dd_jax.progress import Progress
 from dd_jax.train import distance_of, frozen_for, stepper
 
-COLUMNS = ("plan", "batch", "steps", "ms_per_image", "images_per_s", "compile_s", "share_of_matmul", "memory_gb")
+COLUMNS = (
+    "plan",
+    "batch",
+    "steps",
+    "ms_per_image",
+    "images_per_s",
+    "compile_s",
+    "share_of_matmul",
+    "share_of_stream",
+    "memory_gb",
+)
 
 
 def machine() -> dict[str, Any]:
@@ -35,15 +45,17 @@ def machine() -> dict[str, Any]:
         "device": f"{len(jax.devices())} x {device.device_kind} ({device.platform})",
         "cores": os.cpu_count(),
         "matmul_gflops": round(flops.matmul_rate() / 1e9, 1),
+        "stream_gbs": round(flops.stream_rate() / 1e9, 1),
         "jax": jax.__version__,
         "python": platform.python_version(),
     }
 
 
 def time_plan(system: System, params: dict[str, Params], plan: str, batch: int, repeats: int) -> dict[str, Any]:
-    """Noise to decoded pictures: one row of speed.json, its share of the matmul rate measured beside it.
+    """Noise to decoded pictures: one row of speed.json, with the machine's rates measured beside it.
 
-    FLOPs are those of matrix products; memory is what the compiled program holds at once, weights included.
+    FLOPs are those of matrix products; `share_of_stream` is the time that it takes to read the weights once a
+    pass, as a share of the whole; memory is what the compiled program holds at once, weights included.
     """
     generate, root = generator(plan, system.models), rng.stream(0, "sample")
     used = {part: params[part] for part in ("tokenizer", "teacher", "student") if _needs(plan, part)}
@@ -60,7 +72,7 @@ def time_plan(system: System, params: dict[str, Params], plan: str, batch: int, 
     compile_s = time.perf_counter() - begin
     rate = flops.matmul_rate(repeats=5)
     steady = flops.seconds(compiled, used, ids, repeats=repeats)
-    rate = (rate + flops.matmul_rate(repeats=5)) / 2
+    rate, stream = (rate + flops.matmul_rate(repeats=5)) / 2, flops.stream_rate(repeats=5)
     needed, memory = flops.count(draw, used, ids), compiled.memory_analysis()
     held = sum(getattr(memory, f"{kind}_size_in_bytes", 0) for kind in ("argument", "output", "temp"))
     steps = cost(plan, system.layout.steps)
@@ -73,8 +85,22 @@ def time_plan(system: System, params: dict[str, Params], plan: str, batch: int, 
         "compile_s": round(compile_s, 2),
         "gflop_per_image": round(needed / batch / 1e9, 3) if steps else None,
         "share_of_matmul": round(needed / steady / rate, 3) if steps else None,
+        "share_of_stream": round(_read(plan, system, used) / steady / stream, 3) if steps else None,
         "memory_gb": round(held / 1e9, 3),
     }
+
+
+def _read(plan: str, system: System, params: dict[str, Params]) -> float:
+    """Bytes of weights that a plan reads, each pass reading all kernels of its network."""
+    size = {}
+    for part, tree in params.items():
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        size[part] = sum(x.nbytes for path, x in leaves if path[-1].key == "kernel" and path[0].key != "encoder")
+    total = size["tokenizer"]
+    for op in parse(plan, system.layout.steps):
+        passes = {"S": 1, "T": op.b - op.a, "J": op.sweeps or 0}[op.kind]
+        total += passes * size["student" if op.kind == "S" else "teacher"]
+    return float(total)
 
 
 def _needs(plan: str, part: str) -> bool:
