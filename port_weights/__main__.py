@@ -50,11 +50,15 @@ def fetch(known: Known, out: Path) -> Path:
 def port(known: Known, source: Path, out: Path, containers: tuple[str, ...] = ()) -> Path:
     """One published file -> the folder out/<id>."""
     state_dict = open_weights(source, containers or known.containers)
+    table = known.table()
     try:
-        params = rules.convert(state_dict, known.table(), known.expected())
+        params = rules.convert(state_dict, table, known.expected())
     except UserError as error:
         raise UserError(f"{source} as {known.id}: {error}") from None
-    about = {**known.about(), "source": {"file": source.name, "sha256": weights.sha256(source)}}
+    dropped = [key for key in state_dict if table.stray(key)]
+    if dropped:
+        print(f"left out, since no weights are in it: {', '.join(dropped)}")
+    about = {**known.about(), "source": {"file": source.name, "sha256": weights.sha256(source), "dropped": dropped}}
     return weights.save(out / known.id, params, about)
 
 

@@ -92,6 +92,10 @@ class Table:
     rules: Sequence[Rule]
     strays: Sequence[str] = ()  # regular expressions of keys that are dropped
 
+    def stray(self, key: str) -> bool:
+        """Is this a key that carries no weight?"""
+        return any(re.fullmatch(pattern, key) for pattern in self.strays)
+
     def find(self, path: str) -> tuple[Rule, list[str]] | None:
         """The rule of a parameter and the keys that it reads; two for one are a mistake in the table."""
         found = [(rule, keys) for rule in self.rules if (keys := rule.keys(path)) is not None]
@@ -126,7 +130,7 @@ def convert(state_dict: Mapping[str, Array], table: Table, expected: Any) -> Any
                 wanted = rule.how.theirs(np.broadcast_to(np.float32(0), leaf.shape))
                 for key, x, want in zip(keys, arrays, wanted, strict=True):
                     misshaped.append(f"{key} is {x.shape}, should be {want.shape}")
-    unknown = [key for key in state_dict if key not in read and not _stray(key, table)]
+    unknown = [key for key in state_dict if key not in read and not table.stray(key)]
     twice = [key for key, count in read.items() if count > 1]
     _complain(missing=missing, unknown=unknown, misshaped=misshaped, mistyped=mistyped, duplicate=twice)
     return traverse_util.unflatten_dict(params, sep="/")
@@ -151,10 +155,6 @@ def _fit(rule: Rule, arrays: list[Array], leaf: Any) -> Array | None:
     except ValueError:  # a transpose or reshape that the array does not allow
         return None
     return x if x.shape == tuple(leaf.shape) else None
-
-
-def _stray(key: str, table: Table) -> bool:
-    return any(re.fullmatch(pattern, key) for pattern in table.strays)
 
 
 def _complain(**faults: list[str]) -> None:

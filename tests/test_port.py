@@ -118,7 +118,8 @@ def test_a_folder_says_what_it_is(ported, released):
     about = weights.describe(ported / "llamagen_b_dd")
     assert about["id"] == "llamagen_b_dd"
     assert about["licence"] == "MIT"
-    assert about["source"] == {"file": "llamagen_b_dd.pt", "sha256": weights.sha256(released["llamagen_b_dd"])}
+    source = {"file": "llamagen_b_dd.pt", "sha256": weights.sha256(released["llamagen_b_dd"]), "dropped": []}
+    assert about["source"] == source
     assert about["config"]["model"]["width"] == 32
 
 
@@ -154,9 +155,20 @@ def test_a_wrong_file_is_refused_and_leaves_nothing(tiny, tmp_path, how):
     assert not list((tmp_path / "out").rglob("*.*"))
 
 
-def test_known_strays_are_dropped(tiny, tmp_path):
+def test_a_file_of_the_other_family_is_refused(tiny, tmp_path):
+    import helpers
+
+    file = write_torch(tmp_path / "var.pth", helpers.weights("var/var_tiny/var_l2_unshared.safetensors"))
+    with pytest.raises(UserError, match=r"var\.pth as llamagen_b: .* missing: cls_embedding.* unknown: "):
+        cli.port(find("llamagen_b"), file, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_known_strays_are_named_and_dropped(tiny, tmp_path, capsys):
     more = {**state_dict("llamagen_b"), "freqs_cis": np.zeros((17, 8, 2), np.float32)}
-    cli.port(find("llamagen_b"), write_torch(tmp_path / "w.pt", {"model": more}), tmp_path)
+    folder = cli.port(find("llamagen_b"), write_torch(tmp_path / "w.pt", {"model": more}), tmp_path)
+    assert weights.describe(folder)["source"]["dropped"] == ["freqs_cis"]
+    assert "no weights are in it: freqs_cis" in capsys.readouterr().out
 
 
 def test_another_models_folder_is_named(ported):
