@@ -110,6 +110,8 @@ class Run:
         facts = {
             "teacher": digest(params["teacher"]),
             "guidance": self.config.guidance,
+            "cfg_interval": self.config.cfg_interval,
+            "dtype": self.config.dtype.teacher,
             "filter": self.config.filter.to_dict(),
             "flow": self.config.flow.to_dict(),
         }

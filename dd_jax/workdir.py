@@ -15,8 +15,8 @@ from dd_jax.interfaces import Params
 
 # The config sections that a stage's output depends on, on top of those of the stages before it.
 SECTIONS = {
-    "pretrain": ("family", "seed", "weights", "data", "tokenizer", "model", "judge", "pretrain"),
-    "pairs": ("guidance", "cache_chunk", "filter", "flow", "pairs"),
+    "pretrain": ("family", "seed", "smoke", "weights", "data", "tokenizer", "model", "judge", "pretrain"),
+    "pairs": ("guidance", "cfg_interval", "dtype", "cache_chunk", "filter", "flow", "pairs"),
     "train": ("student", "train"),
     "sample": ("sample",),
     "evaluate": ("evaluate", "baselines"),
