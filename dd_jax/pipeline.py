@@ -50,7 +50,7 @@ def load_params(
     """Parameters of these parts; the teacher's are in `dtype`, by default the precision that it runs in.
 
     Ported ones where `config.weights` names a folder, else what the run has trained; parts in `random` that are
-    neither are drawn at random. The tokenizer comes before the teacher.
+    neither are drawn at random. The tokenizer comes before the teacher. UserError for a part that is nowhere.
     """
     key = jax.random.key(config.seed)
     recipes = {**config.get("pretrain", {}), "student": config.train}
@@ -64,6 +64,10 @@ def load_params(
             params[name] = jax.tree.map(jnp.asarray, weights.load(folder, jax.eval_shape(init)))
         elif name in random and not (workdir / name).exists():
             params[name] = jax.jit(init)()
+        elif name not in recipes:
+            raise UserError(
+                f"no {name} for this config: port a published one and name its folder, --config.weights.{name}=..."
+            )
         else:
             params[name] = load_ema(workdir / name, factory.recipe(recipes[name]), init)
     if "teacher" in params:

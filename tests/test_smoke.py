@@ -15,6 +15,7 @@ from dd_jax.errors import UserError
 from dd_jax.fewstep import generator
 from dd_jax.filtering import Filter
 from dd_jax.interfaces import Cond
+from dd_jax.pipeline import load_params
 from dd_jax.plans import cost
 
 SIZES = ("b", "l", "xl", "xxl", "3b")
@@ -109,6 +110,13 @@ def test_categorical_images_do_not_depend_on_their_batch():
     three = np.asarray(draw([1, 2, 3]))
     assert (three[0] != three[1]).any()
     np.testing.assert_array_equal(draw([3])[0], three[2])
+
+
+def test_a_part_that_is_nowhere_says_what_to_do(tmp_path):
+    config = toy()
+    config.smoke = False
+    with pytest.raises(UserError, match=r"no tokenizer for this config: .* --config\.weights\.tokenizer=\.\.\."):
+        load_params(factory.build(config), config, tmp_path, ("tokenizer", "teacher"))
 
 
 def test_without_weights_it_says_what_to_do(tmp_path):
