@@ -21,6 +21,7 @@ def recipe(steps: int, batch: int, lr: float, **more: Any) -> ConfigDict:
         "b1": 0.9,
         "b2": 0.99,
         "weight_decay": 0.0,
+        "no_decay": (),  # names of matrices without it; vectors never have any
         "ema": 0.99,
         "checkpoint_every": 250,
     }
@@ -76,7 +77,10 @@ def demo(family: str) -> ConfigDict:
     config.student = ConfigDict({"split": placeholder(int), "same_step": False})
     # What --stage=sample draws: `count` images of each plan, batch by batch; `labels` names the classes, "3, 7".
     # `filter` is that of categorical draws; by_plan: {plan: {"split": ..., "top_k": ...}} where a plan differs.
+    # Categorical draws may mix codes (`smooth`: prettier, not for FID). `unmasked_prefix` is for number parity with
+    # the release, whose teacher reads a draft without the mask that it was trained with. Both: next-scale models only.
     config.sample = ConfigDict({"plans": ("S0",), "count": 100, "labels": "", "batch": 100, "categorical": False})
+    config.sample.update({"smooth": False, "unmasked_prefix": False})
     config.sample.filter = ConfigDict({"temperature": 1.0, "top_k": 0, "top_p": 1.0})
     config.sample.by_plan = ConfigDict()
     config.evaluate = ConfigDict(

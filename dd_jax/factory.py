@@ -54,6 +54,7 @@ def build(config: ConfigDict) -> System:
     for t in config.train.timesteps:
         if not 0 <= t < steps:
             raise UserError(f"config.train.timesteps has {t}: the steps are 0..{steps - 1}")
+    _check_sample(config.sample, family.teacher.layout)
     models = Models(
         teacher=family.teacher,
         student=family.student,
@@ -62,6 +63,7 @@ def build(config: ConfigDict) -> System:
         solver=FlowSolver(**config.flow),
         split=split,
         categorical=config.sample.categorical,
+        smooth=config.sample.smooth,
         draw=Filter(**config.sample.filter),
         special=tuple(_special(plan, own, config, steps, split) for plan, own in config.sample.by_plan.items()),
     )
@@ -84,6 +86,13 @@ def build(config: ConfigDict) -> System:
         teacher_init=family.teacher_init,
         teacher_params=family.teacher_params,
     )
+
+
+def _check_sample(settings: ConfigDict, layout: Layout) -> None:
+    if layout.uniform and (settings.smooth or settings.unmasked_prefix):
+        raise UserError("config.sample.smooth and .unmasked_prefix are for next-scale models: set both to false")
+    if settings.smooth and not settings.categorical:
+        raise UserError("config.sample.smooth mixes categorical draws: set config.sample.categorical=true too")
 
 
 def _special(plan: str, own: ConfigDict, config: ConfigDict, steps: int, split: int) -> tuple[str, Special]:

@@ -28,6 +28,7 @@ class Models:
     solver: flow.FlowSolver
     split: int  # logits head before this step, embedding head from it on
     categorical: bool = False  # `T` draws categorically (as released) instead of through the flow
+    smooth: bool = False  # and mixes the codes that it draws
     draw: Filter = dataclasses.field(default_factory=Filter)  # of the teacher's logits where it draws categorically
     special: tuple[tuple[str, "Special"], ...] = ()  # plans with settings of their own
 
@@ -86,12 +87,17 @@ def advance(
         code, exact, ran = refine(models, params, cond, code, noise_BxLxC, exact, sweeps, op.window)
         return Draft(codebook[code], code, exact, before + ran)
     # Alg. 4: q_t ~ p(. | X[:t])
-    by_flow = ar.by_flow(noise_BxLxC, codebook, layout, models.filter, models.solver)
-    pick = ar.by_chance(key_B, models.draw) if models.categorical else by_flow
-    code = ar.decode(models.teacher, params["teacher"], cond, pick, op.a, op.b, code)
+    decode = functools.partial(ar.decode, models.teacher, params["teacher"], cond)
+    if models.smooth:
+        pick = ar.by_mixture(key_B, codebook, layout, models.draw)
+        code, x = decode(pick, op.a, op.b, (code, codebook[code]))
+        return Draft(x, code, jnp.minimum(exact, op.a), before)
+    if models.categorical:
+        code = decode(ar.by_chance(key_B, models.draw), op.a, op.b, code)
+        return Draft(codebook[code], code, jnp.minimum(exact, op.a), before)
+    code = decode(ar.by_flow(noise_BxLxC, codebook, layout, models.filter, models.solver), op.a, op.b, code)
     certain = jnp.where(exact >= op.a, jnp.maximum(exact, op.b), exact)
-    exact = jnp.minimum(exact, op.a) if models.categorical else certain
-    return Draft(codebook[code], code, exact, before)
+    return Draft(codebook[code], code, certain, before)
 
 
 def student_step(

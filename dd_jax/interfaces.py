@@ -57,8 +57,8 @@ class Teacher(Protocol):
         """Guided logits (B, G, V) of step s; s may be traced where all steps have one size."""
         ...
 
-    def append(self, params: Params, state: State, s: jax.Array | int, code_BxG: jax.Array) -> State:
-        """Make the codes of step s visible to step s + 1."""
+    def append(self, params: Params, state: State, s: jax.Array | int, choice: Any) -> State:
+        """Make what step s chose, code_BxG (or an `ar.Choice`), visible to step s + 1."""
         ...
 
     def forward(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:

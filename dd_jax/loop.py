@@ -34,11 +34,12 @@ class Recipe:
     b1: float = 0.9
     b2: float = 0.95
     weight_decay: float = 0.0
+    no_decay: tuple[str, ...] = ()  # names of parameters that it leaves alone, besides all vectors
     ema: float = 0.99
     checkpoint_every: int = 250
 
     def optimizer(self) -> optax.GradientTransformation:
-        """AdamW with clipping, warm-up and linear decay; no decay of vectors (gains, biases)."""
+        """AdamW with clipping, warm-up and linear decay; no decay of vectors (gains, biases) and of `no_decay`."""
         tail = max(self.steps - self.warmup, 1)
         rate = optax.join_schedules(
             [
@@ -47,12 +48,14 @@ class Recipe:
             ],
             [self.warmup],
         )
-        adam = optax.adamw(rate, self.b1, self.b2, weight_decay=self.weight_decay, mask=_matrices)
+        adam = optax.adamw(rate, self.b1, self.b2, weight_decay=self.weight_decay, mask=self._decayed)
         return optax.chain(optax.clip_by_global_norm(self.clip), adam)
 
+    def _decayed(self, params: Params) -> Params:
+        def decayed(path: tuple, p: jax.Array) -> bool:
+            return p.ndim > 1 and not any(key.key in self.no_decay for key in path)
 
-def _matrices(params: Params) -> Params:
-    return jax.tree.map(lambda p: p.ndim > 1, params)
+        return jax.tree_util.tree_map_with_path(decayed, params)
 
 
 @flax.struct.dataclass

@@ -62,6 +62,8 @@ def load_params(
         folder = config.weights.get(name)
         if folder:
             params[name] = jax.tree.map(jnp.asarray, weights.load(folder, jax.eval_shape(init)))
+            if name == "student":
+                _check_mask(folder, config)
         elif name in random and not (workdir / name).exists():
             params[name] = jax.jit(init)()
         elif name not in recipes:
@@ -74,6 +76,17 @@ def load_params(
         trunk = jax.tree.map(lambda x: x.astype(dtype or config.dtype.teacher), params["teacher"])
         params["teacher"] = system.teacher_params(trunk, params["tokenizer"])
     return params
+
+
+def _check_mask(folder: str, config: ConfigDict) -> None:
+    """UserError where a ported student's own attention mask is not the configured one."""
+    theirs = weights.describe(folder)["config"].get("student", {}).get("same_step", config.student.same_step)
+    if theirs != config.student.same_step:
+        see = "see" if theirs else "do not see"
+        raise UserError(
+            f"in {folder} tokens of one step {see} each other, and the config says otherwise: "
+            f"set --config.student.same_step={str(theirs).lower()}"
+        )
 
 
 def _init(system: factory.System, part: str) -> Any:

@@ -52,13 +52,16 @@ def port(known: Known, source: Path, out: Path, containers: tuple[str, ...] = ()
     state_dict = open_weights(source, containers or known.containers)
     table = known.table()
     try:
-        params = rules.convert(state_dict, table, known.expected())
+        params, config = rules.convert(state_dict, table, known.expected()), known.settle(state_dict)
     except UserError as error:
         raise UserError(f"{source} as {known.id}: {error}") from None
     dropped = [key for key in state_dict if table.stray(key)]
     if dropped:
         print(f"left out, since no weights are in it: {', '.join(dropped)}")
-    about = {**known.about(), "source": {"file": source.name, "sha256": weights.sha256(source), "dropped": dropped}}
+    about = {
+        **known.about(config),
+        "source": {"file": source.name, "sha256": weights.sha256(source), "dropped": dropped},
+    }
     return weights.save(out / known.id, params, about)
 
 

@@ -3,25 +3,30 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from configs import llamagen as llamagen_configs
+from configs import var as var_configs
 from dd_jax import factory
 from dd_jax.errors import UserError
 from dd_jax.interfaces import Params
+from dd_jax.layout import Layout
 from port_weights import llamagen, tokenizers, var
 from port_weights.rules import Table
 from port_weights.source import CONTAINERS
 
 LLAMAGEN = "FoundationVision/LlamaGen"
 LLAMAGEN_T2I = "peizesun/llamagen_t2i"
+VAR = "FoundationVision/var"
 DISTILLED = "microsoft/distilled_decoding"
 RAW_FIRST = ("", *CONTAINERS[:-1])  # FSDP trainers save the bare state dict
 EMA_FIRST = ("ema", *CONTAINERS)
+TRAINER_FIRST = ("trainer.ema_parameters", "trainer.var_wo_ddp", *CONTAINERS)
 BUFFERS = ("uncond_embedding",)  # come with the weights, but are not counted as parameters: never trained
 
 
@@ -52,7 +57,18 @@ class Known:
         leaves = jax.tree_util.tree_leaves_with_path(self.expected())
         return sum(math.prod(leaf.shape) for path, leaf in leaves if path[-1].key not in BUFFERS)
 
-    def about(self) -> dict[str, Any]:
+    def settle(self, state_dict: Mapping[str, np.ndarray]) -> ConfigDict:
+        """Its config, with what only the file knows: the attention mask of a next-scale student. Checks a teacher's."""
+        config = self.config()
+        if config.family == "var" and self.part != "tokenizer":
+            layout = Layout.scales(config.tokenizer.sides)
+            if self.part == "teacher":
+                var.check_teacher_mask(state_dict, layout)
+            elif (found := var.same_step(state_dict, layout)) is not None:
+                config.student.same_step = found
+        return config
+
+    def about(self, config: ConfigDict) -> dict[str, Any]:
         """What its folder says of it."""
         return {
             "id": self.id,
@@ -60,7 +76,7 @@ class Known:
             "origin": f"https://huggingface.co/{self.repo} {self.file}",
             "licence": self.licence,
             "companions": dict(self.companions),
-            "config": self.config().to_dict(),
+            "config": config.to_dict(),
         }
 
 
@@ -114,7 +130,22 @@ def _llamagen() -> list[Known]:
     return found
 
 
-CATALOG = {known.id: known for known in _llamagen()}
+def _var() -> list[Known]:
+    """Teachers, the tokenizer that they share, and the distilled students."""
+    get, found = var_configs.get, []
+    tokenizer = ("tokenizer", "var_vae")
+    found.append(Known("var_vae", "tokenizer", VAR, "vae_ch160v4096z32.pth", functools.partial(get, 16)))
+    for depth in var_configs.DEPTHS:
+        name, file, config = f"var_d{depth}", f"var_d{depth}.pth", functools.partial(get, depth)
+        found.append(Known(name, "teacher", VAR, file, config, companions=(tokenizer,)))
+    for depth in (16, 20, 24):
+        name, file, config = f"var_d{depth}_dd", f"VAR-DD/var-d{depth}.pth", functools.partial(get, depth)
+        used = (tokenizer, ("teacher", f"var_d{depth}"))
+        found.append(Known(name, "student", DISTILLED, file, config, TRAINER_FIRST, used))
+    return found
+
+
+CATALOG = {known.id: known for known in (*_llamagen(), *_var())}
 
 
 def find(name: str) -> Known:

@@ -1,8 +1,6 @@
 """Released VAR transformers and VAR-DD students: which key becomes which parameter.
 
-Teachers: huggingface FoundationVision/var, `var_d16.pth`, `var_d20.pth`, `var_d24.pth`. Students:
-microsoft/distilled_decoding, `VAR-DD/var-d16.pth`, `var-d20.pth`, `var-d24.pth`, under
-["trainer"]["ema_parameters"].
+Which file is published where: `catalog.py`.
 """
 
 from collections.abc import Mapping
@@ -77,16 +75,25 @@ def student() -> Table:
     return Table([*trunk("trunk/"), *rules], STRAYS)
 
 
-def same_step(state_dict: Mapping[str, Array], layout: Layout) -> bool:
-    """Which attention mask a student's file was made for: do tokens of one step see each other?
+def same_step(state_dict: Mapping[str, Array], layout: Layout) -> bool | None:
+    """Which attention mask a student's file was made for: do tokens of one step see each other? None: it says nothing.
 
-    The reference loads its mask from the file where there is one, whatever the code says; without it, False
-    is what the code builds. UserError for any other mask.
+    The reference loads its mask from the file where there is one, whatever the code says, and builds False
+    without one. UserError for any other mask.
     """
     if MASK not in state_dict:
-        return False
-    visible = np.asarray(state_dict[MASK])[0, 0] == 0
+        return None
     for same in (False, True):
-        if np.array_equal(visible, layout.student_mask(same)):
+        if np.array_equal(_visible(state_dict), layout.student_mask(same)):
             return same
-    raise UserError(f"{MASK} of shape {visible.shape} is neither mask of {layout.sizes}: is it another model?")
+    raise UserError(f"{MASK} is neither mask of scales {layout.sizes}: is it another model?")
+
+
+def check_teacher_mask(state_dict: Mapping[str, Array], layout: Layout) -> None:
+    """UserError for a teacher whose file has another mask than block-causal."""
+    if MASK in state_dict and not np.array_equal(_visible(state_dict), layout.teacher_mask(layout.step_L)):
+        raise UserError(f"{MASK} is not that of scales {layout.sizes}: is it another model?")
+
+
+def _visible(state_dict: Mapping[str, Array]) -> np.ndarray:
+    return np.asarray(state_dict[MASK])[0, 0] == 0

@@ -17,8 +17,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
-from port_weights import rules
+from dd_jax.layout import Layout
+from port_weights import rules, var
 from port_weights.catalog import find
 from port_weights.torch_file import STORAGES
 
@@ -80,7 +82,23 @@ def state_dict(name: str) -> dict[str, np.ndarray]:
     """Random weights of a known model, under the published keys."""
     known = find(name)
     shapes = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), known.expected())
-    return {key: _random(key, x.shape) for key, x in rules.export(shapes, known.table()).items()}
+    weights = {key: _random(key, x.shape) for key, x in rules.export(shapes, known.table()).items()}
+    return weights | _buffers(known.config(), known.part)
+
+
+def _buffers(config: ConfigDict, part: str) -> dict[str, np.ndarray]:
+    """What the published files of next-scale models hold besides weights."""
+    if config.family != "var":
+        return {}
+    layout, zeros = Layout.scales(config.tokenizer.sides), np.zeros(config.model.width, np.float32)
+    if part == "tokenizer":
+        return {"quantize.ema_vocab_hit_SV": np.zeros((layout.steps, config.tokenizer.vocab), np.float32)}
+    student = part == "student"
+    level = layout.step_N + 1 if student else layout.step_L
+    mask = layout.student_mask(config.student.same_step) if student else layout.teacher_mask(layout.step_L)
+    bias = np.where(mask, 0, -np.inf).astype(np.float32)[None, None]
+    keys = {f"blocks.{i}.attn.zero_k_bias": zeros for i in range(config.model.depth)}
+    return keys | {"lvl_1L": level[None].astype(np.int64), var.MASK: bias}
 
 
 def _random(key: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """LlamaGen as a `Teacher`: one token a step, static KV cache, classifier-free guidance."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -62,8 +63,8 @@ class RasterTeacher(Guided):
         logits = self._guide(self._apply(params, h, method="logits"), jnp.asarray(self.weight_S)[s])
         return logits, {**state, "caches": caches}
 
-    def append(self, params: Params, state: State, s: jax.Array | int, code_BxG: jax.Array) -> State:
-        h = self._apply(params, self._repeat(code_BxG), method="embed")
+    def append(self, params: Params, state: State, s: jax.Array | int, choice: Any) -> State:
+        h = self._apply(params, self._repeat(choice), method="embed")
         return {**state, "pending": self._apply(params, h, self.layout.cond + s, method="place")}
 
     def forward(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:

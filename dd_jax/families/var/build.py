@@ -26,7 +26,7 @@ def build(config: ConfigDict) -> Family:
     cfg = VARConfig(**model, sides=sides, vocab=tokenizer.vocab, dtype=jnp.dtype(config.dtype.student))
     layout = Layout.scales(sides)
     trunk = VAR(dataclasses.replace(cfg, dtype=jnp.dtype(config.dtype.teacher)), gate_init=gate_init)
-    teacher = ScaleTeacher(trunk, tokenizer.quantizer, layout, config.guidance)
+    teacher = ScaleTeacher(trunk, tokenizer.quantizer, layout, config.guidance, config.sample.unmasked_prefix)
     student_trunk = VAR(cfg, distilled=True, gate_init=gate_init)
     net = StudentNet(student_trunk, layout, cfg.code_dim, cfg.width, config.student.same_step)
 

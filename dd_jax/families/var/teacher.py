@@ -1,6 +1,7 @@
 """VAR as a `Teacher`: one scale a step, KV cache, running feature map, guidance growing with the scale."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -55,13 +56,13 @@ class ScaleTeacher(Guided):
         logits = self._apply(params, h[:, -self.layout.sizes[s] :], state["cond"], method="logits")
         return self._guide(logits, float(self.weight_S[s])), {**state, "caches": caches}
 
-    def append(self, params: Params, state: State, s: jax.Array | int, code_BxG: jax.Array) -> State:
+    def append(self, params: Params, state: State, s: jax.Array | int, choice: Any) -> State:
         if not isinstance(s, int):
             raise TypeError("scales have different sizes: the step must be static")
         if s + 1 == self.layout.steps:
             return state
         quantizer, weights = self.quantizer, params["quantizer"]
-        token = quantizer.codebook(weights)[code_BxG]
+        token = choice[1] if isinstance(choice, tuple) else quantizer.codebook(weights)[choice]
         f_hat = quantizer.accumulate(weights, s, token, state["f_hat"])
         x = quantizer.next_input(f_hat, s)
         first = int(self.layout.start[s + 1])
