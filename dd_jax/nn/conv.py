@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dd_jax.errors import UserError
+from dd_jax.nn import winograd
 from dd_jax.nn.attention import attend, split_heads
 
 
@@ -87,23 +88,30 @@ def convolve(
     kernel, bias, half = kernel.astype(x.dtype), bias.astype(x.dtype), len(kernel) // 2
     if half == 0:  # a plain matrix product, which is also the fastest form
         return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0] + bias).reshape(*x.shape[:-1], -1)
-    pad = padding or ((half, half), (half, half))
+    plain = functools.partial(_plain, padding=padding or ((half, half), (half, half)), stride=stride)
+    if half == 1 and stride == 1 and padding is None and winograd.pays(x):
+        return jax.lax.platform_dependent(x, kernel, cpu=winograd.convolve, default=plain) + bias
+    return plain(x, kernel) + bias
+
+
+def _plain(x: jax.Array, kernel: jax.Array, padding: Padding, stride: int = 1) -> jax.Array:
     order = ("NHWC", "HWIO", "NHWC")
-    y = jax.lax.conv_general_dilated(x, kernel, (stride, stride), pad, dimension_numbers=order)
-    return y + bias
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=order)
 
 
 def convolve_doubled(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """`convolve` 3x3 of the map with every position four times, by four 2x2 kernels: 4/9 of the products."""
+    kernel, bias = kernel.astype(x.dtype), bias.astype(x.dtype)
+    if winograd.pays(x, scale=2):
+        return jax.lax.platform_dependent(x, kernel, cpu=winograd.convolve_doubled, default=_by_phases) + bias
+    return _by_phases(x, kernel) + bias
+
+
+def _by_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
     precision = jax.lax.Precision.HIGHEST
-    small = jnp.einsum("pti,qsj,ijcd->pqtscd", DOUBLED, DOUBLED, kernel, precision=precision)
-
-    def phase(p: int, q: int) -> jax.Array:
-        return convolve(x, small[p, q], bias, padding=((1 - p, p), (1 - q, q)))
-
-    rows = [jnp.stack([phase(p, 0), phase(p, 1)], 3) for p in (0, 1)]
-    batch, height, width = x.shape[:3]
-    return jnp.stack(rows, 2).reshape(batch, 2 * height, 2 * width, -1)
+    small = jnp.einsum("pti,qsj,ijcd->pqtscd", DOUBLED, DOUBLED, kernel, precision=precision).astype(x.dtype)
+    phases = [[_plain(x, small[p, q], ((1 - p, p), (1 - q, q))) for q in (0, 1)] for p in (0, 1)]
+    return winograd.interleave(phases)
 
 
 def lecun(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
