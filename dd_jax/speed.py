@@ -21,6 +21,7 @@ from dd_jax.factory import System
 from dd_jax.fewstep import generator
 from dd_jax.interfaces import Params
 from dd_jax.loop import init_state
+from dd_jax.nn.attention import work as attention_work
 from dd_jax.plans import cost, parse
 from dd_jax.progress import Progress
 from dd_jax.train import distance_of, frozen_for, stepper
@@ -156,8 +157,11 @@ def run(system: System, params: dict[str, Params], config: ConfigDict, workdir: 
                 rows.append(time_plan(system, params, plan, batch, settings.repeats))
                 progress.update(ms=rows[-1]["ms_per_image"])
     result = {"machine": machine(), "random_weights": list(random), "training": training, "plans": rows}
+    attention = attention_work(system.layout.student_mask(config.student.same_step))
+    result["student_attention"] = attention
     files.replace(workdir / "speed.json", json.dumps(result, indent=1).encode())
-    return table(rows, random)
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in attention.items())
+    return f"{table(rows, random)}\nproducts of queries and keys in the student: {counts}"
 
 
 def table(rows: Sequence[dict[str, Any]], random: Sequence[str]) -> str:

@@ -92,7 +92,6 @@ def test_vqvae_decodes_as_the_reference(vqvae):
 RELEASED = {
     "llamagen/keys_VQ-16.json": (VQ(ConvStack(), 16384, 8), tokenizers.vq(5)),
     "llamagen/keys_VQ-8.json": (VQ(ConvStack(ch_mult=(1, 2, 2, 4)), 16384, 8), tokenizers.vq(4)),
-    "var/keys_vae_ch160v4096z32.json": (VQVAE(ConvStack(160, z_channels=32), 4096, 32), tokenizers.vqvae()),
 }
 
 

@@ -257,38 +257,3 @@ def test_a_students_mask_comes_from_its_file():
     assert not var.same_step({}, LAYOUT)
     with pytest.raises(UserError, match="neither mask"):
         var.same_step({var.MASK: np.zeros((1, 1, 31, 31))}, LAYOUT)
-
-
-FULL = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
-
-
-def released(name):
-    """Published shapes, as arrays that take no memory."""
-    keys = helpers.read_json(f"var/keys_{name}.json")
-    shapes = {**keys["parameters"], **keys["buffers"]}
-    return {k: np.broadcast_to(np.float32(0), s) for k, (s, _) in shapes.items()}, keys["n_parameters"]
-
-
-def count(shapes):
-    return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(shapes))
-
-
-def test_the_released_teacher_fits():
-    state_dict, parameters = released("var_d16")
-    params = rules.convert(state_dict, var.teacher(), teacher_shapes(VAR(VARConfig(1024, 16, 16, 4096, FULL))))
-    assert count(params) == parameters
-    assert set(state_dict) - set(rules.export(params, var.teacher())) == set(
-        helpers.read_json("var/keys_var_d16.json")["buffers"]
-    )
-
-
-def test_the_released_student_fits():
-    state_dict, parameters = released("var_dd_d16")
-    shapes = helpers.shapes(make_student(VARConfig(1024, 16, 16, 4096, FULL)).init)
-    assert count(rules.convert(state_dict, var.student(), shapes)) == parameters
-
-
-@pytest.mark.parametrize(("depth", "parameters"), [(20, 635_399_088), (24, 1_092_478_560)])
-def test_published_student_sizes(depth, parameters):
-    cfg = VARConfig(64 * depth, depth, depth, 4096, FULL)
-    assert count(helpers.shapes(make_student(cfg).init)) == parameters

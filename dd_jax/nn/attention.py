@@ -58,6 +58,12 @@ def _piece(mask_NxN: np.ndarray, first: int, last: int) -> Piece:
     return Piece(rows, keys, masked=not block[:, :keys].all())
 
 
+def work(mask_NxN: np.ndarray) -> dict[str, int]:
+    """Products of a query and a key (4 FLOPs a channel and layer): what the mask needs, what `attend` does, all."""
+    done = sum(piece.pairs for piece in pieces(mask_NxN, LEAST))
+    return {"needed": int(mask_NxN.sum()), "computed": done, "unmasked": mask_NxN.size}
+
+
 def attend(
     q_BxHxMxK: jax.Array,
     k_BxHxNxK: jax.Array,

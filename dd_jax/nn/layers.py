@@ -53,3 +53,9 @@ def layer_norm(x: jax.Array, eps: float = 1e-6) -> jax.Array:
 def modulate(x_BxNxD: jax.Array, scale_BxD: jax.Array, shift_BxD: jax.Array) -> jax.Array:
     """Adaptive norm's affine part: x (1 + scale) + shift, one scale and shift an example."""
     return x_BxNxD * (1 + scale_BxD[:, None]) + shift_BxD[:, None]
+
+
+def unit(x: jax.Array) -> jax.Array:
+    """x / max(|x|, 1e-12) over the last axis, in float32; finite gradients at zero."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-24))

@@ -12,12 +12,8 @@ from dd_jax.errors import UserError
 from dd_jax.interfaces import Params
 from dd_jax.nn import codebook
 from dd_jax.nn.conv import ConvStack
+from dd_jax.nn.layers import unit
 from dd_jax.nn.tokenizer import ConvTokenizer
-
-
-def normalise(x: jax.Array) -> jax.Array:
-    """x / max(|x|, 1e-12) over the last axis; finite gradients at zero."""
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-24))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +36,10 @@ class VQ(ConvTokenizer):
         return {"embedding": jax.random.normal(key, (self.vocab, self.code_dim))}
 
     def codebook(self, params: Params) -> jax.Array:
-        return normalise(self.raw_codebook(params))
+        return unit(self.raw_codebook(params))
 
     def vectors(self, params: Params, img_BxRxRxc: jax.Array) -> jax.Array:
-        return normalise(self.features(params, img_BxRxRxc)).reshape(-1, self.code_dim)
+        return unit(self.features(params, img_BxRxRxc)).reshape(-1, self.code_dim)
 
     def encode(self, params: Params, img_BxRxRxc: jax.Array) -> jax.Array:
         """Images in [-1, 1] -> code_BxL."""
@@ -57,7 +53,7 @@ class VQ(ConvTokenizer):
 
     def loss(self, params: Params, img_BxRxRxc: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Squared error of pixels, of codes against the encoder, and of the encoder against its codes."""
-        z = normalise(self.features(params, img_BxRxRxc))
+        z = unit(self.features(params, img_BxRxRxc))
         table = self.codebook(params)
         code = flow.nearest(jax.lax.stop_gradient(z), table)
         token = table[code]

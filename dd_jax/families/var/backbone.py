@@ -14,7 +14,7 @@ import numpy as np
 from dd_jax.families.guided import class_rows
 from dd_jax.interfaces import Cond
 from dd_jax.nn.attention import KV, attend, split_heads
-from dd_jax.nn.layers import Dense, Dtype, layer_norm, modulate
+from dd_jax.nn.layers import Dense, Dtype, layer_norm, modulate, unit
 
 Flags = tuple[jax.Array, jax.Array]  # noise or data (B, N, 2), and an embedding of each (2, D)
 
@@ -42,13 +42,6 @@ class VARConfig:
     @property
     def init_std(self) -> float:
         return (1 / (3 * self.width)) ** 0.5
-
-
-def unit(x: jax.Array) -> jax.Array:
-    """x / max(|x|, 1e-12) over the last axis, in float32."""
-    x = x.astype(jnp.float32)
-    square = jnp.sum(x * x, -1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
 
 
 class Attention(nn.Module):
