@@ -57,7 +57,8 @@ def port(known: Known, source: Path, out: Path, containers: tuple[str, ...] = ()
         raise UserError(f"{source} as {known.id}: {error}") from None
     dropped = [key for key in state_dict if table.stray(key)]
     if dropped:
-        print(f"left out, since no weights are in it: {', '.join(dropped)}")
+        more = f" and {len(dropped) - rules.SHOWN} more" if len(dropped) > rules.SHOWN else ""
+        print(f"left out, since no weights are in it: {', '.join(dropped[: rules.SHOWN])}{more}")
     about = {
         **known.about(config),
         "source": {"file": source.name, "sha256": weights.sha256(source), "dropped": dropped},
