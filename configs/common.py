@@ -22,6 +22,7 @@ def recipe(steps: int, batch: int, lr: float, **more: Any) -> ConfigDict:
         "b2": 0.99,
         "weight_decay": 0.0,
         "no_decay": (),  # names of matrices without it; vectors never have any
+        "muon": False,  # orthogonalised momentum for the matrices of layers; takes a larger lr, and fewer steps
         "ema": 0.99,
         "checkpoint_every": 250,
     }
