@@ -80,8 +80,8 @@ def missing(part: str) -> str:
     """What to do about a part that is neither ported nor trained."""
     if part == "lpips":
         return (
-            "config.train.distance is lpips, whose weights are not here: python -m port_weights lpips_vgg --out weights, "
-            "then add --config.weights.lpips=weights/lpips_vgg; or compare by --config.train.distance=mse"
+            "config.train.distance is lpips and its weights are not named: python -m port_weights lpips_vgg --out "
+            "weights, then add --config.weights.lpips=weights/lpips_vgg; or compare by --config.train.distance=mse"
         )
     return f"no {part} for this config: port a published one and name its folder, --config.weights.{part}=..."
 

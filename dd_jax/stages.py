@@ -78,8 +78,10 @@ class Run:
         """UserError, before hours of work, if training could not compute its distance."""
         ported = self.config.weights
         losses.slices(self.config.train.batch, self.system.objective.distance_batch)
-        if self.system.lpips is not None and not (ported.lpips or ported.random or ported.student):
-            raise UserError(missing("lpips"))
+        if self.system.lpips is not None:
+            self.system.lpips.check(self.config.data.resolution)
+            if not (ported.lpips or ported.random or ported.student):
+                raise UserError(missing("lpips"))
 
     @property
     def ready(self) -> str:

@@ -1,8 +1,8 @@
 """PyTorch's format before 1.6, which older published files (torchvision's VGG16, LPIPS's heads) are still in.
 
-Five pickles one after another: a magic number, a version, facts of the machine, the tree, the names of the storages;
-then each storage as a count and its numbers. Read as `torch_file` reads the newer one, by the same allow-list. There are
-no checksums: a cut file is noticed, a flipped bit is not.
+Five pickles one after another: a magic number, a version, facts of the machine, the tree, the names of the
+storages; then each storage as a count and its numbers. Read as `torch_file` reads the newer one, by the same
+allow-list. There are no checksums: a cut file is noticed, a flipped bit is not.
 """
 
 import io

@@ -41,11 +41,15 @@ class LPIPS:
             params[f"lin{i}"] = {"weight": jax.random.uniform(jax.random.fold_in(key, 100 + i), (width,))}
         return params
 
+    def check(self, *sides: int) -> None:
+        """UserError for images of which the last pooling would leave nothing."""
+        least = 2 ** (len(self.blocks) - 1)
+        if min(sides) < least:
+            raise UserError(f"LPIPS of {min(sides)} px: it takes {least} or more; compare by config.train.distance=mse")
+
     def features(self, params: Params, img_BxRxRxc: jax.Array) -> list[jax.Array]:
         """Maps after the last ReLU of every block, (B, R / 2^i, R / 2^i, width). UserError for too small images."""
-        least = 2 ** (len(self.blocks) - 1)
-        if min(img_BxRxRxc.shape[1:3]) < least:
-            raise UserError(f"LPIPS of images of {img_BxRxRxc.shape[1:3]} px: both sides must be {least} or more")
+        self.check(*img_BxRxRxc.shape[1:3])
         x, found = (img_BxRxRxc.astype(jnp.float32) - SHIFT) / SCALE, []
         for i, widths in enumerate(self.blocks):
             x = halve(x) if i else x
