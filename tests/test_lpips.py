@@ -1,5 +1,6 @@
 """LPIPS: exact to the reference, from the published files, and in slices as Alg. 2's distance."""
 
+import dataclasses
 import functools
 import importlib.util
 
@@ -24,7 +25,7 @@ from scripts.fake_release import release
 
 GOLDEN = "eval/lpips/outputs.npz"
 HEADS = helpers.GOLDENS / "eval/lpips/vgg.pth"  # the published file
-THIN = LPIPS(((4, 4), (8, 8), (8,)))
+THIN = LPIPS(((4, 4), (8,), (8,)))
 
 
 @functools.cache
@@ -67,23 +68,13 @@ def test_golden(vgg, size, step, relative):
     assert np.linalg.norm(gradient[:, ::step, ::step] - wanted) < relative * np.linalg.norm(wanted)
 
 
-def test_golden_of_every_layer(vgg):
-    a, b = image_pairs(64)
-    for i in range(5):
-        heads = {f"lin{k}": {"weight": vgg[f"lin{k}"]["weight"] * (k == i)} for k in range(5)}
-        far = value_and_gradient({**vgg, **heads}, a, b)[0]
-        assert_allclose(far, helpers.arrays(GOLDEN)["64/per_layer"][:, i], atol=1e-6, rtol=0)
-
-
 def test_no_gradient_is_nan(vgg):
-    """Images without structure, identical ones, and maps that are zero everywhere."""
-    flat, img = jnp.full((4, 64, 64, 3), 0.5), image_pairs(64)[0]
-    dead = jax.tree.map(jnp.zeros_like, vgg)
-    for params, a, b in ((vgg, flat, flat), (vgg, flat, img), (vgg, img, img), (dead, img, flat)):
-        far, gradient = value_and_gradient(params, a, b)
-        assert np.isfinite(far).all()
-        assert np.isfinite(gradient).all()
-    assert_array_equal(value_and_gradient(vgg, img, img)[0], np.zeros(4))
+    """Images without structure, identical ones."""
+    flat, img = jnp.full((64, 64, 3), 0.5), image_pairs(64)[0][0]
+    far, gradient = value_and_gradient(vgg, jnp.stack([flat, flat, img, img]), jnp.stack([flat, img, img, flat]))
+    assert np.isfinite(far).all()
+    assert np.isfinite(gradient).all()
+    assert_array_equal(np.asarray(far) == 0, [True, False, True, False])
 
 
 @functools.cache
@@ -113,38 +104,64 @@ def test_the_first_of_equal_values_has_the_gradient():
     assert_array_equal(jax.grad(lambda x: halve(x).sum())(x)[0, :, :, 0], [[0, 1, 0], [0, 0, 0], [0, 0, 0]])
 
 
+@dataclasses.dataclass(frozen=True)
+class Flat:
+    """A tokenizer as plain as can be: 4 tokens of 48 numbers are rows of pixels."""
+
+    def codebook(self, params):
+        return params["codebook"]
+
+    def decode(self, params, token):
+        return token.reshape(len(token), 8, 8, 3)
+
+
+def flat():
+    return Flat(), {"codebook": jax.random.normal(jax.random.key(5), (9, 48))}
+
+
 def decoded(make, batch):
-    """(distance through a tiny tokenizer, tokens, targets)."""
+    """(distance through a tokenizer, tokens, targets)."""
     tokenizer, params = make()
     eye, codebook = thin()[0], tokenizer.codebook(params)
-    tokens = {"vq_tiny": 16, "vqvae_tiny": 30}[make.__name__]
-    code = jax.random.randint(jax.random.key(2), (6, tokens), 0, len(codebook))
-    token = codebook[code] + 0.3 * jax.random.normal(jax.random.key(3), (6, tokens, codebook.shape[1]))
+    tokens = {"flat": 4, "vq_tiny": 16, "vqvae_tiny": 30}[make.__name__]
+    code = np.random.default_rng(2).integers(0, len(codebook), (6, tokens))
+    token = codebook[code] + 0.3 * np.random.default_rng(3).standard_normal((6, tokens, 1), np.float32)
     decode = functools.partial(tokenizer.decode, params)
     return losses.perceptual(decode, functools.partial(THIN.perceptual, eye), batch), token, codebook[code]
 
 
-@pytest.mark.parametrize("make", [helpers.vq_tiny, helpers.vqvae_tiny], ids=["raster", "scales"])
+@pytest.mark.parametrize("make", [flat, helpers.vq_tiny, helpers.vqvae_tiny], ids=["flat", "raster", "scales"])
 def test_slices_equal_the_whole(make):
-    weight, found = jnp.arange(1.0, 7.0), []
-    for batch in (0, 2):
-        distance, token, target = decoded(make, batch)
-        run = jax.jit(jax.value_and_grad(lambda x, y, distance=distance: distance(x, y) @ weight))
-        alone = jax.jit(jax.grad(lambda x, y, distance=distance: distance(x, y) @ weight, 1))
-        assert not np.asarray(alone(token, target)).any()  # the target stands still
-        found.append(run(token, target))
-    assert_allclose(found[1][0], found[0][0], rtol=1e-5)
-    off = np.linalg.norm(found[1][1] - found[0][1]) / np.linalg.norm(found[0][1])
-    assert 0 < np.linalg.norm(found[0][1])
-    assert off < 1e-4
+    whole, token, target = decoded(make, 0)
+    cut, weight = decoded(make, 2)[0], jnp.arange(1.0, 7.0)
+
+    @jax.jit
+    def both(x, y):
+        return [jax.value_and_grad(lambda x, far=far: far(x, y) @ weight)(x) for far in (whole, cut)]
+
+    (value, gradient), (found, grown) = both(token, target)
+    assert_allclose(found, value, rtol=1e-5)
+    # Another batch rounds otherwise, and some ReLUs and maxima nearly tie: gradients agree as a whole.
+    assert np.linalg.norm(grown - gradient) < 1e-4 * np.linalg.norm(gradient)
+
+
+def test_the_target_stands_still():
+    cut, token, target = decoded(flat, 2)
+    assert not np.asarray(jax.jit(jax.grad(lambda y: cut(token, y).sum()))(target)).any()
 
 
 def test_slices_need_less_memory():
+    wide = LPIPS(((32, 32), (32,)))
+    params = jax.eval_shape(wide.init, jax.random.key(0))
+    img = jax.ShapeDtypeStruct((64, 8 * 8, 3), jnp.float32)
+
     def held(batch):
-        distance, token, target = decoded(helpers.vq_tiny, batch)
-        token, target = (jax.ShapeDtypeStruct((64, *x.shape[1:]), x.dtype) for x in (token, target))
-        step = jax.jit(jax.grad(lambda x, y: distance(x, y).sum()))
-        return step.lower(token, target).compile().memory_analysis().temp_size_in_bytes
+        def step(params, x, y):
+            eye = functools.partial(wide.perceptual, params)
+            far = losses.perceptual(lambda x: x.reshape(-1, 8, 8, 3), eye, batch)
+            return jax.grad(lambda x: far(x, y).sum())(x)
+
+        return jax.jit(step).lower(params, img, img).compile().memory_analysis().temp_size_in_bytes
 
     assert held(8) < held(0) / 4
 
@@ -156,13 +173,13 @@ def test_slices_that_do_not_fit():
 
 
 def test_distance_by_name():
-    tokenizer, params = helpers.vq_tiny()
+    tokenizer, params = flat()
     objective = train.Objective((0,), 0, losses.Weights(), "lpips", 3)
     distance = train.distance_of(objective, tokenizer, None, THIN)
-    _, token, target = decoded(helpers.vq_tiny, 0)
+    wanted, token, target = decoded(flat, 3)
     frozen = train.frozen_for(tokenizer, {"tokenizer": params, "lpips": thin()[0]})
-    assert_allclose(distance(frozen, token, target), decoded(helpers.vq_tiny, 0)[0](token, target), rtol=1e-5)
-    with pytest.raises(UserError, match="config.train.distance is lpips, which needs a lpips"):
+    assert_allclose(jax.jit(distance)(frozen, token, target), jax.jit(wanted)(token, target), rtol=1e-5)
+    with pytest.raises(UserError, match="lpips, which needs a lpips"):
         train.distance_of(objective, tokenizer, None)
 
 
@@ -221,7 +238,9 @@ def test_two_files_make_a_folder(ported, released, capsys):
 def test_there_and_back(ported, released, tmp_path):
     out = cli.export(ported, tmp_path / "back.safetensors")
     found, lists = load_file(out), helpers.read_json("eval/keys_vgg16.json")
-    assert {key: list(x.shape) for key, x in found.items()} == {k: v for part in lists.values() for k, v in part.items()}
+    assert {key: list(x.shape) for key, x in found.items()} == {
+        k: v for part in lists.values() for k, v in part.items()
+    }
     theirs = merge([open_weights(path) for path in released])
     assert all((found[key] == theirs[key]).all() for key in found)
     again = cli.port(find("lpips_vgg"), out, tmp_path)
@@ -231,7 +250,7 @@ def test_there_and_back(ported, released, tmp_path):
 def test_wrong_files_are_refused(released, ported, tmp_path):
     with pytest.raises(UserError, match=r"vgg.pth as lpips_vgg: .*26 missing: features.0.bias"):
         cli.port(find("lpips_vgg"), HEADS, tmp_path)
-    with pytest.raises(UserError, match="two of the files have lin0.model.1.weight"):
+    with pytest.raises(UserError, match=r"two of the files have lin0\.model\.1\.weight"):
         cli.port(find("lpips_vgg"), [HEADS, HEADS], tmp_path)
     with pytest.raises(UserError, match="holds lpips_vgg, which draws no images"):
         dd_jax.load(ported)
