@@ -6,7 +6,8 @@
         --config.weights.lpips=weights/lpips_vgg
 
 Hardware: 8 A100-80GB or a TPU slice of like peak. Expected, by FLOPs (training at 40 % of peak, pairs at 10 %), not
-measured: pairs 2.5 h, training 7 days, 2 of them for LPIPS. `--config.smoke=true` tries every stage on a laptop first.
+measured: pairs 2.5 h, training 7 days, 2 of them for LPIPS. `--config.smoke=true` tries every
+stage on a laptop first.
 Published: teacher FID 2.51; distilled (1.09 B): FID 8.92 in one step, 6.95 in two.
 """
 
