@@ -66,7 +66,13 @@ def demo(family: str) -> ConfigDict:
     config.smoke = False  # the whole path in minutes: random weights, one layer, a few pairs and steps
     # Folders of ported weights (python -m port_weights); none: this run trains its own, or draws them at random.
     config.weights = ConfigDict(
-        {"tokenizer": placeholder(str), "teacher": placeholder(str), "student": placeholder(str), "random": False}
+        {
+            "tokenizer": placeholder(str),
+            "teacher": placeholder(str),
+            "student": placeholder(str),
+            "lpips": placeholder(str),  # what config.train.distance = "lpips" looks through
+            "random": False,
+        }
     )
     config.dtype = ConfigDict({"teacher": "float32", "student": "float32"})  # or bfloat16
     config.guidance = 2.0

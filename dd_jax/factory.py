@@ -18,6 +18,7 @@ from dd_jax.layout import Layout
 from dd_jax.loop import Recipe
 from dd_jax.losses import Weights
 from dd_jax.metrics.judge import Judge
+from dd_jax.metrics.lpips import LPIPS
 from dd_jax.plans import parse
 from dd_jax.student import Student
 from dd_jax.train import Objective
@@ -33,6 +34,7 @@ class System:
     teacher: Teacher
     student: Student
     judge: Judge | None  # none for photographs: no network of our own looks at them
+    lpips: LPIPS | None  # where training compares by it
     models: Models
     objective: Objective
     classes: int
@@ -72,6 +74,7 @@ def build(config: ConfigDict) -> System:
         split=split,
         weights=Weights(config.train.ce, config.train.embedding),
         distance=config.train.distance,
+        distance_batch=config.train.get("distance_batch", 0),
     )
     data = config.data
     judge = Judge(data.resolution, data.channels, data.classes, **config.judge) if config.judge is not None else None
@@ -80,6 +83,7 @@ def build(config: ConfigDict) -> System:
         teacher=family.teacher,
         student=family.student,
         judge=judge,
+        lpips=LPIPS() if objective.distance == "lpips" and objective.weights.embedding else None,
         models=models,
         objective=objective,
         classes=data.classes,
@@ -104,10 +108,12 @@ def _special(plan: str, own: ConfigDict, config: ConfigDict, steps: int, split: 
 
 def shrink(config: ConfigDict) -> ConfigDict:
     """`config.smoke`: the same path at full width, one layer deep, with random weights and a handful of everything."""
-    config.weights.update({"tokenizer": None, "teacher": None, "student": None, "random": True})
+    config.weights.update({"tokenizer": None, "teacher": None, "student": None, "lpips": None, "random": True})
     config.model.depth = 1
     config.pairs.update({"count": 8, "shard": 4, "batch": 4})
     config.train.update({"steps": 4, "batch": 4, "checkpoint_every": 2})
+    if config.train.get("distance_batch"):
+        config.train.distance_batch = 0  # CPUs are slow at convolutions inside loops
     config.sample.update({"count": 4, "batch": 4})
     config.evaluate.update({"count": 4, "batch": 4})
     config.speed.update({"batches": (1,), "repeats": 2})

@@ -36,7 +36,7 @@ def frozen(settings: Mapping[str, Any]) -> ConfigDict:
     return ConfigDict(freeze(settings))
 
 
-PARTS = ("judge", "tokenizer", "teacher", "student")
+PARTS = ("judge", "tokenizer", "teacher", "student")  # and, for training alone, "lpips"
 
 
 def load_params(
@@ -56,7 +56,7 @@ def load_params(
     recipes = {**config.get("pretrain", {}), "student": config.train}
     params: dict[str, Params] = {}
     for name in parts:
-        if name == "judge" and system.judge is None:
+        if name in ("judge", "lpips") and getattr(system, name) is None:
             continue
         init = functools.partial(_init(system, name), key, *([params["tokenizer"]] if name == "teacher" else []))
         folder = config.weights.get(name)
@@ -67,15 +67,23 @@ def load_params(
         elif name in random and not (workdir / name).exists():
             params[name] = jax.jit(init)()
         elif name not in recipes:
-            raise UserError(
-                f"no {name} for this config: port a published one and name its folder, --config.weights.{name}=..."
-            )
+            raise UserError(missing(name))
         else:
             params[name] = load_ema(workdir / name, factory.recipe(recipes[name]), init)
     if "teacher" in params:
         trunk = jax.tree.map(lambda x: x.astype(dtype or config.dtype.teacher), params["teacher"])
         params["teacher"] = system.teacher_params(trunk, params["tokenizer"])
     return params
+
+
+def missing(part: str) -> str:
+    """What to do about a part that is neither ported nor trained."""
+    if part == "lpips":
+        return (
+            "config.train.distance is lpips and its weights are not named: python -m port_weights lpips_vgg --out "
+            "weights, then add --config.weights.lpips=weights/lpips_vgg; or compare by --config.train.distance=mse"
+        )
+    return f"no {part} for this config: port a published one and name its folder, --config.weights.{part}=..."
 
 
 def _check_mask(folder: str, config: ConfigDict) -> None:
@@ -116,6 +124,10 @@ class Pipeline:
     def _ported(cls, path: Path, companions: Mapping[str, str | Path]) -> "Pipeline":
         """A ported model with the others that it needs: given by part, or looked for beside it."""
         about = weights.describe(path)
+        if about["part"] not in PARTS:
+            raise UserError(
+                f"{path} holds {about['id']}, which draws no images: name it as --config.weights.{about['part']}"
+            )
         config = frozen(about["config"])
         config.weights[about["part"]] = str(path)
         for part, name in about["companions"].items():

@@ -17,6 +17,7 @@ from dd_jax import (
     files,
     flops,
     generate,
+    losses,
     pairs,
     pretrain,
     report,
@@ -27,7 +28,7 @@ from dd_jax import (
 from dd_jax.errors import UserError
 from dd_jax.factory import System, recipe
 from dd_jax.interfaces import Params
-from dd_jax.pipeline import PARTS, Pipeline, load_params
+from dd_jax.pipeline import PARTS, Pipeline, load_params, missing
 from dd_jax.plans import parse
 from dd_jax.rng import stream
 from dd_jax.workdir import STAGES, Workdir, digest
@@ -72,6 +73,15 @@ class Run:
         if name == "sample" and self.config.weights.tokenizer and self.config.weights.student:
             ready |= {"pretrain"}
         return [stage for stage in NEEDS[name] if stage not in ready]
+
+    def check_distance(self) -> None:
+        """UserError, before hours of work, if training could not compute its distance."""
+        ported = self.config.weights
+        losses.slices(self.config.train.batch, self.system.objective.distance_batch)
+        if self.system.lpips is not None:
+            self.system.lpips.check(self.config.data.resolution)
+            if not (ported.lpips or ported.random or ported.student):
+                raise UserError(missing("lpips"))
 
     @property
     def ready(self) -> str:
@@ -133,10 +143,10 @@ class Run:
         """Algorithm 2."""
         if self.config.weights.student:
             return f"nothing: {self.config.weights.student} is ready"
-        system, params = self.system, self.params("judge", "tokenizer", "teacher", dtype="float32")
+        system, params = self.system, self.params("judge", "lpips", "tokenizer", "teacher", dtype="float32")
         start = system.student.init_from_teacher(stream(self.config.seed, "init"), params["teacher"]["trunk"])
         frozen = train.frozen_for(system.tokenizer, params)
-        distance = train.distance_of(system.objective, system.tokenizer, system.judge)
+        distance = train.distance_of(system.objective, system.tokenizer, system.judge, system.lpips)
         found = pairs.load(self.work / "pairs")
         settings = recipe(self.config.train)
         train.run(
@@ -184,7 +194,8 @@ class Run:
     def speed(self) -> Any:
         """speed.json."""
         ported, random = self.config.weights, [part for part in PARTS if not (self.work / part).exists()]
-        params = self.params(random=random)
+        parts = (*PARTS, "lpips") if self.config.speed.training else PARTS
+        params = self.params(*parts, random=[*random, "lpips"])
         random = [part for part in random if not ported.get(part) and part in params]
         print(speed.run(self.system, params, self.config, self.work.path, random), flush=True)
         return self.work / "speed.json"
@@ -195,7 +206,7 @@ class Run:
 
     def params(self, *parts: str, random: Sequence[str] = (), dtype: str | None = None) -> dict[str, Params]:
         """What the finished stages have left, all of it or these parts (see `pipeline.load_params`)."""
-        random = random or (PARTS[:3] if self.config.weights.random else ())
+        random = random or ((*PARTS[:3], "lpips") if self.config.weights.random else ())
         return load_params(self.system, self.config, self.work.path, parts or PARTS, random, dtype)
 
     def training_images(self) -> tuple[np.ndarray, np.ndarray]:
@@ -226,5 +237,7 @@ def run(config: ConfigDict, workdir: str, stage: str) -> None:
         # A stage that ran again makes the later ones stale.
         todo = list(STAGES[STAGES.index(first) :]) if first else ["report"]
     files.replace(here.work / "config.json", json.dumps(config.to_dict(), indent=1).encode())
+    if "train" in todo:
+        here.check_distance()
     for name in todo:
         here.stage(name)

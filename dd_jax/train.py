@@ -16,6 +16,7 @@ from dd_jax.fewstep import noise_for
 from dd_jax.interfaces import Cond, Params, Tokenizer
 from dd_jax.loop import Metrics, Recipe, TrainState, fit, index_batches, init_state, update
 from dd_jax.metrics.judge import Judge
+from dd_jax.metrics.lpips import LPIPS
 from dd_jax.pairs import PairSet
 from dd_jax.rng import example_keys, stream
 from dd_jax.student import Student
@@ -28,23 +29,28 @@ class Objective:
     timesteps: tuple[int, ...]
     split: int
     weights: losses.Weights
-    distance: str = "none"  # of the embedding head: "mse", "perceptual" or "none"
+    distance: str = "none"  # of the embedding head: "lpips", "perceptual" (by the judge), "mse" or "none"
+    distance_batch: int = 0  # images that are decoded and compared at a time; 0: all
 
 
-def distance_of(objective: Objective, tokenizer: Tokenizer, judge: Judge | None) -> Callable | None:
+def distance_of(
+    objective: Objective, tokenizer: Tokenizer, judge: Judge | None, lpips: LPIPS | None = None
+) -> Callable | None:
     """The embedding head's distance by name: (frozen parameters, token, target) -> distance_B."""
     if objective.distance == "none" or not objective.weights.embedding:
         return None
     if objective.distance == "mse":
         return lambda frozen, token, target: losses.mse(token, target)
-    if objective.distance != "perceptual":
-        raise UserError(f"config.train.distance is {objective.distance!r}: choose mse, perceptual or none")
-    if judge is None:
-        raise UserError("config.train.distance is perceptual, which needs config.judge: choose mse")
+    if objective.distance not in ("lpips", "perceptual"):
+        raise UserError(f"config.train.distance is {objective.distance!r}: choose lpips, mse, perceptual or none")
+    part, eye = ("lpips", lpips) if objective.distance == "lpips" else ("judge", judge)
+    if eye is None:
+        raise UserError(f"config.train.distance is {objective.distance}, which needs a {part}: choose mse")
 
     def perceptual(frozen: dict[str, Params], token: jax.Array, target: jax.Array) -> jax.Array:
         decode = functools.partial(tokenizer.decode, frozen["tokenizer"])
-        return losses.perceptual(decode, functools.partial(judge.perceptual, frozen["judge"]))(token, target)
+        compare = functools.partial(eye.perceptual, frozen[part])
+        return losses.perceptual(decode, compare, objective.distance_batch)(token, target)
 
     return perceptual
 
@@ -52,7 +58,7 @@ def distance_of(objective: Objective, tokenizer: Tokenizer, judge: Judge | None)
 def frozen_for(tokenizer: Tokenizer, params: dict[str, Params]) -> dict[str, Params]:
     """What a step reads and does not train."""
     codebook = tokenizer.codebook(params["tokenizer"])
-    return {"codebook": codebook, **{part: params[part] for part in ("tokenizer", "judge") if part in params}}
+    return {"codebook": codebook, **{part: params[part] for part in ("tokenizer", "judge", "lpips") if part in params}}
 
 
 def train_step(

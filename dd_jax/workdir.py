@@ -17,7 +17,7 @@ from dd_jax.interfaces import Params
 SECTIONS = {
     "pretrain": ("family", "seed", "smoke", "weights", "data", "tokenizer", "model", "judge", "pretrain"),
     "pairs": ("guidance", "cfg_interval", "dtype", "cache_chunk", "filter", "flow", "pairs"),
-    "train": ("student", "train"),
+    "train": ("student", "train", "weights.lpips"),
     "sample": ("sample",),
     "evaluate": ("evaluate", "baselines"),
     "speed": ("speed",),
@@ -89,8 +89,12 @@ class Workdir:
         """This stage's sections of the config, flat: {"pretrain.teacher.steps": 900, ...}."""
         flat: dict[str, Any] = {}
         for section in SECTIONS[stage]:
-            _flatten(section, json.loads(json.dumps(self.config.get(section))), flat)
-        return flat
+            value: Any = self.config
+            for part in section.split("."):
+                value = (value or {}).get(part)
+            _flatten(section, json.loads(json.dumps(value)), flat)
+        later = {section for name in SECTIONS if name != stage for section in SECTIONS[name]}
+        return {name: value for name, value in flat.items() if name not in later}
 
     def _write(self) -> None:
         files.replace(self.path / "stages.json", json.dumps(self.record, indent=1).encode())

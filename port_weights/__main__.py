@@ -3,14 +3,16 @@ python -m port_weights MODEL [MODEL ...] [--src FILE ...] [--out DIR]
 python -m port_weights --export FOLDER [--out FILE.safetensors]
 
 Published PyTorch weights -> folders that dd_jax and every config read, and back. Without --src a file is
-downloaded from huggingface.co. PyTorch is not needed, and nothing in a file is ever executed.
+downloaded. PyTorch is not needed, and nothing in a file is ever executed.
 
     python -m port_weights vq16 llamagen_l_dd --out weights
     python -m port_weights llamagen_l --src ~/Downloads/c2i_L_256.pt
+    python -m port_weights lpips_vgg --src vgg16-397923af.pth vgg.pth
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +20,9 @@ import numpy as np
 from dd_jax import weights
 from dd_jax.errors import UserError
 from dd_jax.pipeline import frozen
-from port_weights import catalog, rules
+from port_weights import catalog, download, rules
 from port_weights.catalog import CATALOG, Known, find
-from port_weights.source import open_weights
+from port_weights.source import merge, open_weights
 
 
 def table() -> str:
@@ -33,8 +35,10 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def fetch(known: Known, out: Path) -> Path:
-    """Download a model's file. UserError that says what to fetch by hand where that fails."""
+def fetch(known: Known, out: Path) -> Path | list[Path]:
+    """Download a model's file or files. UserError that says what to fetch by hand where that fails."""
+    if known.urls:
+        return download.fetch(known.id, known.urls, known.sha256, out)
     by_hand = (
         f"fetch https://huggingface.co/{known.repo}/resolve/main/{known.file} on a machine that can, "
         f"then run: python -m port_weights {known.id} --src {Path(known.file).name} --out {out}"
@@ -47,21 +51,22 @@ def fetch(known: Known, out: Path) -> Path:
         raise UserError(f"cannot download {known.file} ({type(error).__name__}); {by_hand}") from error
 
 
-def port(known: Known, source: Path, out: Path, containers: tuple[str, ...] = ()) -> Path:
-    """One published file -> the folder out/<id>."""
-    state_dict = open_weights(source, containers or known.containers)
-    table = known.table()
+def port(known: Known, source: Path | Sequence[Path], out: Path, containers: tuple[str, ...] = ()) -> Path:
+    """One published model, in a file or several -> the folder out/<id>."""
+    sources = [source] if isinstance(source, Path) else list(source)
+    state_dict = merge([open_weights(path, containers or known.containers) for path in sources])
+    names, table = " + ".join(path.name for path in sources), known.table()
     try:
         params, config = rules.convert(state_dict, table, known.expected()), known.settle(state_dict)
     except UserError as error:
-        raise UserError(f"{source} as {known.id}: {error}") from None
+        raise UserError(f"{' + '.join(map(str, sources))} as {known.id}: {error}") from None
     dropped = [key for key in state_dict if table.stray(key)]
     if dropped:
         more = f" and {len(dropped) - rules.SHOWN} more" if len(dropped) > rules.SHOWN else ""
-        print(f"left out, since no weights are in it: {', '.join(dropped[: rules.SHOWN])}{more}")
+        print(f"left out, since it is not needed: {', '.join(dropped[: rules.SHOWN])}{more}")
     about = {
         **known.about(config),
-        "source": {"file": source.name, "sha256": weights.sha256(source), "dropped": dropped},
+        "source": {"file": names, "sha256": " + ".join(map(weights.sha256, sources)), "dropped": dropped},
     }
     return weights.save(out / known.id, params, about)
 
@@ -79,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m port_weights", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("models", nargs="*", metavar="MODEL", help="ids, or `list` to see them all")
-    parser.add_argument("--src", nargs="+", type=Path, help="files that are here already, one a model")
+    parser.add_argument("--src", nargs="+", type=Path, help="files that are here already, model after model")
     parser.add_argument("--out", type=Path, help="where to write (default: weights)")
     parser.add_argument("--container", help="dotted name of the dict in the file, e.g. ema or trainer.ema_parameters")
     parser.add_argument("--export", type=Path, metavar="FOLDER", help="the way back, for PyTorch")
@@ -99,12 +104,22 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error("name a model, or `list`")
     else:
         out, known = args.out or Path("weights"), [find(name) for name in args.models]
-        if args.src and len(args.src) != len(known):
-            raise UserError(f"{len(known)} models and {len(args.src)} files: --src takes one file a model")
+        sources = deal(known, args.src) if args.src else [fetch(one, out) for one in known]
         containers = (args.container,) if args.container is not None else ()
-        for i, one in enumerate(known):
-            source = args.src[i] if args.src else fetch(one, out)
+        for one, source in zip(known, sources, strict=True):
             print("wrote", port(one, source, out, containers))
+
+
+def deal(known: Sequence[Known], src: Sequence[Path]) -> list[list[Path]]:
+    """Which of the files are whose: as many as each model was published in, or one each."""
+    counts = [max(1, len(one.urls)) for one in known]
+    if len(src) == len(known):
+        counts = [1] * len(known)
+    if len(src) != sum(counts):
+        wanted = ", ".join(f"{count} of {one.id} ({one.file})" for one, count in zip(known, counts, strict=True))
+        raise UserError(f"--src has {len(src)} files and should have {wanted}")
+    files = iter(src)
+    return [[next(files) for _ in range(count)] for count in counts]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from dd_jax import factory
 from dd_jax.errors import UserError
 from dd_jax.interfaces import Params
 from dd_jax.layout import Layout
-from port_weights import llamagen, tokenizers, var
+from dd_jax.metrics.lpips import LPIPS
+from port_weights import llamagen, lpips, tokenizers, var
 from port_weights.rules import Table
 from port_weights.source import CONTAINERS
 
@@ -32,16 +33,18 @@ BUFFERS = ("uncond_embedding",)  # come with the weights, but are not counted as
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """One published file. `repo` and `file` are those of huggingface.co."""
+    """One published model. `repo` and `file` are those of huggingface.co, unless there are `urls`."""
 
     id: str
-    part: str  # what it is for a config: "tokenizer", "teacher" or "student"
+    part: str  # what it is for a config: "tokenizer", "teacher", "student" or "lpips"
     repo: str
     file: str
     config: Callable[[], ConfigDict]
     containers: Sequence[str] = CONTAINERS
     companions: tuple[tuple[str, str], ...] = ()  # part -> id of the models that it is used with
     licence: str = "MIT"
+    urls: tuple[str, ...] = ()  # files from elsewhere, which make one model together
+    sha256: tuple[str, ...] = ()  # how their checksums begin
 
     def expected(self) -> Params:
         """Shapes of its parameters."""
@@ -60,7 +63,7 @@ class Known:
     def settle(self, state_dict: Mapping[str, np.ndarray]) -> ConfigDict:
         """Its config, with what only the file knows: the attention mask of a next-scale student. Checks a teacher's."""
         config = self.config()
-        if config.family == "var" and self.part != "tokenizer":
+        if config.get("family") == "var" and self.part != "tokenizer":
             layout = Layout.scales(config.tokenizer.sides)
             if self.part == "teacher":
                 var.check_teacher_mask(state_dict, layout)
@@ -73,7 +76,7 @@ class Known:
         return {
             "id": self.id,
             "part": self.part,
-            "origin": f"https://huggingface.co/{self.repo} {self.file}",
+            "origin": " + ".join(self.urls) or f"https://huggingface.co/{self.repo} {self.file}",
             "licence": self.licence,
             "companions": dict(self.companions),
             "config": config.to_dict(),
@@ -82,6 +85,8 @@ class Known:
 
 def expected(config: ConfigDict, part: str) -> Params:
     """Shapes of the parameters of a config's part."""
+    if part == "lpips":
+        return jax.eval_shape(LPIPS().init, jax.random.key(0))
     system, key = factory.build(config), jax.random.key(0)
     if part == "teacher":
         return jax.eval_shape(system.teacher_init, key, jax.eval_shape(system.tokenizer.init, key))
@@ -90,6 +95,8 @@ def expected(config: ConfigDict, part: str) -> Params:
 
 def table(config: ConfigDict, part: str) -> Table:
     """How the published keys of a config's part map."""
+    if part == "lpips":
+        return lpips.table()
     levels = len(config.tokenizer.stack.ch_mult)
     tables: dict[tuple[str, str], Callable[[], Table]] = {
         ("llamagen", "tokenizer"): functools.partial(tokenizers.vq, levels),
@@ -145,7 +152,15 @@ def _var() -> list[Known]:
     return found
 
 
-CATALOG = {known.id: known for known in (*_llamagen(), *_var())}
+def _lpips() -> list[Known]:
+    """What training compares images by."""
+    names = " + ".join(url.rsplit("/", 1)[1] for url in lpips.URLS)
+    licence = "BSD-3-Clause (torchvision) + BSD-2-Clause (lpips)"
+    more: dict[str, Any] = {"licence": licence, "urls": lpips.URLS, "sha256": lpips.SHA256}
+    return [Known("lpips_vgg", "lpips", "torchvision, lpips", names, ConfigDict, **more)]
+
+
+CATALOG = {known.id: known for known in (*_llamagen(), *_var(), *_lpips())}
 
 
 def find(name: str) -> Known:

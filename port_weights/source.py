@@ -1,4 +1,4 @@
-"""Any published weights file as a lazy state dict: PyTorch's zip format or safetensors, in whatever container."""
+"""Any published weights file as a lazy state dict: PyTorch's formats or safetensors, in whatever container."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +9,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from dd_jax.errors import UserError
-from port_weights.torch_file import Tensor, TorchFile
+from port_weights.torch_file import Tensor
+from port_weights.torch_old import open_torch
 
 # Where trainers keep the weights, in the order in which to look; "" is the file itself.
 CONTAINERS = ("model", "module", "state_dict", "")
@@ -45,13 +46,23 @@ def open_weights(path: str | Path, containers: Sequence[str] = CONTAINERS) -> St
     path = Path(path)
     if path.suffix == ".safetensors":
         return _safetensors(path)
-    file = TorchFile(path)
+    file = open_torch(path)
     found = _container(file.tree, containers)
     if found is None:
         keys = list(file.tree)[:8] if isinstance(file.tree, Mapping) else type(file.tree).__name__
         asked = ", ".join(name or "the file itself" for name in containers)
         raise UserError(f"{path} holds {keys}: no weights in {asked}; name another with --container")
     return StateDict(tuple(found), lambda key: file.read(found[key]))
+
+
+def merge(parts: Sequence[StateDict]) -> StateDict:
+    """Several files as one. UserError for a key that two of them have."""
+    home: dict[str, StateDict] = {}
+    for part in parts:
+        if twice := [key for key in part if key in home]:
+            raise UserError(f"two of the files have {', '.join(twice[:8])}: is one named twice?")
+        home |= dict.fromkeys(part, part)
+    return StateDict(tuple(home), lambda key: home[key][key])
 
 
 def _container(tree: Any, containers: Sequence[str]) -> Mapping[str, Tensor] | None:

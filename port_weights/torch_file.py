@@ -1,4 +1,4 @@
-"""Read PyTorch's zip-format checkpoints without PyTorch, and without running anything that is in them.
+"""Read PyTorch's zip-format checkpoints (since 1.6) without PyTorch, and without running anything that is in them.
 
 Such a file is a zip: `NAME/data.pkl` is a pickle of containers in which every tensor is a reference, and
 `NAME/data/KEY` hold the numbers, stored uncompressed. The pickle is read by an unpickler that knows only the
@@ -90,6 +90,7 @@ def _size(items: Any = ()) -> tuple[Any, ...]:
 ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
+    ("torch._utils", "_rebuild_tensor"): _rebuild,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     ("torch", "Size"): _size,
     ("argparse", "Namespace"): Inert,
@@ -97,7 +98,7 @@ ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
-class _Unpickler(pickle._Unpickler):
+class Unpickler(pickle._Unpickler):
     """Python's own unpickler (the C one lets a file ask for a memo of any size), names by allow-list."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -123,24 +124,28 @@ class TorchFile:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self._checked: dict[str, np.ndarray] = {}  # bytes of the storages that were found whole
         try:
-            with zipfile.ZipFile(self.path) as archive:
-                self._entries = {info.filename: info for info in archive.infolist()}
-                root = [name.removesuffix("data.pkl") for name in self._entries if name.endswith("/data.pkl")]
-                if len(root) != 1:
-                    raise UserError(f"{len(root)} entries named data.pkl in the zip, one expected")
-                self._root = root[0]
-                text = self._pickle(archive)
-                self._check_byteorder(archive)
-            self.tree = _Unpickler(io.BytesIO(text)).load()
-            self._checked: dict[str, np.ndarray] = {}  # bytes of the storages whose CRC was right
+            self.tree = self._open()
             self._map = np.memmap(self.path, np.uint8, "r")
         except UserError as error:
             raise UserError(f"{self.path}: {error}") from None
         except FileNotFoundError:
             raise UserError(f"{self.path} does not exist") from None
         except Exception as error:  # a mutated pickle or zip can raise anything; none of it ran
-            raise UserError(f"{self.path} is {_not_a_checkpoint(self.path, error)}") from error
+            raise UserError(f"{self.path} is {_not_a_checkpoint(error)}") from error
+
+    def _open(self) -> Any:
+        """The tree; notes what `_bytes` needs."""
+        with zipfile.ZipFile(self.path) as archive:
+            self._entries = {info.filename: info for info in archive.infolist()}
+            root = [name.removesuffix("data.pkl") for name in self._entries if name.endswith("/data.pkl")]
+            if len(root) != 1:
+                raise UserError(f"{len(root)} entries named data.pkl in the zip, one expected")
+            self._root = root[0]
+            text = self._pickle(archive)
+            self._check_byteorder(archive)
+        return Unpickler(io.BytesIO(text)).load()
 
     def _pickle(self, archive: zipfile.ZipFile) -> bytes:
         info = self._entries[f"{self._root}data.pkl"]
@@ -166,13 +171,14 @@ class TorchFile:
         return np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, strides, writeable=False)
 
     def _storage(self, storage: Storage) -> np.ndarray:
-        """The mapped numbers of a storage, their CRC checked once."""
+        """The mapped numbers of a storage, checked once."""
         if storage.key not in self._checked:
             self._checked[storage.key] = self._bytes(storage)
         data = self._checked[storage.key]
         return np.ndarray(len(data) // storage.dtype.itemsize, storage.dtype, data, 0)
 
     def _bytes(self, storage: Storage) -> np.ndarray:
+        """The mapped bytes of a storage. UserError if they are not there or damaged."""
         info = self._entries.get(f"{self._root}data/{storage.key}")
         if info is None:
             raise UserError(f"{self.path}: the zip has no data/{storage.key}: the file is incomplete")
@@ -188,12 +194,8 @@ class TorchFile:
         return data
 
 
-def _not_a_checkpoint(path: Path, error: Exception) -> str:
+def _not_a_checkpoint(error: Exception) -> str:
     """What a person can do about a file that is none."""
-    with path.open("rb") as file:
-        head = file.read(16)
-    if head[:2] == b"\x80\x02" and b"\x8a\nl\xfc\x9cF\xf9 j\xa8P" in head:
-        return "in PyTorch's old format (before 1.6): load and save it once with a newer PyTorch"
     if isinstance(error, zipfile.BadZipFile):
         return f"no zip file ({error}): was the download cut off?"
     return f"no readable checkpoint ({type(error).__name__}: {error})"[:300]

@@ -1,13 +1,16 @@
 """Make a file in exactly the published format, with random weights: the whole path without a download.
 
     python -m scripts.fake_release llamagen_l_dd --out llamagen-L.pt
+    python -m scripts.fake_release lpips_vgg --out vgg16.pth vgg.pth
 
-Keys, shapes, container and PyTorch's zip format are those of the real file; the pictures will be noise.
+Keys, shapes, container and PyTorch's format are those of the real file; the pictures will be noise. VGG16 comes without
+the matrices of its classifier, which nothing here reads.
 """
 
 import argparse
 import io
 import pickle
+import struct
 import zipfile
 import zlib
 from collections import OrderedDict
@@ -23,6 +26,7 @@ from dd_jax.layout import Layout
 from port_weights import rules, var
 from port_weights.catalog import find
 from port_weights.torch_file import STORAGES
+from port_weights.torch_old import MAGIC
 
 KINDS = {str(np.dtype(kind)): name for name, kind in STORAGES.items()}
 
@@ -37,12 +41,12 @@ class _Global:
 class _Pickler(pickle._Pickler):
     """Writes arrays as PyTorch writes tensors: a call of _rebuild_tensor_v2 on a reference to a storage."""
 
-    def __init__(self, file: io.BytesIO, arrays: list[np.ndarray]):
+    def __init__(self, file: io.BytesIO, arrays: list[np.ndarray], *more: Any):
         super().__init__(file, protocol=2)
-        self.arrays = arrays
+        self.arrays, self.more = arrays, more
 
     def persistent_id(self, obj: Any) -> Any:
-        return obj.pid if isinstance(obj, _Storage) else None
+        return (*obj.pid, *self.more) if isinstance(obj, _Storage) else None
 
     def save(self, obj: Any, save_persistent_id: bool = True) -> Any:
         if isinstance(obj, _Global):
@@ -78,6 +82,19 @@ def write_torch(path: str | Path, tree: Any) -> Path:
     return Path(path)
 
 
+def write_old_torch(path: str | Path, tree: Any) -> Path:
+    """The same in PyTorch's format before 1.6."""
+    buffer, arrays = io.BytesIO(), []
+    for head in (MAGIC, 1001, {"protocol_version": 1001, "little_endian": True}):
+        pickle.dump(head, buffer, protocol=2)
+    _Pickler(buffer, arrays, None).dump(tree)  # None: no view of another storage
+    pickle.dump([str(i) for i in range(len(arrays))], buffer, protocol=2)
+    for x in arrays:
+        buffer.write(struct.pack("<q", x.size) + np.ascontiguousarray(x).tobytes())
+    Path(path).write_bytes(buffer.getvalue())
+    return Path(path)
+
+
 def state_dict(name: str) -> dict[str, np.ndarray]:
     """Random weights of a known model, under the published keys."""
     known = find(name)
@@ -87,7 +104,9 @@ def state_dict(name: str) -> dict[str, np.ndarray]:
 
 
 def _buffers(config: ConfigDict, part: str) -> dict[str, np.ndarray]:
-    """What the published files of next-scale models hold besides weights."""
+    """What published files hold besides the weights that are used."""
+    if part == "lpips":
+        return {f"classifier.{i}.bias": np.zeros(n, np.float32) for i, n in ((0, 4096), (3, 4096), (6, 1000))}
     if config.family != "var":
         return {}
     layout, zeros = Layout.scales(config.tokenizer.sides), np.zeros(config.model.width, np.float32)
@@ -117,12 +136,25 @@ def wrapped(name: str, weights: Mapping[str, np.ndarray]) -> Any:
     return tree
 
 
+def release(name: str, *paths: str | Path) -> list[Path]:
+    """Write a known model's file, or files, as published."""
+    weights = state_dict(name)
+    if find(name).part != "lpips":
+        return [write_torch(path, wrapped(name, weights)) for path in paths]
+    heads = {key: x for key, x in weights.items() if key.startswith("lin")}
+    vgg = {key: x for key, x in weights.items() if key not in heads}
+    return [write_old_torch(path, OrderedDict(part)) for path, part in zip(paths, (vgg, heads), strict=True)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="an id of `python -m port_weights list`")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, nargs="+", required=True)
     args = parser.parse_args()
-    print("wrote", write_torch(args.out, wrapped(args.model, state_dict(args.model))))
+    wanted = max(1, len(find(args.model).urls))
+    if len(args.out) != wanted:
+        parser.error(f"{args.model} is published in {wanted}: --out takes as many names")
+    print("wrote", *release(args.model, *args.out))
 
 
 if __name__ == "__main__":

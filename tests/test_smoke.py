@@ -15,6 +15,7 @@ from dd_jax.errors import UserError
 from dd_jax.fewstep import generator
 from dd_jax.filtering import Filter
 from dd_jax.interfaces import Cond
+from dd_jax.metrics.lpips import LPIPS
 from dd_jax.pipeline import load_params
 from dd_jax.plans import cost
 
@@ -71,7 +72,9 @@ def toy():
 @pytest.fixture(scope="module")
 def smoke_run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("smoke")
-    stages.run(toy(), str(workdir), "all")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(factory, "LPIPS", lambda: LPIPS(((4,), (8,))))  # VGG16 would take most of the time
+        stages.run(toy(), str(workdir), "all")
     return workdir
 
 

@@ -5,6 +5,7 @@ import pickle
 import zipfile
 from collections import OrderedDict
 
+import helpers
 import ml_dtypes
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ import pytest
 from dd_jax.errors import UserError
 from port_weights.source import open_weights
 from port_weights.torch_file import MAX_PICKLE, Tensor, TorchFile
-from scripts.fake_release import write_torch
+from port_weights.torch_old import MAGIC, open_torch
+from scripts.fake_release import write_old_torch, write_torch
 
 KINDS = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int64, np.int32, np.int8, np.uint8, np.bool_]
 
@@ -118,10 +120,60 @@ def test_a_cut_or_changed_file_is_named(tmp_path, file):
     refuses(tmp_path / "text.pt", "no zip file")
 
 
-def test_the_old_format_is_named(tmp_path):
-    magic = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
-    (tmp_path / "old.pt").write_bytes(magic + pickle.dumps(1001, protocol=2))
-    refuses(tmp_path / "old.pt", "old format")
+def test_the_old_format():
+    """A file as PyTorch 0.4 wrote it, on a GPU, from Python 2: LPIPS's published heads."""
+    found = open_weights(helpers.GOLDENS / "eval/lpips/vgg.pth")
+    assert {key: x.shape for key, x in found.items()} == {
+        f"lin{i}.model.1.weight": (1, width, 1, 1) for i, width in enumerate((64, 128, 256, 512, 512))
+    }
+    assert all((x >= 0).all() and 0.05 < x.mean() < 0.3 for x in found.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_type_comes_back_from_the_old_format(tmp_path, kind):
+    x = np.arange(12).reshape(3, 4).astype(kind)
+    path = write_old_torch(tmp_path / "w.pt", {"odd": np.ones(3, np.uint8), "x": x, "empty": np.zeros((0, 2), kind)})
+    found = open_torch(path)
+    np.testing.assert_array_equal(found.read(found.tree["x"]), x)
+    assert found.read(found.tree["empty"]).shape == (0, 2)
+
+
+def old(*pickles):
+    return b"".join(x if isinstance(x, bytes) else pickle.dumps(x, protocol=2) for x in (MAGIC, 1001, *pickles))
+
+
+def test_what_the_old_format_may_not_hold(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path, machine = tmp_path / "old.pt", {"little_endian": True}
+    view = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n((U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuK\x01K\x02tQ."
+    for pickles, told in (
+        (({"little_endian": False},), "big-endian"),
+        ((machine, Evil()), "it asks for posix.system"),
+        ((machine, view), "storage 0 is a view"),
+        ((machine, {}, ["0"]), "no readable checkpoint"),
+        ((machine,), "no readable checkpoint"),
+    ):
+        path.write_bytes(old(*pickles))
+        refuses(path, told)
+    assert not (tmp_path / "hacked").exists()
+    data = write_old_torch(path, weights()).read_bytes()
+    path.write_bytes(data[:-1])
+    refuses(path, "ends within storage 1: was the download cut off")
+
+
+def test_a_mutated_old_file_never_crashes(tmp_path):
+    data, rng = write_old_torch(tmp_path / "w.pt", {"model": weights()}).read_bytes(), np.random.default_rng(2)
+    path, refused = tmp_path / "m.pt", 0
+    for trial in range(400):
+        changed = bytearray(data)
+        for _ in range(rng.integers(1, 4)):
+            changed[rng.integers(0, len(changed))] = rng.integers(0, 256)
+        path.write_bytes(changed[: rng.integers(1, len(changed))] if trial % 5 == 0 else changed)
+        try:
+            read_all(path)
+        except UserError:
+            refused += 1
+    assert refused > 200
 
 
 def test_mutated_files_never_crash(tmp_path, file):

@@ -59,7 +59,7 @@ def test_embedding_loss_has_no_gradient_in_the_logits():
 def test_distance_by_name():
     objective = functools.partial(Objective, (0,), 4, losses.Weights(1.0, 1.0))
     assert distance_of(objective("none"), None, None) is None
-    with pytest.raises(UserError, match="choose mse, perceptual or none"):
+    with pytest.raises(UserError, match="choose lpips, mse, perceptual or none"):
         distance_of(objective("lpips9"), None, None)
 
 

@@ -156,6 +156,7 @@ def test_a_student_s_mask_is_compared_with_the_config(ported, tmp_path):
 def test_smoke_runs_every_stage(tmp_path):
     config = toy()
     config.smoke = True
+    config.data.resolution, config.tokenizer.stack.ch_mult = 16, (1, 1, 2)  # the least that LPIPS takes
     stages.run(config, str(tmp_path), "all")
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert [row["plan"] for row in rows] == ["T0:4", "S0", "S0 T1:2 S2"]
