@@ -16,7 +16,7 @@ from dd_jax import factory
 from dd_jax.errors import UserError
 from dd_jax.interfaces import Params
 from dd_jax.layout import Layout
-from port_weights import llamagen, tokenizers, var
+from port_weights import inception, llamagen, tokenizers, var
 from port_weights.rules import Table
 from port_weights.source import CONTAINERS
 
@@ -24,6 +24,8 @@ LLAMAGEN = "FoundationVision/LlamaGen"
 LLAMAGEN_T2I = "peizesun/llamagen_t2i"
 VAR = "FoundationVision/var"
 DISTILLED = "microsoft/distilled_decoding"
+PYTORCH_FID, TORCH_FIDELITY = "mseitzer/pytorch-fid", "toshas/torch-fidelity"
+INCEPTION = "inception-2015-12-05-6726825d.pth"  # ends in the first digits of its checksum
 RAW_FIRST = ("", *CONTAINERS[:-1])  # FSDP trainers save the bare state dict
 EMA_FIRST = ("ema", *CONTAINERS)
 TRAINER_FIRST = ("trainer.ema_parameters", "trainer.var_wo_ddp", *CONTAINERS)
@@ -32,16 +34,24 @@ BUFFERS = ("uncond_embedding",)  # come with the weights, but are not counted as
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """One published file. `repo` and `file` are those of huggingface.co."""
+    """One published file. `repo` and `file` are those of huggingface.co, or of a release on github.com."""
 
     id: str
-    part: str  # what it is for a config: "tokenizer", "teacher" or "student"
+    part: str  # what it is for a config, "tokenizer", "teacher" or "student", or a network of the metrics
     repo: str
     file: str
     config: Callable[[], ConfigDict]
     containers: Sequence[str] = CONTAINERS
     companions: tuple[tuple[str, str], ...] = ()  # part -> id of the models that it is used with
     licence: str = "MIT"
+    release: str = ""  # its tag on github.com
+
+    @property
+    def url(self) -> str:
+        """Where a browser gets it."""
+        if self.release:
+            return f"https://github.com/{self.repo}/releases/download/{self.release}/{self.file}"
+        return f"https://huggingface.co/{self.repo}/resolve/main/{self.file}"
 
     def expected(self) -> Params:
         """Shapes of its parameters."""
@@ -60,7 +70,7 @@ class Known:
     def settle(self, state_dict: Mapping[str, np.ndarray]) -> ConfigDict:
         """Its config, with what only the file knows: the attention mask of a next-scale student. Checks a teacher's."""
         config = self.config()
-        if config.family == "var" and self.part != "tokenizer":
+        if config.get("family") == "var" and self.part != "tokenizer":
             layout = Layout.scales(config.tokenizer.sides)
             if self.part == "teacher":
                 var.check_teacher_mask(state_dict, layout)
@@ -73,15 +83,23 @@ class Known:
         return {
             "id": self.id,
             "part": self.part,
-            "origin": f"https://huggingface.co/{self.repo} {self.file}",
+            "origin": self.url,
             "licence": self.licence,
             "companions": dict(self.companions),
             "config": config.to_dict(),
         }
 
 
+# Networks that no config describes: there is only one of each.
+NETWORKS: dict[str, tuple[Callable[[], Params], Callable[[], Table]]] = {
+    "inception": (inception.published_shapes, inception.inception),
+}
+
+
 def expected(config: ConfigDict, part: str) -> Params:
-    """Shapes of the parameters of a config's part."""
+    """Shapes of the parameters of a config's part, or of a network of the metrics."""
+    if part in NETWORKS:
+        return NETWORKS[part][0]()
     system, key = factory.build(config), jax.random.key(0)
     if part == "teacher":
         return jax.eval_shape(system.teacher_init, key, jax.eval_shape(system.tokenizer.init, key))
@@ -89,7 +107,9 @@ def expected(config: ConfigDict, part: str) -> Params:
 
 
 def table(config: ConfigDict, part: str) -> Table:
-    """How the published keys of a config's part map."""
+    """How the published keys of a config's part, or of a network of the metrics, map."""
+    if part in NETWORKS:
+        return NETWORKS[part][1]()
     levels = len(config.tokenizer.stack.ch_mult)
     tables: dict[tuple[str, str], Callable[[], Table]] = {
         ("llamagen", "tokenizer"): functools.partial(tokenizers.vq, levels),
@@ -145,7 +165,17 @@ def _var() -> list[Known]:
     return found
 
 
-CATALOG = {known.id: known for known in (*_llamagen(), *_var())}
+def _networks() -> list[Known]:
+    """What the metrics look with. Both files of the Inception-v3 hold the same weights."""
+    apache = "Apache-2.0"
+    ours, twin = f"pt_{INCEPTION}", f"weights-{INCEPTION}"
+    return [
+        Known("inception", "inception", PYTORCH_FID, ours, ConfigDict, licence=apache, release="fid_weights"),
+        Known("inception_fidelity", "inception", TORCH_FIDELITY, twin, ConfigDict, licence=apache, release="v0.2.0"),
+    ]
+
+
+CATALOG = {known.id: known for known in (*_llamagen(), *_var(), *_networks())}
 
 
 def find(name: str) -> Known:
