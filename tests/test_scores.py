@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dd_jax.errors import UserError
-from dd_jax.metrics import scores
+from dd_jax.metrics import neighbours, scores
 from dd_jax.metrics.judge import Judge
 
 GOLDEN = Path(__file__).parent / "goldens/eval/stats"
@@ -69,7 +69,7 @@ def test_radii(golden):
     data, _ = golden
     for name in ("ref", "sample"):
         x = data[name] - data[name].mean(0)
-        np.testing.assert_allclose(scores._radii(x, 3, 64), data[f"radii_{name}_f64"], rtol=1e-5)
+        np.testing.assert_allclose(neighbours.radii(x, 3, 64), data[f"radii_{name}_f64"], rtol=1e-5)
 
 
 def test_bad_features_are_named():

@@ -19,8 +19,9 @@ def tf1_bilinear(before: int, after: int) -> np.ndarray:
 
 
 def half_pixel_bilinear(before: int, after: int) -> np.ndarray:
-    """PyTorch's interpolate(mode="bilinear", align_corners=False): pixel centres, no antialiasing."""
-    centre = (np.arange(after) + 0.5) * before / after - 0.5
+    """PyTorch's interpolate(mode="bilinear", align_corners=False): pixel centres, no antialiasing; fused float32."""
+    scale = np.float64(np.float32(before) / np.float32(after))
+    centre = ((np.arange(after) + 0.5) * scale - 0.5).astype(np.float32)  # one rounding, as in a fused multiply-add
     return _linear(np.maximum(centre, 0), before)
 
 
