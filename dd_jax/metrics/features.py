@@ -65,7 +65,8 @@ class Extractor:
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def apply(protocol: Protocol, precision: str, params: Params, img_BxRxRx3: jax.Array) -> Features:
     """uint8 images -> features. Weights are arguments: as constants they would be folded for minutes."""
-    return InceptionNet(precision).apply({"params": params}, protocol.prepare(img_BxRxRx3))
+    made: Any = InceptionNet(precision).apply({"params": params}, protocol.prepare(img_BxRxRx3))
+    return made
 
 
 def ahead(items: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

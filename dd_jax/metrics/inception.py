@@ -220,7 +220,7 @@ def folded_shapes() -> Params:
 
 def published_shapes() -> Params:
     """Shapes of the published weights: each convolution with its batch norm beside it, not folded."""
-    shapes = {}
+    shapes: dict[tuple[str, ...], Any] = {}
     for path, layer in layers(folded_shapes()):
         norm = dict.fromkeys(NORM, layer["bias"]) if layer["kernel"].ndim == 4 else {}
         shapes |= {(*path, name): leaf for name, leaf in (layer | norm).items()}
@@ -232,7 +232,7 @@ def fold(published: Params) -> Params:
 
     UserError for a variance that no batch norm can have.
     """
-    folded = {}
+    folded: dict[tuple[str, ...], Any] = {}
     for path, layer in layers(published):
         kernel, bias = layer["kernel"], layer["bias"]
         if "var" in layer:
