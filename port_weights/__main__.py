@@ -3,19 +3,22 @@ python -m port_weights MODEL [MODEL ...] [--src FILE ...] [--out DIR]
 python -m port_weights --export FOLDER [--out FILE.safetensors]
 
 Published PyTorch weights -> folders that dd_jax and every config read, and back. Without --src a file is
-downloaded from huggingface.co. PyTorch is not needed, and nothing in a file is ever executed.
+downloaded from huggingface.co, the Inception of FID from github.com. PyTorch is not needed, and nothing in a
+file is ever executed.
 
     python -m port_weights vq16 llamagen_l_dd --out weights
     python -m port_weights llamagen_l --src ~/Downloads/c2i_L_256.pt
 """
 
 import argparse
+import shutil
 import sys
+import urllib.request
 from pathlib import Path
 
 import numpy as np
 
-from dd_jax import weights
+from dd_jax import files, weights
 from dd_jax.errors import UserError
 from dd_jax.pipeline import frozen
 from port_weights import catalog, rules
@@ -36,15 +39,31 @@ def table() -> str:
 def fetch(known: Known, out: Path) -> Path:
     """Download a model's file. UserError that says what to fetch by hand where that fails."""
     by_hand = (
-        f"fetch https://huggingface.co/{known.repo}/resolve/main/{known.file} on a machine that can, "
+        f"fetch {known.url} on a machine that can, "
         f"then run: python -m port_weights {known.id} --src {Path(known.file).name} --out {out}"
     )
-    from huggingface_hub import hf_hub_download  # only here: it is slow to import
-
     try:
-        return Path(hf_hub_download(known.repo, known.file))
+        return _from_release(known, out) if known.release else _from_hub(known)
     except Exception as error:  # no network, no such file, no space: all end in the same advice
         raise UserError(f"cannot download {known.file} ({type(error).__name__}); {by_hand}") from error
+
+
+def _from_hub(known: Known) -> Path:
+    from huggingface_hub import hf_hub_download  # only here: it is slow to import
+
+    return Path(hf_hub_download(known.repo, known.file))
+
+
+def _from_release(known: Known, out: Path) -> Path:
+    """A file whose name ends in the first digits of its SHA-256; fetched once."""
+    path, digits = out / known.file, Path(known.file).stem.split("-")[-1]
+    if not path.exists():
+        with urllib.request.urlopen(known.url, timeout=60) as answer, files.writing(path) as file:
+            shutil.copyfileobj(answer, file)
+    if not weights.sha256(path).startswith(digits):
+        path.unlink()
+        raise OSError(f"{path} does not begin with {digits}")
+    return path
 
 
 def port(known: Known, source: Path, out: Path, containers: tuple[str, ...] = ()) -> Path:

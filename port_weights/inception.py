@@ -8,12 +8,12 @@ their names. Batch norms stay beside their convolutions, so that `export` gives 
 from dd_jax.metrics.inception import layers, published_shapes
 from port_weights.rules import CONV, LINEAR, Rule, Table
 
-NORM = (("weight", "scale"), ("bias", "bias"), ("running_mean", "mean"), ("running_var", "var"))
+NORM = {"weight": "scale", "bias": "bias", "running_mean": "running_mean", "running_var": "running_var"}
 
 
 def conv(source: str, target: str) -> list[Rule]:
     """A convolution without bias, and its batch norm."""
-    norm = [Rule(f"{source}.bn.{theirs}", f"{target}/{ours}") for theirs, ours in NORM]
+    norm = [Rule(f"{source}.bn.{theirs}", f"{target}/{ours}") for theirs, ours in NORM.items()]
     return [Rule(f"{source}.conv.weight", f"{target}/kernel", CONV), *norm]
 
 
@@ -21,6 +21,6 @@ def inception() -> Table:
     """pt_inception-2015-12-05 and weights-inception-2015-12-05."""
     rules = [Rule("fc.weight", "fc/kernel", LINEAR), Rule("fc.bias", "fc/bias")]
     for path, layer in layers(published_shapes()):
-        if "var" in layer:
+        if "running_var" in layer:
             rules += conv(".".join(path), "/".join(path))
     return Table(rules, strays=(r".*\.bn\.num_batches_tracked",))

@@ -1,4 +1,4 @@
-"""Any published weights file as a lazy state dict: PyTorch's zip format or safetensors, in whatever container."""
+"""Any published weights file as a lazy state dict: PyTorch's formats or safetensors, in whatever container."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +9,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from dd_jax.errors import UserError
-from port_weights.torch_file import Tensor, TorchFile
+from port_weights.legacy_file import open_torch
+from port_weights.torch_file import Tensor
 
 # Where trainers keep the weights, in the order in which to look; "" is the file itself.
 CONTAINERS = ("model", "module", "state_dict", "")
@@ -45,7 +46,7 @@ def open_weights(path: str | Path, containers: Sequence[str] = CONTAINERS) -> St
     path = Path(path)
     if path.suffix == ".safetensors":
         return _safetensors(path)
-    file = TorchFile(path)
+    file = open_torch(path)
     found = _container(file.tree, containers)
     if found is None:
         keys = list(file.tree)[:8] if isinstance(file.tree, Mapping) else type(file.tree).__name__

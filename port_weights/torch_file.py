@@ -20,6 +20,7 @@ import ml_dtypes
 import numpy as np
 
 from dd_jax.errors import UserError
+from port_weights import numpy_pickle
 
 MAX_PICKLE = 1 << 26  # bytes of the pickle: it holds names and shapes, no numbers
 MAX_AXES = 8
@@ -93,11 +94,12 @@ ALLOWED: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     ("torch", "Size"): _size,
     ("argparse", "Namespace"): Inert,
+    **numpy_pickle.NAMES,
     **{("torch", name): np.dtype(kind) for name, kind in STORAGES.items()},
 }
 
 
-class _Unpickler(pickle._Unpickler):
+class Unpickler(pickle._Unpickler):
     """Python's own unpickler (the C one lets a file ask for a memo of any size), names by allow-list."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -132,7 +134,7 @@ class TorchFile:
                 self._root = root[0]
                 text = self._pickle(archive)
                 self._check_byteorder(archive)
-            self.tree = _Unpickler(io.BytesIO(text)).load()
+            self.tree = Unpickler(io.BytesIO(text)).load()
             self._checked: dict[str, np.ndarray] = {}  # bytes of the storages whose CRC was right
             self._map = np.memmap(self.path, np.uint8, "r")
         except UserError as error:
@@ -165,6 +167,14 @@ class TorchFile:
         strides = [step * flat.itemsize for step in tensor.strides]
         return np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, strides, writeable=False)
 
+    def array(self, leaf: Any) -> np.ndarray:
+        """The numbers of a leaf of the tree that may be a tensor or a NumPy array."""
+        if isinstance(leaf, numpy_pickle.Array):
+            return leaf.array
+        if not isinstance(leaf, Tensor):
+            raise UserError(f"{self.path} holds {type(leaf).__name__} where an array is expected")
+        return self.read(leaf)
+
     def _storage(self, storage: Storage) -> np.ndarray:
         """The mapped numbers of a storage, their CRC checked once."""
         if storage.key not in self._checked:
@@ -193,7 +203,7 @@ def _not_a_checkpoint(path: Path, error: Exception) -> str:
     with path.open("rb") as file:
         head = file.read(16)
     if head[:2] == b"\x80\x02" and b"\x8a\nl\xfc\x9cF\xf9 j\xa8P" in head:
-        return "in PyTorch's old format (before 1.6): load and save it once with a newer PyTorch"
+        return "in PyTorch's old format (before 1.6), which `legacy_file.open_torch` reads"
     if isinstance(error, zipfile.BadZipFile):
         return f"no zip file ({error}): was the download cut off?"
     return f"no readable checkpoint ({type(error).__name__}: {error})"[:300]

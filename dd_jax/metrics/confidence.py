@@ -1,11 +1,13 @@
 """How sure a Frechet distance is: its spread by resampling, and its limit for infinitely many samples."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dd_jax.errors import UserError
-from dd_jax.metrics.frechet import frechet
+from dd_jax.metrics.frechet import frechet, root
 from dd_jax.metrics.moments import checked
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -20,10 +22,10 @@ def standard_error(
     """
     if resamples < 2:
         raise UserError(f"{resamples} resamples have no spread: take at least 2, better 20")
-    feature, rng = _centred(feature_NxF), np.random.default_rng(seed)
-    count = len(feature[0])
+    distance, rng = _distance(feature_NxF, mean, cov), np.random.default_rng(seed)
+    count = len(feature_NxF)
     draws = (rng.multinomial(count, np.full(count, 1 / count)) for _ in range(resamples))
-    return float(np.std([_distance(feature, draw, mean, cov) for draw in draws], ddof=1))
+    return float(np.std([distance(draw) for draw in draws], ddof=1))
 
 
 def extrapolate(feature_NxF: np.ndarray, mean: np.ndarray, cov: np.ndarray, points: int = 15, seed: int = 0) -> float:
@@ -32,36 +34,34 @@ def extrapolate(feature_NxF: np.ndarray, mean: np.ndarray, cov: np.ndarray, poin
     A line through `points` subsets of between a tenth of the samples (more than dimensions) and all of them.
     UserError where the samples are no more than twice the dimensions: the law does not hold there.
     """
-    feature, rng = _centred(feature_NxF), np.random.default_rng(seed)
-    count, width = feature[0].shape
+    count, width = np.shape(feature_NxF)
     if count <= 2 * width:
         raise UserError(f"FID-infinity of {count} samples in {width} dimensions: it needs more than {2 * width}")
     if points < 2:
         raise UserError(f"a line through {points} points: take at least 2, usually 15")
+    distance, rng = _distance(feature_NxF, mean, cov), np.random.default_rng(seed)
     sizes = np.linspace(max(count // 10, width + 1), count, points).astype(int)
-    order = rng.permutation(count)
-    distances = []
-    for size in sizes:
-        take = np.zeros(count, int)
-        take[rng.permutation(order)[:size]] = 1
-        distances.append(_distance(feature, take, mean, cov))
-    return float(np.polyfit(1 / sizes, distances, 1)[1])
+    takes = (np.isin(np.arange(count), rng.permutation(count)[:size]) for size in sizes)
+    return float(np.polyfit(1 / sizes, [distance(take) for take in takes], 1)[1])
 
 
-def _centred(feature_NxF: np.ndarray) -> tuple[jax.Array, np.ndarray]:
-    """Features about their mean on the device, where float32 is enough (6e-8 of a FID), and the mean."""
+def _distance(feature_NxF: np.ndarray, mean: np.ndarray, cov: np.ndarray) -> Callable[[np.ndarray], float]:
+    """A function of (N,) counts: the distance of the set in which sample i is so many times.
+
+    Sums are made on the device about the samples' mean, where float32 is enough: 6e-8 of a FID.
+    """
     feature = checked(feature_NxF)
-    centre = feature.mean(0, dtype=np.float64)
-    return jnp.asarray((feature - centre).astype(np.float32)), centre
+    centre, factor = feature.mean(0, dtype=np.float64), root(np.asarray(cov, np.float64))
+    centred = jnp.asarray((feature - centre).astype(np.float32))
 
+    def distance(times_N: np.ndarray) -> float:
+        first, second = (np.asarray(x, np.float64) for x in _sums(centred, jnp.asarray(times_N, jnp.float32)))
+        total = int(times_N.sum())
+        shift = first / total
+        spread = (second - total * np.outer(shift, shift)) / (total - 1)
+        return frechet(mean, cov, centre + shift, spread, factor)
 
-def _distance(feature: tuple[jax.Array, np.ndarray], times_N: np.ndarray, mean: np.ndarray, cov: np.ndarray) -> float:
-    """Distance of the set in which sample i is `times_N[i]` times."""
-    centred, centre = feature
-    total = int(times_N.sum())
-    first, second = (np.asarray(x, np.float64) for x in _sums(centred, jnp.asarray(times_N, jnp.float32)))
-    shift = first / total
-    return frechet(mean, cov, centre + shift, (second - total * np.outer(shift, shift)) / (total - 1))
+    return distance
 
 
 @jax.jit

@@ -10,8 +10,10 @@ from dd_jax.errors import UserError
 from dd_jax.metrics.moments import checked, statistics
 
 
-def frechet(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, cov_b: np.ndarray) -> float:
-    """|mean_a - mean_b|^2 + Tr(cov_a + cov_b - 2 (cov_a cov_b)^1/2).
+def frechet(
+    mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, cov_b: np.ndarray, root_a: np.ndarray | None = None
+) -> float:
+    """|mean_a - mean_b|^2 + Tr(cov_a + cov_b - 2 (cov_a cov_b)^1/2). `root_a`: root(cov_a), where it is known.
 
     UserError for statistics of different widths or with entries that are not finite.
     """
@@ -20,7 +22,7 @@ def frechet(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, cov_b: np
     _check(mean_b, cov_b)
     if mean_a.shape != mean_b.shape:
         raise UserError(f"statistics of {len(mean_a)} and {len(mean_b)} dimensions: they are of two networks")
-    factor = root(cov_a)
+    factor = root(cov_a) if root_a is None else root_a
     product = factor.T @ cov_b @ factor
     value = np.linalg.eigvalsh((product + product.T) / 2)
     cross = np.sqrt(np.maximum(value, 0)).sum()

@@ -20,7 +20,7 @@ from dd_jax.errors import UserError
 from dd_jax.interfaces import Params
 
 SIDE = 299  # pixels that it is made for
-NORM, BN_EPS = ("scale", "mean", "var"), 1e-3
+NORM, BN_EPS = ("scale", "running_mean", "running_var"), 1e-3
 POOL, CLASSES, SPATIAL = 2048, 1008, 17 * 17 * 7
 PRECISIONS = ("highest", "high", "default")
 
@@ -228,18 +228,18 @@ def published_shapes() -> Params:
 
 
 def fold(published: Params) -> Params:
-    """Batch norms into their convolutions, in float64: kernel, bias, scale, mean, var -> kernel and bias.
+    """Batch norms into their convolutions, in float64: kernel, bias and the norm's own -> kernel and bias.
 
     UserError for a variance that no batch norm can have.
     """
     folded: dict[tuple[str, ...], Any] = {}
     for path, layer in layers(published):
         kernel, bias = layer["kernel"], layer["bias"]
-        if "var" in layer:
-            scale, mean, var = (np.asarray(layer[name], np.float64) for name in NORM)
-            if (var < 0).any():
+        if "running_var" in layer:
+            scale, mean, variance = (np.asarray(layer[name], np.float64) for name in NORM)
+            if (variance < 0).any():
                 raise UserError(f"{'/'.join(path)} has a negative variance: port the weights again")
-            gain = scale / np.sqrt(var + BN_EPS)
+            gain = scale / np.sqrt(variance + BN_EPS)
             kernel, bias = kernel * gain, bias - mean * gain
         folded[*path, "kernel"], folded[*path, "bias"] = np.float32(kernel), np.float32(bias)
     return traverse_util.unflatten_dict(folded)

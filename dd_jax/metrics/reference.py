@@ -106,12 +106,12 @@ def _wanted(key: str) -> bool:
 
 def _torch(path: Path) -> dict[str, np.ndarray]:
     """`{m, s}` of a statistic.pth."""
-    from port_weights.torch_file import TorchFile  # only here: nothing else of the library reads PyTorch's files
+    from port_weights.legacy_file import open_torch  # only here: nothing else of the library reads PyTorch's files
 
-    file = TorchFile(path)
+    file = open_torch(path)
     if not isinstance(file.tree, dict) or not {"m", "s"} <= file.tree.keys():
         raise UserError(f"{path} holds no m and s: is it a statistic.pth?")
-    mean, cov = (x if isinstance(x, np.ndarray) else file.read(x) for x in (file.tree["m"], file.tree["s"]))
+    mean, cov = (file.array(file.tree[key]) for key in "ms")
     return {"mu": mean, "sigma": cov}
 
 
