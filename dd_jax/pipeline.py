@@ -116,6 +116,10 @@ class Pipeline:
     def _ported(cls, path: Path, companions: Mapping[str, str | Path]) -> "Pipeline":
         """A ported model with the others that it needs: given by part, or looked for beside it."""
         about = weights.describe(path)
+        if about["part"] not in PARTS:
+            raise UserError(
+                f"{path} holds {about['id']}, which makes no images: it is for python -m dd_jax.metrics.score"
+            )
         config = frozen(about["config"])
         config.weights[about["part"]] = str(path)
         for part, name in about["companions"].items():

@@ -24,8 +24,6 @@ LLAMAGEN = "FoundationVision/LlamaGen"
 LLAMAGEN_T2I = "peizesun/llamagen_t2i"
 VAR = "FoundationVision/var"
 DISTILLED = "microsoft/distilled_decoding"
-PYTORCH_FID, TORCH_FIDELITY = "mseitzer/pytorch-fid", "toshas/torch-fidelity"
-INCEPTION = "inception-2015-12-05-6726825d.pth"  # ends in the first digits of its checksum
 RAW_FIRST = ("", *CONTAINERS[:-1])  # FSDP trainers save the bare state dict
 EMA_FIRST = ("ema", *CONTAINERS)
 TRAINER_FIRST = ("trainer.ema_parameters", "trainer.var_wo_ddp", *CONTAINERS)
@@ -167,11 +165,13 @@ def _var() -> list[Known]:
 
 def _networks() -> list[Known]:
     """What the metrics look with. Both files of the Inception-v3 hold the same weights."""
-    apache = "Apache-2.0"
-    ours, twin = f"pt_{INCEPTION}", f"weights-{INCEPTION}"
+    files = (
+        ("inception", "mseitzer/pytorch-fid", "fid_weights", "pt_inception-2015-12-05-6726825d.pth"),
+        ("inception_fidelity", "toshas/torch-fidelity", "v0.2.0", "weights-inception-2015-12-05-6726825d.pth"),
+    )
     return [
-        Known("inception", "inception", PYTORCH_FID, ours, ConfigDict, licence=apache, release="fid_weights"),
-        Known("inception_fidelity", "inception", TORCH_FIDELITY, twin, ConfigDict, licence=apache, release="v0.2.0"),
+        Known(name, "inception", repo, file, ConfigDict, RAW_FIRST, licence="Apache-2.0", release=release)
+        for name, repo, release, file in files
     ]
 
 

@@ -1,6 +1,10 @@
 """The FID network against the reference's outputs: published keys, every block, features under all protocols."""
 
 import hashlib
+import json
+import os
+import subprocess
+import sys
 
 import helpers
 import jax
@@ -8,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from inception_recipe import recipe, state_dict
+from PIL import Image
 
+import dd_jax
 from dd_jax import weights
 from dd_jax.errors import UserError
 from dd_jax.metrics import features, images, inception, protocols, resize
@@ -125,6 +131,15 @@ def test_resize(side):
             np.testing.assert_allclose(x.mean((1, 2), dtype=np.float64), golden[f"{name}/mean"], rtol=1e-6)
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(20, 31), (299, 299), (500, 333)])
+def test_bicubic_is_pillows_own(rows, columns):
+    img = np.random.default_rng(0).integers(0, 256, (rows, columns, 3)).astype(np.float32)
+    found = resize.resize(jnp.asarray(img)[None], 299, resize.pil_bicubic)[0]
+    for channel in range(3):
+        picture = Image.fromarray(img[..., channel]).resize((299, 299), Image.Resampling.BICUBIC)
+        np.testing.assert_allclose(found[..., channel], np.asarray(picture), atol=3e-4)
+
+
 @pytest.mark.parametrize("matrix", [resize.tf1_bilinear, resize.half_pixel_bilinear, resize.pil_bicubic])
 def test_resizing_keeps_constants(matrix):
     for side in (8, 64, 299, 1000):
@@ -157,6 +172,8 @@ def test_a_published_file_becomes_a_folder(tmp_path, published):
     for a, b in zip(jax.tree.leaves(back.params), jax.tree.leaves(inception.fold(published)), strict=True):
         np.testing.assert_array_equal(a, b)
     assert back.about["licence"] == "Apache-2.0"
+    with pytest.raises(UserError, match=r"holds inception, which makes no images"):
+        dd_jax.load(folder)
     out = cli.export(folder, tmp_path / "back.safetensors")
     assert helpers.load_file(out).keys() == state_dict().keys()
 
@@ -193,3 +210,28 @@ def test_unknown_choices_are_named(network):
         features.Extractor(network, protocols.find("adm"), precision="exact")
     with pytest.raises(UserError, match="batches of 0 images"):
         features.Extractor(network, protocols.find("adm"), batch=0)
+
+
+@pytest.mark.slow
+def test_the_commands_from_the_published_file_to_scores(tmp_path):
+    """Port, record, score: as a person would, on four devices; then a result for one set is that of itself."""
+    write_torch(tmp_path / "pt_inception.pth", state_dict())
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "real.npz", rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8))
+    how = ["--protocol", "adm", "--inception", "w/inception"]
+    score = ["dd_jax.metrics.score", "real.npz", "--reference", "ref.npz", *how, "--json", "out.json", "--batch", "6"]
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": os.getcwd()}
+    for words in (
+        ["port_weights", "inception", "--src", "pt_inception.pth", "--out", "w"],
+        ["dd_jax.metrics.reference", "real.npz", *how, "--out", "ref.npz"],
+        score,
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["device"].startswith("4 x")
+    assert result["fid"] == pytest.approx(0, abs=1e-3)
+    assert result["precision"] == result["recall"] == 1.0
+    assert result["weights"]["id"] == "inception"

@@ -1,6 +1,7 @@
 """Precision and recall of feature sets by k-nearest-neighbour balls (Kynkaanniemi et al., arXiv 1904.06991)."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +17,39 @@ ROWS = 8192  # of one tile of distances, on each device
 
 
 def precision_recall(
-    ref_NxF: np.ndarray, sample_MxF: np.ndarray, k: int = 3, block: int = 1024, dtype: str = "float32"
+    ref_NxF: np.ndarray,
+    sample_MxF: np.ndarray,
+    k: int = 3,
+    block: int = 1024,
+    dtype: str = "float32",
+    done: Callable[[int], None] = lambda rows: None,
 ) -> tuple[float, float]:
     """Shares of samples inside the k-NN balls of the reference, and of the reference inside the samples'.
 
     A ball's squared radius is the (k + 1)-th smallest squared distance of its row, itself included; its border is
     inside. Exact in float32. Tiles of `block` columns: memory grows as N * block, never N * M, and rows are spread
     over all devices. "float16" rounds as the ADM evaluator does, which moves both by up to 0.005.
-    UserError for features that are not finite, k + 1 or fewer samples, or different widths.
+    `done` hears of rows that are done, 2 N + M in all. UserError for features that are not finite, k + 1 or fewer samples, or different widths.
     """
+    ref, sample = _comparable(ref_NxF, sample_MxF, k, dtype)
+    ref_radius, sample_radius = (radii(x, k, block, dtype, done) for x in (ref, sample))
+    columns, valid = blocks(sample, block)
+    radius, _ = blocks(sample_radius, block)
+    recalled, inside = [], np.zeros(len(columns) * block, bool)
+    columns, radius, valid = devices.everywhere((columns, radius, valid))
+    for first, rows in tiles(ref):
+        count = min(len(rows), len(ref) - first)
+        limit = devices.padded(ref_radius[first : first + count], len(rows))
+        edge = (devices.apart(x) for x in (rows, limit, np.arange(len(rows)) < count))
+        in_ref, in_sample = _inside(*edge, columns, radius, valid, dtype)
+        inside |= np.asarray(in_ref).reshape(-1)
+        recalled.append(np.asarray(in_sample)[:count])
+        done(count)
+    return float(np.mean(inside[: len(sample)])), float(np.mean(np.concatenate(recalled)))
+
+
+def _comparable(ref_NxF: np.ndarray, sample_MxF: np.ndarray, k: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Both sets in float32, about the reference's mean where distances are exact: they round four times less."""
     if dtype not in DTYPES:
         raise UserError(f"distances in {dtype!r}: choose one of {', '.join(DTYPES)}")
     ref, sample = checked(ref_NxF), checked(sample_MxF)
@@ -32,30 +57,25 @@ def precision_recall(
         raise UserError(f"features of {ref.shape[1]} and {sample.shape[1]} dimensions: they are of two networks")
     if min(len(ref), len(sample)) <= k:
         raise UserError(f"precision and recall need more than k = {k} samples, got {min(len(ref), len(sample))}")
-    if dtype == "float32":  # distances of centred features round four times less
+    if dtype == "float32":
         centre = ref.mean(0, dtype=np.float64)
         ref, sample = ref - centre.astype(ref.dtype), sample - centre.astype(sample.dtype)
-    ref, sample = ref.astype(np.float32, copy=False), sample.astype(np.float32, copy=False)
-    ref_radius, sample_radius = radii(ref, k, block, dtype), radii(sample, k, block, dtype)
-    columns, valid = blocks(sample, block)
-    radius, _ = blocks(sample_radius, block)
-    recalled, inside = [], np.zeros(len(columns) * block, bool)
-    columns, radius, valid = devices.everywhere((columns, radius, valid))
-    for first, rows in tiles(ref):
-        limit = devices.padded(ref_radius[first : first + len(rows)], len(rows))
-        real = np.arange(first, first + len(rows)) < len(ref)
-        in_ref, in_sample = _inside(
-            devices.apart(rows), devices.apart(limit), devices.apart(real), columns, radius, valid, dtype
-        )
-        inside |= np.asarray(in_ref).reshape(-1)
-        recalled.append(np.asarray(in_sample))
-    return float(np.mean(inside[: len(sample)])), float(np.mean(np.concatenate(recalled)[: len(ref)]))
+    return ref.astype(np.float32, copy=False), sample.astype(np.float32, copy=False)
 
 
-def radii(x_NxF: np.ndarray, k: int, block: int = 1024, dtype: str = "float32") -> np.ndarray:
+def radii(
+    x_NxF: np.ndarray,
+    k: int,
+    block: int = 1024,
+    dtype: str = "float32",
+    done: Callable[[int], None] = lambda rows: None,
+) -> np.ndarray:
     """Squared distance (N,) of every row to its k-th neighbour."""
     columns, valid = devices.everywhere(blocks(x_NxF, block))
-    parts = [np.asarray(_row_radii(devices.apart(rows), columns, valid, k, dtype)) for _, rows in tiles(x_NxF)]
+    parts = []
+    for first, rows in tiles(x_NxF):
+        parts.append(np.asarray(_row_radii(devices.apart(rows), columns, valid, k, dtype)))
+        done(min(len(rows), len(x_NxF) - first))
     return np.concatenate(parts)[: len(x_NxF)]
 
 

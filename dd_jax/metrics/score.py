@@ -23,8 +23,9 @@ from dd_jax.metrics.features import Extractor
 from dd_jax.metrics.images import Images
 from dd_jax.metrics.protocols import Protocol
 from dd_jax.metrics.reference import Reference, read
+from dd_jax.progress import Progress
 
-FEATURES = ("pool3", "spatial", "logits_unbiased")
+FEATURES = {"fid": "pool3", "sfid": "spatial", "inception_score": "logits_unbiased"}  # what a score looks at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,8 @@ def score(extractor: Extractor, samples: Images, reference: Reference, options: 
     begin, about = time.perf_counter(), extractor.inception.about
     if not options.forced:
         reference.refuse(extractor.protocol.name, about.get("sha256"))
-    made, digest = extractor.collect(samples, FEATURES)
+    wanted = [name for score, name in FEATURES.items() if score in extractor.protocol.scores]
+    made, digest = extractor.collect(samples, wanted)
     numbers = compute(made, reference, extractor, options)
     count, protocol = len(made["pool3"]), extractor.protocol
     return {
@@ -82,7 +84,8 @@ def compute(
         mean, spread = scores.inception_score(made["logits_unbiased"], protocol.is_split)
         found |= {"inception_score": mean, "inception_score_std": spread}
     if "precision" in found and (real := features_of(reference, extractor)) is not None:
-        pair = scores.precision_recall(real, pool3, protocol.neighbours, dtype=options.distances)
+        with Progress(2 * len(real) + len(pool3), "neighbours", "rows") as bar:
+            pair = scores.precision_recall(real, pool3, protocol.neighbours, dtype=options.distances, done=bar.update)
         found |= dict(zip(("precision", "recall"), pair, strict=True)) | {"precision_recall_reference": len(real)}
     if options.extras:
         found["fid_standard_error"] = scores.standard_error(pool3, *reference.pool3)
