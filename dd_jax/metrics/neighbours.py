@@ -28,8 +28,9 @@ def precision_recall(
 
     A ball's squared radius is the (k + 1)-th smallest squared distance of its row, itself included; its border is
     inside. Exact in float32. Tiles of `block` columns: memory grows as N * block, never N * M, and rows are spread
-    over all devices. "float16" rounds as the ADM evaluator does, which moves both by up to 0.005.
-    `done` hears of rows that are done, 2 N + M in all. UserError for features that are not finite, k + 1 or fewer samples, or different widths.
+    over all devices. "float16" rounds as the ADM evaluator does, which moves both by up to 0.005. `done` hears of
+    rows that are done, 2 N + M in all. UserError for features that are not finite, k or fewer samples, or different
+    widths.
     """
     ref, sample = _comparable(ref_NxF, sample_MxF, k, dtype)
     ref_radius, sample_radius = (radii(x, k, block, dtype, done) for x in (ref, sample))
