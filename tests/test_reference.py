@@ -2,6 +2,7 @@
 
 import json
 import sys
+import types
 
 import helpers
 import numpy as np
@@ -252,6 +253,18 @@ def test_data_sets_need_their_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(UserError, match=r"pip install 'dd_jax\[data\]'"):
         images.open_images("tfds:imagenet2012")
+
+
+def test_data_sets_by_name(monkeypatch):
+    """With a stand-in for the package: splits, and grey pictures."""
+    sets = {("grey", "test"): [{"image": pictures(1, i)[0, ..., :1]} for i in range(5)]}
+    stand_in = types.SimpleNamespace(data_source=lambda name, split: sets[name, split])
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", stand_in)
+    some = images.open_images("tfds:grey:test", 6)
+    assert some.name == "tfds:grey:test (box to 6 px)"
+    assert [x.shape for x in some.read(3)] == [(3, 6, 6, 3), (2, 6, 6, 3)]
+    with pytest.raises(UserError, match="tfds:grey cannot be opened"):
+        images.open_images("tfds:grey")
 
 
 @pytest.fixture

@@ -146,7 +146,7 @@ def _folder(path: Path, resolution: int | None, crop: str) -> Images:
         except (UnidentifiedImageError, OSError) as error:
             raise UserError(f"{name} is no readable picture: {error}") from error
 
-    return Images(str(path), len(names), lambda size: _batches(names, one, size))
+    return Images(_name(path, resolution, crop), len(names), lambda size: _batches(names, one, size))
 
 
 def _tfds(source: str, resolution: int | None, crop: str) -> Images:
@@ -165,7 +165,12 @@ def _tfds(source: str, resolution: int | None, crop: str) -> Images:
         rgb = Image.fromarray(np.squeeze(data[index]["image"])).convert("RGB")
         return np.asarray(square(rgb, resolution, crop) if resolution else rgb)
 
-    return Images(source, len(data), lambda size: _batches(range(len(data)), one, size))
+    return Images(_name(source, resolution, crop), len(data), lambda size: _batches(range(len(data)), one, size))
+
+
+def _name(source: str | Path, resolution: int | None, crop: str) -> str:
+    """What a result says of where the images are from."""
+    return f"{source} ({crop} to {resolution} px)" if resolution else str(source)
 
 
 def _batches(items: Sequence[Any], one: Callable[[Any], np.ndarray], size: int) -> Iterator[np.ndarray]:
