@@ -126,7 +126,8 @@ class Pipeline:
         about = weights.describe(path)
         if about["part"] not in PARTS:
             raise UserError(
-                f"{path} holds {about['id']}, which draws no images: name it as --config.weights.{about['part']}"
+                f"{path} holds {about['id']}, which draws no images: it is for "
+                + ("--config.weights.lpips" if about["part"] == "lpips" else "python -m dd_jax.metrics.score")
             )
         config = frozen(about["config"])
         config.weights[about["part"]] = str(path)

@@ -43,9 +43,9 @@ def fetch(known: Known, out: Path) -> Path | list[Path]:
         f"fetch https://huggingface.co/{known.repo}/resolve/main/{known.file} on a machine that can, "
         f"then run: python -m port_weights {known.id} --src {Path(known.file).name} --out {out}"
     )
-    from huggingface_hub import hf_hub_download  # only here: it is slow to import
-
     try:
+        from huggingface_hub import hf_hub_download  # only here: it is slow to import
+
         return Path(hf_hub_download(known.repo, known.file))
     except Exception as error:  # no network, no such file, no space: all end in the same advice
         raise UserError(f"cannot download {known.file} ({type(error).__name__}); {by_hand}") from error

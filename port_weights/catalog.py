@@ -16,8 +16,9 @@ from dd_jax import factory
 from dd_jax.errors import UserError
 from dd_jax.interfaces import Params
 from dd_jax.layout import Layout
+from dd_jax.metrics.inception import published_shapes
 from dd_jax.metrics.lpips import LPIPS
-from port_weights import llamagen, lpips, tokenizers, var
+from port_weights import inception, llamagen, lpips, tokenizers, var
 from port_weights.rules import Table
 from port_weights.source import CONTAINERS
 
@@ -36,7 +37,7 @@ class Known:
     """One published model. `repo` and `file` are those of huggingface.co, unless there are `urls`."""
 
     id: str
-    part: str  # what it is for a config: "tokenizer", "teacher", "student" or "lpips"
+    part: str  # what it is for a config: "tokenizer", "teacher", "student", "lpips"; or "inception", for scores
     repo: str
     file: str
     config: Callable[[], ConfigDict]
@@ -83,10 +84,17 @@ class Known:
         }
 
 
+# Networks that no config describes, since there is one of each: their shapes, and how their keys map.
+EYES: dict[str, tuple[Callable[[], Params], Callable[[], Table]]] = {
+    "inception": (published_shapes, inception.inception),
+    "lpips": (lambda: jax.eval_shape(LPIPS().init, jax.random.key(0)), lpips.table),
+}
+
+
 def expected(config: ConfigDict, part: str) -> Params:
-    """Shapes of the parameters of a config's part."""
-    if part == "lpips":
-        return jax.eval_shape(LPIPS().init, jax.random.key(0))
+    """Shapes of the parameters of a config's part, or of a network that looks at images."""
+    if part in EYES:
+        return EYES[part][0]()
     system, key = factory.build(config), jax.random.key(0)
     if part == "teacher":
         return jax.eval_shape(system.teacher_init, key, jax.eval_shape(system.tokenizer.init, key))
@@ -94,9 +102,9 @@ def expected(config: ConfigDict, part: str) -> Params:
 
 
 def table(config: ConfigDict, part: str) -> Table:
-    """How the published keys of a config's part map."""
-    if part == "lpips":
-        return lpips.table()
+    """How the published keys of a config's part, or of a network that looks at images, map."""
+    if part in EYES:
+        return EYES[part][1]()
     levels = len(config.tokenizer.stack.ch_mult)
     tables: dict[tuple[str, str], Callable[[], Table]] = {
         ("llamagen", "tokenizer"): functools.partial(tokenizers.vq, levels),
@@ -152,15 +160,24 @@ def _var() -> list[Known]:
     return found
 
 
-def _lpips() -> list[Known]:
-    """What training compares images by."""
+def _eyes() -> list[Known]:
+    """What compares images: LPIPS in training, the Inception of FID, whose two files hold the same weights."""
     names = " + ".join(url.rsplit("/", 1)[1] for url in lpips.URLS)
     licence = "BSD-3-Clause (torchvision) + BSD-2-Clause (lpips)"
     more: dict[str, Any] = {"licence": licence, "urls": lpips.URLS, "sha256": lpips.SHA256}
-    return [Known("lpips_vgg", "lpips", "torchvision, lpips", names, ConfigDict, **more)]
+    found = [Known("lpips_vgg", "lpips", "torchvision, lpips", names, ConfigDict, **more)]
+    for name, repo, release, prefix in (
+        ("inception", "mseitzer/pytorch-fid", "fid_weights", "pt_inception"),
+        ("inception_fidelity", "toshas/torch-fidelity", "v0.2.0", "weights-inception"),
+    ):
+        file = f"{prefix}-2015-12-05-6726825d.pth"  # ends in the first digits of its checksum
+        urls = (f"https://github.com/{repo}/releases/download/{release}/{file}",)
+        more = {"licence": "Apache-2.0", "urls": urls, "sha256": ("6726825d",)}
+        found.append(Known(name, "inception", repo, file, ConfigDict, RAW_FIRST, **more))
+    return found
 
 
-CATALOG = {known.id: known for known in (*_llamagen(), *_var(), *_lpips())}
+CATALOG = {known.id: known for known in (*_llamagen(), *_var(), *_eyes())}
 
 
 def find(name: str) -> Known:

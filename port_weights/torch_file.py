@@ -20,6 +20,7 @@ import ml_dtypes
 import numpy as np
 
 from dd_jax.errors import UserError
+from port_weights import numpy_pickle
 
 MAX_PICKLE = 1 << 26  # bytes of the pickle: it holds names and shapes, no numbers
 MAX_AXES = 8
@@ -94,6 +95,7 @@ ALLOWED: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     ("torch", "Size"): _size,
     ("argparse", "Namespace"): Inert,
+    **numpy_pickle.NAMES,
     **{("torch", name): np.dtype(kind) for name, kind in STORAGES.items()},
 }
 
@@ -169,6 +171,14 @@ class TorchFile:
             raise UserError(f"{self.path}: a tensor of shape {tensor.shape} reaches beyond its {len(flat)} numbers")
         strides = [step * flat.itemsize for step in tensor.strides]
         return np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, strides, writeable=False)
+
+    def array(self, leaf: Any) -> np.ndarray:
+        """The numbers of a leaf of the tree that may be a tensor or a NumPy array."""
+        if isinstance(leaf, numpy_pickle.Array):
+            return leaf.array
+        if not isinstance(leaf, Tensor):
+            raise UserError(f"{self.path} holds {type(leaf).__name__} where an array is expected")
+        return self.read(leaf)
 
     def _storage(self, storage: Storage) -> np.ndarray:
         """The mapped numbers of a storage, checked once."""

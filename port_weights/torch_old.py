@@ -54,6 +54,8 @@ class OldTorchFile(TorchFile):
                 at = places[name][1]
                 if count < 0 or at > size:
                     raise UserError(f"it ends within storage {name}: was the download cut off?")
+        if at != size:
+            raise UserError(f"{size - at} bytes behind the last storage: fetch it again")
         return places
 
     def _bytes(self, storage: Storage) -> np.ndarray:

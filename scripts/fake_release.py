@@ -107,7 +107,7 @@ def _buffers(config: ConfigDict, part: str) -> dict[str, np.ndarray]:
     """What published files hold besides the weights that are used."""
     if part == "lpips":
         return {f"classifier.{i}.bias": np.zeros(n, np.float32) for i, n in ((0, 4096), (3, 4096), (6, 1000))}
-    if config.family != "var":
+    if config.get("family") != "var":
         return {}
     layout, zeros = Layout.scales(config.tokenizer.sides), np.zeros(config.model.width, np.float32)
     if part == "tokenizer":
@@ -121,10 +121,10 @@ def _buffers(config: ConfigDict, part: str) -> dict[str, np.ndarray]:
 
 
 def _random(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Normal numbers of a size that keeps activations finite; gains are one."""
+    """Normal numbers of a size that keeps activations finite; gains and variances are about one."""
     draw = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape, np.float32)
     if len(shape) < 2:
-        return np.float32(key.endswith("weight")) + 0.02 * draw
+        return np.float32(key.endswith(("weight", "running_var"))) + 0.02 * draw
     return draw * np.float32(np.prod(shape[1:]) ** -0.5 if "embedding" not in key else 1)
 
 

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from inception_recipe import recipe
 
 from dd_jax.errors import UserError
-from dd_jax.metrics import scores
+from dd_jax.metrics import moments, neighbours, scores
 from dd_jax.metrics.judge import Judge
 
 GOLDEN = Path(__file__).parent / "goldens/eval/stats"
@@ -69,7 +70,98 @@ def test_radii(golden):
     data, _ = golden
     for name in ("ref", "sample"):
         x = data[name] - data[name].mean(0)
-        np.testing.assert_allclose(scores._radii(x, 3, 64), data[f"radii_{name}_f64"], rtol=1e-5)
+        np.testing.assert_allclose(neighbours.radii(x, 3, 64), data[f"radii_{name}_f64"], rtol=1e-5)
+
+
+def test_frechet_to_given_statistics(golden):
+    """Few samples against statistics: as exact as against the features that they come from."""
+    data, _ = golden
+    many = data["ref"]
+    for few in (data["sample"][:30], data["sample"]):
+        want = scores.frechet_features(few, many)
+        assert scores.frechet_to(few, *scores.statistics(many)) == pytest.approx(want, abs=1e-9)
+
+
+def test_the_published_2048_dimensions():
+    """goldens/eval/stats: 11.0810043223 by four solvers."""
+    ref, sample = recipe.inception_features(6000, "ref"), recipe.inception_features(5000, "sample", 0.5)
+    got = scores.frechet_to(sample, *scores.statistics(ref))
+    assert got == pytest.approx(11.0810043223, rel=1e-9)
+
+
+@pytest.mark.parametrize("split", [5000, 250, 300])
+def test_inception_score(golden, split):
+    """The reference's exact numbers (its own float32 ones are 1e-7 away), an uneven last part included."""
+    data, expected = golden
+    logits = np.concatenate([data["ref"], data["sample"]]).astype(np.float64) @ data["is_W"].astype(np.float64)
+    mean, spread = scores.inception_score(logits, split)
+    assert mean == pytest.approx(expected[f"is_float64_split_size_{split}"], rel=1e-9)
+    assert (spread == 0) == (split == 5000)
+
+
+def test_inception_score_laws():
+    sure = 1000.0 * np.eye(10)[np.arange(500) % 10]  # a float32 softmax times its logarithm would be NaN here
+    assert scores.inception_score(sure)[0] == pytest.approx(10, rel=1e-9)
+    assert scores.inception_score(np.ones((500, 10)))[0] == pytest.approx(1, rel=1e-12)
+    with pytest.raises(UserError, match="parts of 0 samples"):
+        scores.inception_score(sure, 0)
+
+
+def test_precision_recall_in_float16(golden):
+    """As the evaluator's float16 path: no exact target (see goldens/eval/README.md), but within 0.005."""
+    data, expected = golden
+    got = scores.precision_recall(data["ref"], data["sample"], dtype="float16")
+    np.testing.assert_allclose(got, expected["pr_adm_fp16path"], atol=0.005)
+    got = scores.precision_recall(1024 * data["ref"], 1024 * data["sample"], dtype="float16")  # overflows
+    np.testing.assert_allclose(got, expected["pr_adm_fp32path(features*1024 -> fp16 overflows)"], atol=1e-7)
+
+
+def test_rows_in_several_tiles(golden, monkeypatch):
+    data, expected = golden
+    monkeypatch.setattr(neighbours, "ROWS", 128)
+    got = scores.precision_recall(data["ref"], data["sample"], 3, 100)
+    np.testing.assert_allclose(got, expected["pr_brute_float64"], atol=1e-7)
+
+
+def test_distances_are_never_n_by_n(golden):
+    """The largest intermediate of a pass is rows x block."""
+    x = np.zeros((4096, 8), np.float32)
+    columns, valid = neighbours.blocks(x, 64)
+    text = neighbours._row_radii.lower(x[:512], columns, valid, 3, "float32").compile().as_text()
+    assert "512,64" in text
+    assert "512,4096" not in text
+
+
+def test_moments_as_they_come(golden, monkeypatch):
+    monkeypatch.setattr(moments, "BUFFER", 100)
+    x = golden[0]["ref"] + 1000  # far from zero, where raw second moments would lose everything
+    sums = moments.Moments()
+    for part in np.split(x, [7, 130, 131, 400]):
+        sums.add(part)
+    for got, want in zip(sums.statistics(), scores.statistics(x), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)
+    with pytest.raises(UserError, match="statistics of 0 images"):
+        moments.Moments().statistics()
+
+
+def test_standard_error_is_the_spread_of_repeated_draws():
+    rng = np.random.default_rng(0)
+    draws = rng.standard_normal((60, 500, 8)) + 0.3
+    truth = np.std([scores.frechet_to(x, np.zeros(8), np.eye(8)) for x in draws])
+    found = [scores.standard_error(x, np.zeros(8), np.eye(8), 40) for x in draws[:8]]
+    assert np.mean(found) == pytest.approx(truth, rel=0.25)
+    with pytest.raises(UserError, match="1 resamples have no spread"):
+        scores.standard_error(draws[0], np.zeros(8), np.eye(8), 1)
+
+
+def test_fid_infinity_has_less_bias():
+    rng = np.random.default_rng(0)
+    draws = rng.standard_normal((8, 2000, 16))  # of the very Gaussian: the distance is 0
+    biased = np.mean([scores.frechet_to(x, np.zeros(16), np.eye(16)) for x in draws])
+    corrected = np.mean([scores.extrapolate(x, np.zeros(16), np.eye(16)) for x in draws])
+    assert abs(corrected) < biased / 5
+    with pytest.raises(UserError, match="it needs more than 32"):
+        scores.extrapolate(draws[0][:30], np.zeros(16), np.eye(16))
 
 
 def test_bad_features_are_named():
@@ -79,6 +171,16 @@ def test_bad_features_are_named():
         scores.statistics(np.array([[1.0], [np.nan], [2.0], [3.0]]))
     with pytest.raises(UserError, match=r"\(1, 2\)"):
         scores.frechet_features(np.ones((1, 2)), np.ones((5, 2)))
+    x = np.random.default_rng(0).standard_normal((9, 3))
+    for wrong in (scores.frechet_features, scores.precision_recall):
+        with pytest.raises(UserError, match="3 and 2 dimensions"):
+            wrong(x, x[:, :2])
+    with pytest.raises(UserError, match="2 and 3 dimensions"):
+        scores.frechet_to(x, *scores.statistics(x[:, :2]))
+    with pytest.raises(UserError, match="not finite: record them again"):
+        scores.frechet_to(x, np.full(3, np.nan), np.eye(3))
+    with pytest.raises(UserError, match="distances in 'int8'"):
+        scores.precision_recall(x, x, dtype="int8")
 
 
 def test_class_accuracy():

@@ -4,6 +4,7 @@ import os
 import pickle
 import zipfile
 from collections import OrderedDict
+from pathlib import Path
 
 import helpers
 import ml_dtypes
@@ -215,3 +216,63 @@ def test_a_mutated_pickle_never_crashes(tmp_path):
         except UserError:
             refused += 1
     assert refused > 200
+
+
+TORCH = Path(__file__).parent / "goldens/torch"  # written by PyTorch 2.13 with _use_new_zipfile_serialization=False
+
+
+def test_the_old_format_is_read():
+    """A file of PyTorch's own: several types, a transposed view, two tensors of one storage."""
+    found = open_weights(TORCH / "legacy.pth")
+    a = np.arange(12, dtype=np.float32).reshape(3, 4)
+    np.testing.assert_array_equal(found["a"], a)
+    np.testing.assert_array_equal(found["b"], np.arange(5))
+    np.testing.assert_array_equal(found["c"], (np.arange(6) / 4).astype(np.float16).reshape(2, 3).T)
+    np.testing.assert_array_equal(found["shared"], a[1:])
+    assert open_torch(TORCH / "legacy.pth").tree["epoch"] == 3
+
+
+def test_numpy_arrays_in_a_file():
+    """Inside the pickle, by stand-ins: C and Fortran order."""
+    file = open_torch(TORCH / "statistic.pth")
+    np.testing.assert_array_equal(file.array(file.tree["m"]), np.arange(3) / 4)
+    np.testing.assert_array_equal(file.array(file.tree["s"]), np.arange(9, dtype=np.float32).reshape(3, 3))
+    file = open_torch(TORCH / "statistic_legacy.pth")
+    np.testing.assert_array_equal(file.array(file.tree["s"]), np.arange(9.0).reshape(3, 3))
+    with pytest.raises(UserError, match="holds str where an array is expected"):
+        file.array("x")
+
+
+@pytest.mark.parametrize("name", ["legacy.pth", "statistic.pth", "statistic_legacy.pth"])
+def test_mutated_files_are_refused_or_read(tmp_path, name):
+    """Whatever a file says: numbers or a UserError, nothing else."""
+    data, rng = (TORCH / name).read_bytes(), np.random.default_rng(0)
+    for i in range(200):
+        spoilt = bytearray(data[: rng.integers(20, len(data))] if i % 4 == 0 else data)
+        for at in rng.integers(0, len(spoilt), 3):
+            spoilt[at] = rng.integers(256)
+        path = tmp_path / "x.pth"
+        path.write_bytes(spoilt)
+        try:
+            file = open_torch(path)
+            leaves = file.tree.values() if isinstance(file.tree, dict) else ()
+            [file.array(leaf) for leaf in leaves]
+        except UserError:
+            pass
+
+
+def test_old_files_run_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    head = [pickle.dumps(x, protocol=2) for x in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})]
+    (tmp_path / "evil.pth").write_bytes(b"".join([*head, pickle.dumps(Evil(), protocol=2)]))
+    with pytest.raises(UserError, match=r"asks for posix\.system.*nothing was executed"):
+        open_torch(tmp_path / "evil.pth")
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_a_cut_old_file(tmp_path):
+    data = (TORCH / "legacy.pth").read_bytes()
+    for spoilt, text in ((data[:-3], "cut off"), (data + b"more", "4 bytes behind the last storage")):
+        (tmp_path / "x.pth").write_bytes(spoilt)
+        with pytest.raises(UserError, match=text):
+            open_torch(tmp_path / "x.pth")

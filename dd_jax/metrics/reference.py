@@ -1,0 +1,195 @@
+"""python -m dd_jax.metrics.reference IMAGES --protocol adm --inception weights/inception --out REFERENCE.npz
+
+What samples are compared with: means and covariances of features of real images, and some of the features. IMAGES
+is a folder of pictures, an .npz with `arr_0` (statistics that an ADM reference file brings along are kept), or
+tfds:NAME[:SPLIT] from tensorflow-datasets.
+
+    python -m dd_jax.metrics.reference VIRTUAL_imagenet256_labeled.npz --protocol adm --inception weights/inception
+    python -m dd_jax.metrics.reference tfds:imagenet2012 --resolution 256 --protocol adm --inception weights/inception
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import sys
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dd_jax import files, weights
+from dd_jax.errors import UserError
+from dd_jax.metrics import images, inception, protocols
+from dd_jax.metrics.features import Extractor
+from dd_jax.metrics.images import Images
+from dd_jax.metrics.moments import Moments
+
+Gaussian = tuple[np.ndarray, np.ndarray]  # mean (F,) and covariance (F, F)
+KEEP = 10_000  # images whose features are kept for precision and recall, as many as ADM's files have
+STATISTICS = ("mu", "sigma", "mu_s", "sigma_s")
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """Statistics of real images and what is known of them."""
+
+    pool3: Gaussian
+    protocols: tuple[str, ...]  # under which they may have been recorded
+    spatial: Gaussian | None = None
+    features: np.ndarray | None = None  # (M, 2048) pool3 of some of the images
+    images: Path | None = None  # a file with images, where features have yet to be made
+    about: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def refuse(self, protocol: str, weights_sha256: str | None = None) -> None:
+        """UserError unless they may be compared with samples under this protocol and with these weights."""
+        name = self.about.get("file", "the reference")
+        if protocol not in self.protocols:
+            raise UserError(
+                f"{name} was recorded under {' or '.join(self.protocols)}: its numbers mean nothing under {protocol}; "
+                f"use --protocol {self.protocols[0]}, or record a reference of your own"
+            )
+        made = self.about.get("weights_sha256")
+        if made and weights_sha256 and made != weights_sha256:
+            raise UserError(f"{name} was recorded with other Inception weights ({made[:8]}): record it again")
+
+
+def read(path: str | Path) -> Reference:
+    """One of ours, an ADM reference .npz, statistic.pth of the DD authors, or an .npz of clean-fid or pytorch-fid.
+
+    UserError for a file that is missing, damaged, or holds no statistics.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no reference {path}: make one with python -m dd_jax.metrics.reference")
+    arrays = _torch(path) if path.suffix in (".pth", ".pt") else _npz(path)
+    file = {"file": path.name, "sha256": weights.sha256(path)}
+    if "about" in arrays:
+        return _ours(path, arrays, file)
+    pool3 = _gaussian(arrays["mu"], arrays["sigma"], inception.POOL, path)
+    if "mu_s" in arrays:
+        spatial = _gaussian(arrays["mu_s"], arrays["sigma_s"], inception.SPATIAL, path)
+        held = path if "arr_0" in arrays else None
+        return Reference(pool3, ("adm",), spatial, images=held, about=file)
+    return Reference(pool3, ("pytorch_fid",) if path.suffix != ".npz" else ("clean", "pytorch_fid"), about=file)
+
+
+def _ours(path: Path, arrays: dict[str, np.ndarray], file: dict[str, str]) -> Reference:
+    about = json.loads(str(arrays["about"]))
+    return Reference(
+        _gaussian(arrays["mu"], arrays["sigma"], inception.POOL, path),
+        (about["protocol"],),
+        _gaussian(arrays["mu_s"], arrays["sigma_s"], inception.SPATIAL, path),
+        arrays["pool3"] if len(arrays["pool3"]) else None,
+        about={**about, **file},
+    )
+
+
+def _npz(path: Path) -> dict[str, np.ndarray]:
+    """Its arrays, images left where they are."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            found = {key: np.zeros(0) if key == "arr_0" else archive[key] for key in archive.files if _wanted(key)}
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError) as error:
+        raise UserError(f"{path} is no readable .npz ({error}): fetch or record it again") from error
+    if not {"mu", "sigma"} <= found.keys():
+        way = "python -m dd_jax.metrics.reference makes them from images"
+        raise UserError(f"{path} holds {', '.join(found) or 'nothing known'}, no statistics mu and sigma: {way}")
+    return found
+
+
+def _wanted(key: str) -> bool:
+    return key in (*STATISTICS, "pool3", "about", "arr_0")
+
+
+def _torch(path: Path) -> dict[str, np.ndarray]:
+    """`{m, s}` of a statistic.pth."""
+    from port_weights.torch_old import open_torch  # only here: nothing else of the library reads PyTorch's files
+
+    file = open_torch(path)
+    if not isinstance(file.tree, dict) or not {"m", "s"} <= file.tree.keys():
+        raise UserError(f"{path} holds no m and s: is it a statistic.pth?")
+    mean, cov = (file.array(file.tree[key]) for key in "ms")
+    return {"mu": mean, "sigma": cov}
+
+
+def _gaussian(mean: np.ndarray, cov: np.ndarray, width: int, path: Path) -> Gaussian:
+    mean, cov = np.asarray(mean, np.float64), np.asarray(cov, np.float64)
+    if mean.shape != (width,) or cov.shape != (width, width):
+        raise UserError(f"{path} has statistics of shapes {mean.shape} and {cov.shape}, not of {width} dimensions")
+    if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
+        raise UserError(f"{path} has statistics that are not finite: fetch or record it again")
+    return mean, cov
+
+
+def record(
+    extractor: Extractor, source: Images, out: Path, keep: int = KEEP, published: Reference | None = None
+) -> Path:
+    """Features of all images -> `out`, an .npz: mu, sigma (pool3), mu_s, sigma_s (spatial), pool3 of `keep`, about.
+
+    Images are never all in memory, nor are their features. `published` statistics take the place of the images' own.
+    """
+    pool3, spatial, digest, kept, seen = Moments(), Moments(), hashlib.sha256(), [], 0
+    chosen = np.unique(np.linspace(0, source.count - 1, min(keep, source.count)).astype(int)) if keep else np.zeros(0)
+    for made in extractor.stream(source, digest):
+        pool3.add(made.pool3)
+        spatial.add(made.spatial)
+        kept.append(made.pool3[chosen[(chosen >= seen) & (chosen < seen + len(made.pool3))].astype(int) - seen])
+        seen += len(made.pool3)
+    about = {
+        "format": 1,
+        "protocol": extractor.protocol.name,
+        "source": source.name,
+        "images_sha256": digest.hexdigest(),
+        "count": seen,
+        "published_statistics": published.about if published else None,
+        "weights": extractor.inception.about.get("id"),
+        "weights_sha256": extractor.inception.about.get("sha256"),
+        "precision": extractor.precision,
+    }
+    gaussians = [published.pool3, published.spatial] if published else [pool3.statistics(), spatial.statistics()]
+    arrays = dict(zip(STATISTICS, (x for pair in gaussians if pair for x in pair), strict=True))
+    with files.writing(out) as file:
+        np.savez(file, **(arrays | {"pool3": np.concatenate(kept), "about": np.array(json.dumps(about))}))  # type: ignore
+    return out
+
+
+def _published(source: str, protocol: str) -> Reference | None:
+    """The statistics of a file that holds both them and images."""
+    if not source.endswith(".npz") or not zipfile.is_zipfile(source):
+        return None
+    with np.load(source, allow_pickle=False) as archive:
+        if not set(STATISTICS) <= set(archive.files):
+            return None
+    reference = read(source)
+    reference.refuse(protocol)
+    return reference
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m dd_jax.metrics.reference", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("images", help="folder, .npz, or tfds:NAME[:SPLIT]")
+    parser.add_argument("--protocol", required=True, help=", ".join(protocols.PROTOCOLS))
+    parser.add_argument("--inception", required=True, type=Path, help="what `python -m port_weights inception` wrote")
+    parser.add_argument("--out", type=Path, help="where to write (default: NAME_PROTOCOL.npz)")
+    parser.add_argument("--resolution", type=int, help="make squares of so many pixels of photographs of any size")
+    parser.add_argument("--keep", type=int, default=KEEP, help="images whose features precision and recall will use")
+    parser.add_argument("--batch", type=int, default=64, help="images of a step, over all devices")
+    args = parser.parse_args()
+    try:
+        protocol = protocols.find(args.protocol)
+        source = images.open_images(args.images, args.resolution, protocol.crop)
+        published = _published(args.images, protocol.name)
+        extractor = Extractor(inception.load(args.inception), protocol, args.batch)
+        name = Path(args.images).stem.replace(":", "_")
+        out = args.out or Path(f"{name}_{protocol.name}.npz")
+        print("wrote", record(extractor, source, out, args.keep, published))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
