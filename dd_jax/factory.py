@@ -19,6 +19,7 @@ from dd_jax.loop import Recipe
 from dd_jax.losses import Weights
 from dd_jax.metrics.judge import Judge
 from dd_jax.plans import parse
+from dd_jax.sharding import Rules
 from dd_jax.student import Student
 from dd_jax.train import Objective
 
@@ -38,6 +39,7 @@ class System:
     classes: int
     teacher_init: Callable[[jax.Array, Params], Params]  # (key, tokenizer's) -> trunk
     teacher_params: Callable[[Params, Params], Params]  # (trunk, tokenizer's) -> what the teacher takes
+    rules: Rules = ()  # how its arrays are cut over several devices
 
     @property
     def layout(self) -> Layout:
@@ -85,6 +87,7 @@ def build(config: ConfigDict) -> System:
         classes=data.classes,
         teacher_init=family.teacher_init,
         teacher_params=family.teacher_params,
+        rules=family.rules,
     )
 
 

@@ -24,6 +24,7 @@ SECTIONS = {
     "report": (),
 }
 STAGES = tuple(SECTIONS)
+FREE = ("train.remat", "train.accumulate")  # what may change on the way: memory and time, not the result
 KEEP = ("pretrain", "pairs", "train")  # too dear to be thrown away because a setting changed
 
 
@@ -90,7 +91,7 @@ class Workdir:
         flat: dict[str, Any] = {}
         for section in SECTIONS[stage]:
             _flatten(section, json.loads(json.dumps(self.config.get(section))), flat)
-        return flat
+        return {name: value for name, value in flat.items() if name not in FREE}
 
     def _write(self) -> None:
         files.replace(self.path / "stages.json", json.dumps(self.record, indent=1).encode())
