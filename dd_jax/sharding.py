@@ -104,17 +104,21 @@ class Placement:
 
         return jax.tree_util.tree_map_with_path(one, tree)
 
+    def spread(self, tree: Any, *axes: str) -> Any:
+        """`tree` -> one sharding for all of it: the first dimension over `axes`, or a copy on every device."""
+        return jax.tree.map(lambda _: None if self.mesh is None else NamedSharding(self.mesh, P(*axes)), tree)
+
     def put(self, tree: Any, fsdp: bool = True) -> Any:
         """Parameters or a state, to where the rules want them."""
         return tree if self.mesh is None else jax.device_put(tree, self.shardings(tree, fsdp))
 
     def whole(self, tree: Any) -> Any:
         """A copy on every device: what a step reads and does not train."""
-        return tree if self.mesh is None else jax.device_put(tree, NamedSharding(self.mesh, P()))
+        return tree if self.mesh is None else jax.device_put(tree, self.spread(tree))
 
     def batch(self, tree: Any) -> Any:
         """Arrays (B, ...), their examples spread over `data`."""
-        return tree if self.mesh is None else jax.device_put(tree, NamedSharding(self.mesh, P(DATA)))
+        return tree if self.mesh is None else jax.device_put(tree, self.spread(tree, DATA))
 
     def check_batch(self, name: str, batch: int, pieces: int = 1) -> None:
         """UserError if `batch`, in `pieces` micro-batches, does not spread evenly."""
