@@ -77,11 +77,15 @@ class Placement:
         """A batch is cut into this many parts."""
         return 1 if self.mesh is None else self.mesh.shape[DATA]
 
+    def rule(self, path: str) -> tuple[str, tuple[str | None, ...]]:
+        """The first rule whose pattern is found in `path`; none: ("", ())."""
+        return next((rule for rule in self.rules if re.search(rule[0], path)), ("", ()))
+
     def spec(self, path: str, shape: tuple[int, ...], fsdp: bool = True) -> P:
-        """The rule for one array. An axis that does not divide its dimension is left out."""
+        """How one array is cut. An axis that does not divide its dimension is left out."""
         assert self.mesh is not None
         size = self.mesh.shape
-        found = next((axes for pattern, axes in self.rules if re.search(pattern, path)), ())
+        _, found = self.rule(path)
         axes = [*found, *[None] * len(shape)][: len(shape)]
         axes = [axis if axis and dim % size[axis] == 0 else None for axis, dim in zip(axes, shape, strict=True)]
         if not fsdp:

@@ -98,9 +98,11 @@ def main(family: str, folder: str) -> None:
         print(family, dict(placement.mesh.shape), "loss", abs(seen / alone_losses - 1).max(), "params, ema", far)
         np.testing.assert_allclose(seen, alone_losses, rtol=1e-5)
         assert max(far) < 1e-5
+    check_restoring(Path(folder), state, [*meshes, ALONE])
+    if family != next(iter(MAKE)):
+        return  # what follows knows nothing of families
     _, seen = trained(models, params, meshes[0], accumulate=2)
     np.testing.assert_allclose(seen, alone_losses, rtol=1e-5)
-    check_restoring(Path(folder), state, [*meshes, ALONE])
     row = jnp.zeros(8, jnp.int32)
     sample = sampler(models, rng.stream(0, "pairs"), meshes[0])
     text = sample.lower(meshes[0].put(params, fsdp=False), *meshes[0].batch((row, row))).compile().as_text()
