@@ -71,7 +71,8 @@ def demo(family: str) -> ConfigDict:
     config = ConfigDict()
     config.family = family
     config.seed = 0
-    # (data, model): how many devices share a batch, and how many each layer; -1: all the others. Pairs and training.
+    # (data, model): how many devices share a batch, and how many each layer; -1: all the others; (1, 1): one device,
+    # however many there are. Pairs and training.
     config.mesh = (-1, 1)
     config.smoke = False  # the whole path in minutes: random weights, one layer, a few pairs and steps
     # Folders of ported weights (python -m port_weights); none: this run trains its own, or draws them at random.

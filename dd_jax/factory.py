@@ -109,6 +109,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
     """`config.smoke`: the same path at full width, one layer deep, with random weights and a handful of everything."""
     config.weights.update({"tokenizer": None, "teacher": None, "student": None, "random": True})
     config.model.depth = 1
+    config.mesh = (1, 1)  # so little does not spread
     config.pairs.update({"count": 8, "shard": 4, "batch": 4})
     config.train.update({"steps": 4, "batch": 4, "checkpoint_every": 2})
     config.sample.update({"count": 4, "batch": 4})

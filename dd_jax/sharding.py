@@ -28,11 +28,12 @@ Rules = tuple[tuple[str, tuple[str | None, ...]], ...]
 
 
 def make_mesh(shape: Sequence[int], devices: Sequence[Any] | None = None) -> Mesh:
-    """The (`data`, `model`) mesh over all devices; a -1 stands for as many as there are left.
+    """The (`data`, `model`) mesh over all devices; a -1 stands for as many as are left, (1, 1) for the first alone.
 
     `devices`: those of another machine, for ahead-of-time compilation. UserError if the shape is not theirs.
     """
     devices = jax.devices() if devices is None else devices
+    devices = devices[:1] if tuple(shape) == (1, 1) else devices
     count, told = len(devices), f"config.mesh is {tuple(shape)}"
     if len(shape) != 2 or any(size == 0 or size < -1 for size in shape) or tuple(shape) == (-1, -1):
         raise UserError(f"{told}: give two sizes, (data, model), one of which may be -1: whatever is left")
@@ -42,7 +43,7 @@ def make_mesh(shape: Sequence[int], devices: Sequence[Any] | None = None) -> Mes
         kind = devices[0].device_kind
         raise UserError(
             f"{told}, and there are {count} devices ({kind}): data x model must be {count}; "
-            f"set --config.mesh='(-1,1)' to use them all, or hide some from JAX"
+            f"--config.mesh='(-1,1)' takes them all, '(1,1)' takes one"
         )
     grid = mesh_utils.create_device_mesh(wanted, devices, allow_split_physical_axes=True)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 2)

@@ -84,6 +84,7 @@ def test_meshes_that_do_not_fit_are_clear_errors():
         with pytest.raises(UserError, match="give two sizes"):
             make_mesh(shape, devices)
     assert dict(make_mesh((-1, 1), devices).shape) == {"data": 1, "model": 1}
+    assert make_mesh((1, 1), 8 * devices).size == 1
 
 
 def test_batches_must_spread():
