@@ -1,6 +1,7 @@
 """Algorithm 1 at scale: sharded (id, label, codes) sets, resumable; noise is never stored, the id gives it back."""
 
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -30,16 +31,16 @@ class PairSet:
     code: np.ndarray
 
 
-def sampler(
-    models: Models, root: jax.Array, placement: Placement = ALONE
-) -> Callable[[dict[str, Params], jax.Array, jax.Array], jax.Array]:
-    """Algorithm 1's loop body: (params, id_B, label_B) -> code_BxL, always through the flow.
+@functools.lru_cache
+def sampler(models: Models, placement: Placement = ALONE) -> Callable[..., jax.Array]:
+    """Algorithm 1's loop body: ((params, root key), id_B, label_B) -> code_BxL, always through the flow.
 
-    Under a mesh every device draws its own share of the batch.
+    Under a mesh it is one program, compiled once for all shards: every device draws its own share of the batch.
     """
     generate = generator(f"T0:{models.layout.steps}", dataclasses.replace(models, categorical=False))
 
-    def sample(params: dict[str, Params], id_B: jax.Array, label_B: jax.Array) -> jax.Array:
+    def sample(given: tuple[dict[str, Params], jax.Array], id_B: jax.Array, label_B: jax.Array) -> jax.Array:
+        params, root = given
         return generate(params, Cond(label_B), rng.example_keys(root, id_B)).code_BxL
 
     return placement.each(sample)
@@ -58,13 +59,13 @@ def sample_codes(
 
     Under a mesh a batch is rounded up, so that all devices have equal shares. `params` are where `placement` puts them.
     """
-    sample = sampler(models, root, placement)
+    sample = sampler(models, placement)
     batch += -batch % placement.rows
     for first in range(0, len(id_M), batch):
         ids, label = id_M[first : first + batch], label_M[first : first + batch]
         pad = batch - len(ids)
         rows = placement.batch((jnp.asarray(np.pad(ids, (0, pad))), jnp.asarray(np.pad(label, (0, pad)))))
-        code = sample(params, *rows)
+        code = sample((params, root), *rows)
         yield np.asarray(code)[: len(ids)]
 
 

@@ -80,8 +80,10 @@ class Programs:
 
     def pairs(self, batch: int) -> tuple[Any, tuple, int]:
         """Algorithm 1."""
-        sample = sampler(self.system.models, rng.stream(self.config.seed, "pairs"), self.placement)
-        return sample, *self._rows(("teacher", "tokenizer"), batch or self.config.pairs.batch)
+        (params, *rows), batch = self._rows(("teacher", "tokenizer"), batch or self.config.pairs.batch)
+        root = shapes(lambda: rng.stream(self.config.seed, "pairs"))
+        given = params, _at(root, self.placement.spread(root))
+        return sampler(self.system.models, self.placement), (given, *rows), batch
 
     def sample(self, batch: int) -> tuple[Any, tuple, int]:
         """Pictures in one step."""

@@ -92,6 +92,7 @@ def main(family: str, folder: str) -> None:
     meshes = [Placement(make_mesh(shape), rules, least=64) for shape in ((-1, 1), (4, 2))]
     for placement in meshes:
         np.testing.assert_array_equal(codes(models, params, placement), alone_codes)
+        assert sampler(models, placement)._cache_size() == 1  # one program, padded batch and all
         state, seen = trained(models, params, placement)
         check_cut(state, placement)
         far = [relative(*map(jax.device_get, pair)) for pair in ((state.params, alone.params), (state.ema, alone.ema))]
@@ -104,8 +105,8 @@ def main(family: str, folder: str) -> None:
     _, seen = trained(models, params, meshes[0], accumulate=2)
     np.testing.assert_allclose(seen, alone_losses, rtol=1e-5)
     row = jnp.zeros(8, jnp.int32)
-    sample = sampler(models, rng.stream(0, "pairs"), meshes[0])
-    text = sample.lower(meshes[0].put(params, fsdp=False), *meshes[0].batch((row, row))).compile().as_text()
+    given = meshes[0].put(params, fsdp=False), rng.stream(0, "pairs")
+    text = sampler(models, meshes[0]).lower(given, *meshes[0].batch((row, row))).compile().as_text()
     assert not any(word in text for word in ("all-gather", "all-reduce", "all-to-all", "collective-permute"))
 
 
