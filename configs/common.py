@@ -29,6 +29,15 @@ def recipe(steps: int, batch: int, lr: float, **more: Any) -> ConfigDict:
     return ConfigDict(fields | more)
 
 
+def distil(steps: int, batch: int, lr: float, **more: Any) -> ConfigDict:
+    """The student's training: Alg. 2's own fields, and two that trade memory for time and change nothing else."""
+    fields = {
+        "remat": False,  # compute each block again in the backward pass: a fraction of the memory, a third more time
+        "accumulate": 1,  # micro-batches a step, one after another; batch: a multiple of these x len(timesteps)
+    }
+    return recipe(steps, batch, lr, **(fields | more))
+
+
 def stack(patch: int) -> ConfigDict:
     """A lean tokenizer: two convolutions each way, and codes that see little more than their own patch."""
     fields = {
@@ -63,6 +72,9 @@ def demo(family: str) -> ConfigDict:
     config = ConfigDict()
     config.family = family
     config.seed = 0
+    # (data, model): how many devices share a batch, and how many each layer; -1: all the others; (1, 1): one device,
+    # however many there are. Pairs and training.
+    config.mesh = (-1, 1)
     config.smoke = False  # the whole path in minutes: random weights, one layer, a few pairs and steps
     # Folders of ported weights (python -m port_weights); none: this run trains its own, or draws them at random.
     config.weights = ConfigDict(

@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
         }
     )
     config.pairs = ConfigDict({"count": 16_000, "shard": 4000, "batch": 500, "labels": "balanced"})
-    config.train = common.recipe(600, 128, 3e-3, timesteps=(0, 5), ce=1.0, embedding=0.0, distance="none")
+    config.train = common.distil(600, 128, 3e-3, timesteps=(0, 5), ce=1.0, embedding=0.0, distance="none")
     config.evaluate.plans = ("S0", "S0 S5", "S0 J4", "T0:5 S5")
     config.evaluate.batch = 500
     config.speed.plans = ("S0", "S0 S5")

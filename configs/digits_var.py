@@ -12,7 +12,7 @@ def get_config() -> ConfigDict:
     """One-step 8x8 digits, VAR-like."""
     config = common.next_scale(digits_llamagen.get_config(), sides=(1, 2, 4), depth=3)
     config.pretrain.teacher = common.recipe(340, 128, 3e-3, label_drop=0.1)
-    config.train = common.recipe(370, 128, 3e-3, timesteps=(0, 2), ce=1.0, embedding=0.0, distance="none")
+    config.train = common.distil(370, 128, 3e-3, timesteps=(0, 2), ce=1.0, embedding=0.0, distance="none")
     config.evaluate.plans = ("S0", "S0 S2", "S0 J2")
     config.speed.plans = ("S0",)
     return config

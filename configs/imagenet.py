@@ -15,7 +15,7 @@ def base(family: str, resolution: int) -> ConfigDict:
     published = {"weight_decay": 0.05, "b2": 0.95, "ema": 0.9999, "final_lr": 1.0, "warmup": 0}
     # LPIPS takes about 1 GB an image while its gradient is taken: this many are decoded and compared at a time.
     heads = {"ce": 0.1, "embedding": 1.0, "distance": "lpips", "distance_batch": 64}
-    config.train = common.recipe(steps=0, batch=512, lr=1e-4, timesteps=(0,), **heads, **published)
+    config.train = common.distil(steps=0, batch=512, lr=1e-4, timesteps=(0,), **heads, **published)
     config.train.checkpoint_every = 1000
     config.sample.update({"count": 16, "batch": 16, "categorical": True})
     config.evaluate.update({"count": 64, "reference": 0, "batch": 16, "check": "", "check_count": 0})

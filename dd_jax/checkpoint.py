@@ -47,12 +47,17 @@ class Checkpoints:
     def restore(self, like: Any, step: int | None = None) -> Any:
         """The state saved at `step` (default: the newest). UserError if it is damaged.
 
-        `like` gives its structure and shapes: arrays, or what `jax.eval_shape` returns.
+        `like` gives its structure, shapes and places: arrays, or what `jax.eval_shape` returns (then all of it is
+        on one device). Saved on another mesh or number of devices, it is cut anew while it is read.
         """
         step = self.latest() if step is None else step
         path = self.folder / str(step)
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
+
+        def at(x: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None) or here)
+
+        abstract = jax.tree.map(at, like)
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
         try:
             found = self._manager.restore(step, args=items)

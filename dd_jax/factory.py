@@ -20,6 +20,7 @@ from dd_jax.losses import Weights
 from dd_jax.metrics.judge import Judge
 from dd_jax.metrics.lpips import LPIPS
 from dd_jax.plans import parse
+from dd_jax.sharding import Rules
 from dd_jax.student import Student
 from dd_jax.train import Objective
 
@@ -40,6 +41,7 @@ class System:
     classes: int
     teacher_init: Callable[[jax.Array, Params], Params]  # (key, tokenizer's) -> trunk
     teacher_params: Callable[[Params, Params], Params]  # (trunk, tokenizer's) -> what the teacher takes
+    rules: Rules = ()  # how its arrays are cut over several devices
 
     @property
     def layout(self) -> Layout:
@@ -89,6 +91,7 @@ def build(config: ConfigDict) -> System:
         classes=data.classes,
         teacher_init=family.teacher_init,
         teacher_params=family.teacher_params,
+        rules=family.rules,
     )
 
 
@@ -110,6 +113,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
     """`config.smoke`: the same path at full width, one layer deep, with random weights and a handful of everything."""
     config.weights.update({"tokenizer": None, "teacher": None, "student": None, "lpips": None, "random": True})
     config.model.depth = 1
+    config.mesh = (1, 1)  # so little does not spread
     config.pairs.update({"count": 8, "shard": 4, "batch": 4})
     config.train.update({"steps": 4, "batch": 4, "checkpoint_every": 2})
     if config.train.get("distance_batch"):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dd_jax.layout import Layout
+from dd_jax.sharding import Rules
 
 Params = Any  # a plain nested dict of arrays
 State = Any  # whatever pytree a teacher keeps between steps
@@ -130,6 +131,7 @@ class Family:
     student: Any
     teacher_init: Callable[[jax.Array, Params], Params]  # (key, tokenizer's) -> trunk
     teacher_params: Callable[[Params, Params], Params]  # (trunk, tokenizer's) -> what the teacher takes
+    rules: Rules = ()  # how its arrays are cut over several devices
 
 
 def guide(logits_2B: jax.Array, weight: jax.Array | np.ndarray | float) -> jax.Array:

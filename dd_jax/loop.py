@@ -18,6 +18,7 @@ from dd_jax.errors import UserError
 from dd_jax.interfaces import Params
 from dd_jax.metrics_writer import Writer
 from dd_jax.progress import Progress
+from dd_jax.sharding import ALONE, Placement
 
 Metrics = dict[str, jax.Array]
 
@@ -39,6 +40,7 @@ class Recipe:
     muon: bool = False  # orthogonalised momentum for the matrices of numbered layers: fewer steps for small models
     ema: float = 0.99
     checkpoint_every: int = 250
+    accumulate: int = 1  # micro-batches that a step's batch is cut into
 
     def optimizer(self) -> optax.GradientTransformation:
         """AdamW with clipping, warm-up and linear decay; no decay of vectors (gains, biases) and of `no_decay`."""
@@ -93,14 +95,40 @@ class TrainState:
     opt: optax.OptState
 
 
-def init_state(params: Params, tx: optax.GradientTransformation) -> TrainState:
+def init_state(params: Params, tx: optax.GradientTransformation, placement: Placement = ALONE) -> TrainState:
     """A state at step 0; the average starts at the parameters (a copy: buffers are donated)."""
 
-    @jax.jit
     def init(params: Params) -> TrainState:
         return TrainState(jnp.int32(0), params, params, tx.init(params))
 
-    return init(params)
+    return jax.jit(lambda params: placement.keep(init(params)))(placement.put(params))
+
+
+def gradients(
+    loss: Callable[[Params, Any], tuple[jax.Array, Metrics]], params: Params, batch: Any, pieces: int = 1, run: int = 1
+) -> tuple[Params, Metrics]:
+    """Gradient and metrics of `loss(params, batch)`, the mean over `pieces` micro-batches, one after another.
+
+    Runs of `run` neighbours stay together and are dealt out in turns: every piece then has as many examples of each
+    of `run` kinds that take turns in the batch, and examples stay on the device that has them. The batch is a
+    multiple of pieces x run.
+    """
+    grad = jax.grad(loss, has_aux=True)
+    if pieces == 1:
+        return grad(params, batch)
+
+    def deal(x: jax.Array) -> jax.Array:
+        dealt = jnp.moveaxis(x.reshape(-1, pieces, run, *x.shape[1:]), 1, 0)
+        return dealt.reshape(pieces, -1, *x.shape[1:])
+
+    def add(total: Any, piece: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, grad(params, piece)), None
+
+    dealt = jax.tree.map(deal, batch)
+    shapes = jax.eval_shape(grad, params, jax.tree.map(lambda x: x[0], dealt))
+    total, _ = jax.lax.scan(add, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), dealt)
+    mean: tuple[Params, Metrics] = jax.tree.map(lambda x: x / pieces, total)
+    return mean
 
 
 def update(
@@ -139,10 +167,12 @@ def fit(
     state: TrainState,
     step_fn: Callable[[TrainState, Any], tuple[TrainState, Metrics]],
     batch_at: Callable[[int], Any],
+    placement: Placement = ALONE,
 ) -> TrainState:
     """Run `step_fn` to `recipe.steps` from the newest checkpoint in `folder`; curves go to curve.jsonl there.
 
-    The state is donated. Metrics are read when they are logged, so the next steps are already on their way.
+    A checkpoint is restored to where `state` is, whatever mesh it was saved on. The state is donated. Metrics are
+    read when they are logged, so the next steps are already on their way.
     A loss that is not finite raises a UserError and leaves the last good checkpoint.
     """
     checkpoints = Checkpoints(folder)
@@ -154,7 +184,7 @@ def fit(
     pending: list[tuple[int, Metrics]] = []
     with Progress(recipe.steps, name, unit="steps", initial=first) as progress:
         for step in range(first, recipe.steps):
-            state, metrics = step_fn(state, batch_at(step))
+            state, metrics = step_fn(state, placement.batch(batch_at(step)))
             pending.append((step, metrics))
             done = step + 1
             if done % every == 0 or done == recipe.steps:

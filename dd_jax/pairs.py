@@ -1,6 +1,7 @@
 """Algorithm 1 at scale: sharded (id, label, codes) sets, resumable; noise is never stored, the id gives it back."""
 
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -18,6 +19,7 @@ from dd_jax.errors import UserError
 from dd_jax.fewstep import Models, generator, noise_for
 from dd_jax.interfaces import Cond, Params
 from dd_jax.progress import Progress
+from dd_jax.sharding import ALONE, Placement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,25 +31,41 @@ class PairSet:
     code: np.ndarray
 
 
-def sampler(models: Models, root: jax.Array) -> Callable[[dict[str, Params], jax.Array, jax.Array], jax.Array]:
-    """Algorithm 1's loop body: (params, id_B, label_B) -> code_BxL, always through the flow."""
+@functools.lru_cache
+def sampler(models: Models, placement: Placement = ALONE) -> Callable[..., jax.Array]:
+    """Algorithm 1's loop body: ((params, root key), id_B, label_B) -> code_BxL, always through the flow.
+
+    Under a mesh it is one program, compiled once for all shards: every device draws its own share of the batch.
+    """
     generate = generator(f"T0:{models.layout.steps}", dataclasses.replace(models, categorical=False))
 
-    def sample(params: dict[str, Params], id_B: jax.Array, label_B: jax.Array) -> jax.Array:
+    def sample(given: tuple[dict[str, Params], jax.Array], id_B: jax.Array, label_B: jax.Array) -> jax.Array:
+        params, root = given
         return generate(params, Cond(label_B), rng.example_keys(root, id_B)).code_BxL
 
-    return sample
+    return placement.each(sample)
 
 
 def sample_codes(
-    models: Models, params: dict[str, Params], root: jax.Array, id_M: np.ndarray, label_M: np.ndarray, batch: int
+    models: Models,
+    params: dict[str, Params],
+    root: jax.Array,
+    id_M: np.ndarray,
+    label_M: np.ndarray,
+    batch: int,
+    placement: Placement = ALONE,
 ) -> Iterator[np.ndarray]:
-    """Teacher samples of these ids, batch by batch; the last batch is padded for the compiler and cut again."""
-    sample = sampler(models, root)
+    """Teacher samples of these ids, batch by batch; the last batch is padded for the compiler and cut again.
+
+    Under a mesh a batch is rounded up, so that all devices have equal shares. `params` are where `placement` puts them.
+    """
+    sample = sampler(models, placement)
+    batch += -batch % placement.rows
     for first in range(0, len(id_M), batch):
         ids, label = id_M[first : first + batch], label_M[first : first + batch]
         pad = batch - len(ids)
-        code = sample(params, jnp.asarray(np.pad(ids, (0, pad))), jnp.asarray(np.pad(label, (0, pad))))
+        rows = placement.batch((jnp.asarray(np.pad(ids, (0, pad))), jnp.asarray(np.pad(label, (0, pad)))))
+        code = sample((params, root), *rows)
         yield np.asarray(code)[: len(ids)]
 
 
@@ -62,12 +80,14 @@ def generate(
     classes: int,
     label_scheme: str,
     facts: dict[str, Any],
+    placement: Placement = ALONE,
 ) -> PairSet:
     """Write the shards that are not there yet, then the manifest; -> the set. Torn shards are made again."""
     root = rng.stream(seed, "pairs")
     manifest = {"count": count, "shard": shard, "seed": seed, "labels": label_scheme, **facts}
     manifest["noise"] = _noise_check(models, params, root)
     _check_manifest(folder, manifest)
+    params = placement.put(params, fsdp=False)  # 256 steps would gather the weights 256 times
     hashes = {}
     with Progress(count, "pairs", unit="pairs") as progress:
         for first in range(0, count, shard):
@@ -76,7 +96,7 @@ def generate(
             if not _whole(path, ids):
                 label = rng.labels(ids, classes, label_scheme, seed)
                 codes = []
-                for code in sample_codes(models, params, root, ids, label, batch):
+                for code in sample_codes(models, params, root, ids, label, batch, placement):
                     codes.append(_checked(code, folder))
                     progress.update(len(code))
                 buffer = io.BytesIO()

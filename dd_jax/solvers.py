@@ -118,6 +118,20 @@ class Multistep(diffrax.AbstractSolver[State]):
         return terms.vf(t0, y0, args)
 
 
+class Nodes(diffrax.StepTo):
+    """`StepTo` without its run-time checks of nodes that are known to rise.
+
+    On an error those call back into Python, which no program on several devices, or for another machine, may do,
+    and which no compilation cache keeps.
+    """
+
+    def wrap(self, direction: Any) -> "Nodes":
+        return self
+
+    def init(self, *args: Any) -> tuple[Any, int]:
+        return self.ts[1], 2
+
+
 def integrate(
     field: Callable[..., jax.Array], x0: jax.Array, args: Any, name: str, grid: np.ndarray, zero_start: bool
 ) -> tuple[jax.Array, jax.Array]:
@@ -140,7 +154,7 @@ def integrate(
         dt0=None,
         y0=x0,
         args=args,
-        stepsize_controller=diffrax.StepTo(nodes),
+        stepsize_controller=Nodes(nodes),
         adjoint=diffrax.ForwardMode(),
         saveat=diffrax.SaveAt(t1=True),
         max_steps=len(grid),

@@ -1,5 +1,6 @@
 """The stages of a run, in order: what each reads, does and writes."""
 
+import functools
 import json
 import time
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from dd_jax.interfaces import Params
 from dd_jax.pipeline import PARTS, Pipeline, load_params, missing
 from dd_jax.plans import parse
 from dd_jax.rng import stream
+from dd_jax.sharding import ALONE, Placement, make_mesh
 from dd_jax.workdir import STAGES, Workdir, digest
 
 # What must be there before a stage can run.
@@ -52,6 +54,12 @@ class Run:
         self.config = config
         self.system: System = factory.build(config)
         self.work = Workdir(workdir, config.to_dict())
+
+    @functools.cached_property
+    def placement(self) -> Placement:
+        """Where pairs and train keep their arrays. UserError if config.mesh does not fit the devices."""
+        mesh = make_mesh(self.config.mesh)
+        return Placement(mesh, self.system.rules) if mesh.size > 1 else ALONE
 
     def stage(self, name: str) -> None:
         """Run one stage and record its time."""
@@ -136,6 +144,7 @@ class Run:
             self.system.classes,
             settings.labels,
             facts,
+            self.placement,
         )
         return self.work / "pairs" / "manifest.json"
 
@@ -159,6 +168,7 @@ class Run:
             distance,
             found,
             self.config.seed,
+            self.placement,
         )
         return f"{self.work / 'student'} and {self._publish()}"
 
@@ -236,6 +246,8 @@ def run(config: ConfigDict, workdir: str, stage: str) -> None:
         first = next((name for name in STAGES if not here.work.done(name)), None)
         # A stage that ran again makes the later ones stale.
         todo = list(STAGES[STAGES.index(first) :]) if first else ["report"]
+    if {"pairs", "train"} & {*todo}:
+        _ = here.placement  # now, not hours later
     files.replace(here.work / "config.json", json.dumps(config.to_dict(), indent=1).encode())
     if "train" in todo:
         here.check_distance()

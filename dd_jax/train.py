@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +15,12 @@ from dd_jax import losses
 from dd_jax.errors import UserError
 from dd_jax.fewstep import noise_for
 from dd_jax.interfaces import Cond, Params, Tokenizer
-from dd_jax.loop import Metrics, Recipe, TrainState, fit, index_batches, init_state, update
+from dd_jax.loop import Metrics, Recipe, TrainState, fit, gradients, index_batches, init_state, update
 from dd_jax.metrics.judge import Judge
 from dd_jax.metrics.lpips import LPIPS
 from dd_jax.pairs import PairSet
 from dd_jax.rng import example_keys, stream
+from dd_jax.sharding import ALONE, Placement
 from dd_jax.student import Student
 
 
@@ -72,31 +74,50 @@ def train_step(
     ema: float,
     distance: Callable | None,
     seed: int,
+    accumulate: int = 1,
 ) -> tuple[TrainState, Metrics]:
-    """Algorithm 2, lines 3-7. The noise is drawn again from each pair's id; boundaries take turns in a batch."""
-    layout, codebook = student.layout, frozen["codebook"]
-    cond, code_BxL = Cond(batch["label"]), batch["code"]
+    """Algorithm 2, lines 3-7. The noise is drawn again from each pair's id; boundaries take turns in a batch.
+
+    `accumulate`: micro-batches, each with as many examples of every boundary.
+    """
+    layout, codebook, code_BxL = student.layout, frozen["codebook"], batch["code"]
     noise = noise_for(example_keys(stream(seed, "pairs"), batch["id"]), layout.tokens, codebook.shape[-1])
     turn_B = (jnp.arange(len(code_BxL)) + state.step) % len(objective.timesteps)
     t_B = jnp.asarray(objective.timesteps)[turn_B]
     x_t = layout.mix(t_B, codebook[code_BxL], noise)
 
-    def loss_fn(params: Params) -> tuple[jax.Array, Metrics]:
-        logits, token = student(params, cond, x_t, t_B)
+    def loss_fn(params: Params, part: dict[str, jax.Array]) -> tuple[jax.Array, Metrics]:
+        logits, token = student(params, Cond(part["label"]), part["x"], part["t"])
         far = functools.partial(distance, frozen) if distance else None
         return losses.distill_loss(
-            logits, token, code_BxL, t_B, codebook, layout, objective.split, objective.weights, far
+            logits, token, part["code"], part["t"], codebook, layout, objective.split, objective.weights, far
         )
 
-    grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
+    parts = {"label": batch["label"], "code": code_BxL, "x": x_t, "t": t_B}
+    grads, metrics = gradients(loss_fn, state.params, parts, accumulate, len(objective.timesteps))
     state, norm = update(state, grads, tx, ema)
     return state, {**metrics, "grad_norm": norm}
 
 
 def stepper(
-    recipe: Recipe, objective: Objective, student: Student, distance: Callable | None, seed: int
-) -> Callable[[TrainState, dict[str, jax.Array], dict[str, Params]], tuple[TrainState, Metrics]]:
-    """`train_step` jitted for one run: (state, which is donated; batch; frozen) -> (state, metrics)."""
+    recipe: Recipe,
+    objective: Objective,
+    student: Student,
+    distance: Callable | None,
+    seed: int,
+    placement: Placement = ALONE,
+) -> Any:
+    """`train_step` jitted for one run: (state, which is donated; batch; frozen) -> (state, metrics).
+
+    UserError for a batch that does not spread over the micro-batches, their boundaries and the devices.
+    """
+    placement.check_batch("config.train.batch", recipe.batch, recipe.accumulate)
+    kinds = recipe.accumulate * len(objective.timesteps)
+    if recipe.accumulate > 1 and recipe.batch % kinds:
+        raise UserError(
+            f"config.train.accumulate={recipe.accumulate}: each micro-batch takes every one of "
+            f"{len(objective.timesteps)} timesteps equally often, so config.train.batch must be a multiple of {kinds}"
+        )
     step = functools.partial(
         train_step,
         student=student,
@@ -105,8 +126,14 @@ def stepper(
         ema=recipe.ema,
         distance=distance,
         seed=seed,
+        accumulate=recipe.accumulate,
     )
-    return jax.jit(step, donate_argnums=0)
+
+    def placed(state: TrainState, batch: dict, frozen: dict) -> tuple[TrainState, Metrics]:
+        state, metrics = step(state, batch, frozen)
+        return placement.keep(state), metrics
+
+    return placement.jit(placed, donate_argnums=0)
 
 
 def run(
@@ -119,14 +146,15 @@ def run(
     distance: Callable | None,
     pairs: PairSet,
     seed: int,
+    placement: Placement = ALONE,
 ) -> Params:
     """Train to the end (or resume) -> the averaged parameters."""
-    step = stepper(recipe, objective, student, distance, seed)
+    step = stepper(recipe, objective, student, distance, seed, placement)
     indices = index_batches(len(pairs.id), recipe.batch, seed)
 
     def batch_at(step: int) -> dict[str, np.ndarray]:
         at = indices(step)
         return {"id": pairs.id[at], "label": pairs.label[at], "code": pairs.code[at].astype(np.int32)}
 
-    state = init_state(start, recipe.optimizer())
-    return fit("student", folder, recipe, state, lambda s, b: step(s, b, frozen), batch_at).ema
+    state, frozen = init_state(start, recipe.optimizer(), placement), placement.whole(frozen)
+    return fit("student", folder, recipe, state, lambda s, b: step(s, b, frozen), batch_at, placement).ema

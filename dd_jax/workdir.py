@@ -24,6 +24,7 @@ SECTIONS = {
     "report": (),
 }
 STAGES = tuple(SECTIONS)
+FREE = ("train.remat", "train.accumulate")  # what may change on the way: memory and time, not the result
 KEEP = ("pretrain", "pairs", "train")  # too dear to be thrown away because a setting changed
 
 
@@ -93,8 +94,8 @@ class Workdir:
             for part in section.split("."):
                 value = (value or {}).get(part)
             _flatten(section, json.loads(json.dumps(value)), flat)
-        later = {section for name in SECTIONS if name != stage for section in SECTIONS[name]}
-        return {name: value for name, value in flat.items() if name not in later}
+        elsewhere = {section for name in SECTIONS if name != stage for section in SECTIONS[name]} | {*FREE}
+        return {name: value for name, value in flat.items() if name not in elsewhere}
 
     def _write(self) -> None:
         files.replace(self.path / "stages.json", json.dumps(self.record, indent=1).encode())

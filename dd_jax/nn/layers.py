@@ -1,6 +1,7 @@
 """Dense layers and norms. They work on (tokens, width): XLA's CPU backward is far faster on flat arrays."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -26,6 +27,12 @@ class Dense(nn.Module):
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
             y = y + bias.astype(self.dtype)
         return y.reshape(*x.shape[:-1], self.features)
+
+
+def rematerialised(block: nn.Module, h: jax.Array, *given: Any) -> jax.Array:
+    """`block(h, *given)[0]`, computed once more in the backward pass: only its inputs are kept until then."""
+    run: Callable = nn.remat(lambda block, h: block(h, *given)[0])
+    return run(block, h)
 
 
 class RMSNorm(nn.Module):

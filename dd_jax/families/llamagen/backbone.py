@@ -16,7 +16,8 @@ from dd_jax.families.guided import class_rows
 from dd_jax.families.llamagen.caption import CaptionEmbed, hide_padding, pool
 from dd_jax.interfaces import Cond
 from dd_jax.nn.attention import KV, attend, split_heads, update_cache
-from dd_jax.nn.layers import Dense, Dtype, RMSNorm
+from dd_jax.nn.layers import Dense, Dtype, RMSNorm, rematerialised
+from dd_jax.sharding import constrain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,7 @@ class GPTConfig:
     positions: bool = False  # a learnt vector a position beside RoPE
     loud_cond: bool = False  # condition tokens with queries and keys of their own (see `rope_table`)
     dtype: Dtype = jnp.float32
+    remat: bool = False  # compute blocks again in the backward pass instead of keeping what they computed
 
     @property
     def hidden(self) -> int:
@@ -166,9 +168,13 @@ class GPT(nn.Module):
 
     def run(self, h_BxMxD, rope, mask, caches: list[KV] | None = None, first=None):
         """All blocks -> (residual stream, caches). With caches, `first` is the position of h's first row."""
-        out = []
+        out, h_BxMxD = [], constrain(h_BxMxD)
         for i, layer in enumerate(self.layers):
-            h_BxMxD, cache = layer(h_BxMxD, rope, mask, caches[i] if caches else None, first)
+            if self.cfg.remat and not caches:
+                h_BxMxD, cache = rematerialised(layer, h_BxMxD, rope, mask), None
+            else:
+                h_BxMxD, cache = layer(h_BxMxD, rope, mask, caches[i] if caches else None, first)
+            h_BxMxD = constrain(h_BxMxD)
             out.append(cache)
         return h_BxMxD, out
 

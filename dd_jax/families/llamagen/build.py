@@ -13,6 +13,17 @@ from dd_jax.interfaces import Family, Params
 from dd_jax.layout import Layout
 from dd_jax.student import Student, StudentNet
 
+# Attention and MLP in pairs of matrices, the second summed over devices; classes by the codebook. Tables that are
+# looked up are cut by width: rows stay whole.
+RULES = (
+    (r"attention/wqkv/kernel$", (None, "model")),
+    (r"attention/wo/kernel$", ("model", None)),
+    (r"feed_forward/w[13]/kernel$", (None, "model")),
+    (r"feed_forward/w2/kernel$", ("model", None)),
+    (r"(^|/)output/kernel$", (None, "model")),
+    (r"embedding$", (None, "data")),
+)
+
 
 def build(config: ConfigDict) -> Family:
     """Tokenizer, teacher and student of a config."""
@@ -20,15 +31,19 @@ def build(config: ConfigDict) -> Family:
     side = config.tokenizer.side
     sizes = {"side": side, "vocab": tokenizer.vocab, "code_dim": tokenizer.code_dim, "classes": config.data.classes}
     cfg = GPTConfig(**config.model, **sizes, dtype=jnp.dtype(config.dtype.student))
+    student_cfg = dataclasses.replace(cfg, remat=config.train.get("remat", False))
     layout = Layout.raster(side, cfg.cond)
     trunk = GPT(dataclasses.replace(cfg, dtype=jnp.dtype(config.dtype.teacher)))
     guided = None if config.cfg_interval < 0 else config.cfg_interval + 2  # the prefill makes token 0
     teacher = RasterTeacher(trunk, layout, config.guidance, config.cache_chunk, guided)
-    net = StudentNet(GPT(cfg, distilled=True), layout, cfg.code_dim, cfg.width, config.student.same_step)
+    net = StudentNet(GPT(student_cfg, distilled=True), layout, cfg.code_dim, cfg.width, config.student.same_step)
 
     def teacher_init(key: jax.Array, tokenizer_params: Params) -> Params:
         code = jnp.zeros((1, layout.tokens), jnp.int32)
         mask = layout.teacher_mask(layout.step_N[:-1])
         return trunk.init(key, trunk.blank(1), code, mask, method="teach")["params"]
 
-    return Family(tokenizer, teacher, Student(net, inherit), teacher_init, lambda trunk, tokenizer: {"trunk": trunk})
+    def teacher_params(trunk: Params, tokenizer_params: Params) -> Params:
+        return {"trunk": trunk}
+
+    return Family(tokenizer, teacher, Student(net, inherit), teacher_init, teacher_params, RULES)

@@ -14,7 +14,8 @@ import numpy as np
 from dd_jax.families.guided import class_rows
 from dd_jax.interfaces import Cond
 from dd_jax.nn.attention import KV, attend, split_heads
-from dd_jax.nn.layers import Dense, Dtype, layer_norm, modulate, unit
+from dd_jax.nn.layers import Dense, Dtype, layer_norm, modulate, rematerialised, unit
+from dd_jax.sharding import constrain
 
 Flags = tuple[jax.Array, jax.Array]  # noise or data (B, N, 2), and an embedding of each (2, D)
 
@@ -34,6 +35,7 @@ class VARConfig:
     l2_norm: bool = True  # attention over unit-length queries and keys with a learnt temperature
     shared_aln: bool = False  # one modulation layer for all blocks plus a table in each (512 px models)
     dtype: Dtype = jnp.float32
+    remat: bool = False  # compute blocks again in the backward pass instead of keeping what they computed
 
     @property
     def tokens(self) -> int:
@@ -91,12 +93,17 @@ def modulation_init(cfg: VARConfig, gates: int, gate_scale: float) -> nn.initial
     return init
 
 
+def by_kind(kind_BxNx2: jax.Array, rows_2xD: jax.Array) -> jax.Array:
+    """(B, N, D): each token's row. A product, whose gradient is one too."""
+    return kind_BxNx2.astype(rows_2xD.dtype) @ rows_2xD
+
+
 class Block(nn.Module):
     cfg: VARConfig
     gate_init: float
 
     @nn.compact
-    def __call__(self, x, cond_BxD, shared_Bx6xD, nd_BxNxD, mask, cache: KV | None = None):
+    def __call__(self, x, cond_BxD, shared_Bx6xD, flags: Flags | None, mask, cache: KV | None = None):
         cfg = self.cfg
         if cfg.shared_aln:
             ada = self.param("ada_gss", nn.initializers.normal(cfg.width**-0.5), (6, cfg.width), jnp.float32)
@@ -108,8 +115,8 @@ class Block(nn.Module):
         gamma1, gamma2, scale1, scale2, shift1, shift2 = (ada_Bx6xD[:, i] for i in range(6))
         y, cache = Attention(cfg, name="attn")(modulate(layer_norm(x), scale1, shift1), mask, cache)
         x = x + gamma1[:, None] * y
-        if nd_BxNxD is not None:
-            x = x + nd_BxNxD
+        if flags is not None:
+            x = x + by_kind(*flags)
         y = FeedForward(cfg, name="ffn")(modulate(layer_norm(x), scale2, shift2))
         return x + gamma2[:, None] * y, cache
 
@@ -163,12 +170,17 @@ class VAR(nn.Module):
 
     def run(self, h_BxMxD, cond_BxD, mask, caches: list[KV] | None = None, flags: Flags | None = None):
         """All blocks -> (residual stream, caches grown by M)."""
-        out, shared = [], None
+        out: list[KV | None] = []
+        shared, h_BxMxD = None, constrain(h_BxMxD)
         if self.cfg.shared_aln:
             shared = self.shared_ada_lin(nn.silu(cond_BxD)).reshape(-1, 6, self.cfg.width)
         for i, block in enumerate(self.blocks):
-            nd = None if flags is None else self.flag(flags, i)
-            h_BxMxD, cache = block(h_BxMxD, cond_BxD, shared, nd, mask, caches[i] if caches else None)
+            given = cond_BxD, shared, flags and self.flag(flags, i), mask
+            if self.cfg.remat and not caches:
+                h_BxMxD, cache = rematerialised(block, h_BxMxD, *given), None
+            else:
+                h_BxMxD, cache = block(h_BxMxD, *given, caches[i] if caches else None)
+            h_BxMxD = constrain(h_BxMxD)
             out.append(cache)
         return h_BxMxD, out
 
@@ -177,11 +189,9 @@ class VAR(nn.Module):
         scale, shift = jnp.split(self.head_nm(nn.silu(cond_BxD)), 2, -1)
         return self.head(modulate(layer_norm(h), scale, shift).astype(jnp.float32))
 
-    def flag(self, flags: Flags, layer: int) -> jax.Array:
-        """(B, N, D) data/noise embedding of one layer: the dense layer sees its two rows, not every token."""
-        kind_BxNx2, nd_2xD = flags
-        rows_2xD = self.layerwise_n_d_embed[layer](nd_2xD)
-        return kind_BxNx2.astype(rows_2xD.dtype) @ rows_2xD
+    def flag(self, flags: Flags, layer: int) -> Flags:
+        """Data/noise embedding of one layer: the dense layer sees its two rows, not every token."""
+        return flags[0], self.layerwise_n_d_embed[layer](flags[1])
 
     def encode(self, cond: Cond, x_BxLxC, kind_BxNx2, nd_2xD, mask_NxN) -> tuple[jax.Array, jax.Array]:
         """Student's trunk: (B, N, D) stream that both heads read, and the (B, D) condition vector.
@@ -191,7 +201,7 @@ class VAR(nn.Module):
         cond_BxD = self.embed_cond(cond)
         h = jnp.concatenate([self.start_token(cond_BxD), self.embed(x_BxLxC, 1)], 1)
         h, _ = self.run(h + (kind_BxNx2 @ nd_2xD).astype(h.dtype), cond_BxD, mask_NxN, flags=(kind_BxNx2, nd_2xD))
-        return h + self.flag((kind_BxNx2, nd_2xD), -1), cond_BxD
+        return h + by_kind(*self.flag((kind_BxNx2, nd_2xD), -1)), cond_BxD
 
     def teach(self, cond: Cond, x_BxMxC: jax.Array, mask_LxL) -> jax.Array:
         """Teacher forcing: x are the feature maps of scales 1.. (B, L - 1, C) -> logits (B, L, V)."""

@@ -14,6 +14,20 @@ from dd_jax.interfaces import Family, Params
 from dd_jax.layout import Layout
 from dd_jax.student import Student, StudentNet
 
+# Attention and MLP in pairs of matrices, the second summed over devices; classes by the codebook. Tables that are
+# looked up are cut by width: rows stay whole.
+RULES = (
+    (r"attn/mat_qkv/kernel$", (None, "model")),
+    (r"attn/proj/kernel$", ("model", None)),
+    (r"ffn/fc1/kernel$", (None, "model")),
+    (r"ffn/fc1/bias$", ("model",)),
+    (r"ffn/fc2/kernel$", ("model", None)),
+    (r"ada_lin/kernel$", (None, "model")),
+    (r"(^|/)head/kernel$", (None, "model")),
+    (r"(^|/)head/bias$", ("model",)),
+    (r"(embedding|pos_1LC)$", (None, "data")),
+)
+
 
 def build(config: ConfigDict) -> Family:
     """Tokenizer, teacher and student of a config."""
@@ -24,10 +38,11 @@ def build(config: ConfigDict) -> Family:
     model = {"code_dim": tokenizer.code_dim, "classes": config.data.classes, **config.model}
     gate_init = model.pop("gate_init")
     cfg = VARConfig(**model, sides=sides, vocab=tokenizer.vocab, dtype=jnp.dtype(config.dtype.student))
+    student_cfg = dataclasses.replace(cfg, remat=config.train.get("remat", False))
     layout = Layout.scales(sides)
     trunk = VAR(dataclasses.replace(cfg, dtype=jnp.dtype(config.dtype.teacher)), gate_init=gate_init)
     teacher = ScaleTeacher(trunk, tokenizer.quantizer, layout, config.guidance, config.sample.unmasked_prefix)
-    student_trunk = VAR(cfg, distilled=True, gate_init=gate_init)
+    student_trunk = VAR(student_cfg, distilled=True, gate_init=gate_init)
     net = StudentNet(student_trunk, layout, cfg.code_dim, cfg.width, config.student.same_step)
 
     def teacher_init(key: jax.Array, tokenizer_params: Params) -> Params:
@@ -38,4 +53,4 @@ def build(config: ConfigDict) -> Family:
     def teacher_params(trunk: Params, tokenizer_params: Params) -> Params:
         return {"trunk": trunk, "quantizer": tokenizer_params["quantizer"]}
 
-    return Family(tokenizer, teacher, Student(net, inherit), teacher_init, teacher_params)
+    return Family(tokenizer, teacher, Student(net, inherit), teacher_init, teacher_params, RULES)

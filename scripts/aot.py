@@ -1,0 +1,186 @@
+"""python -m scripts.aot --config=configs/llamagen_l.py --topology=v5e:4x4 --mesh=16,1 [--what=train,pairs,sample]
+
+Compiles a config's programs for a TPU slice that is not there: what each chip will hold, whether it fits, what crosses
+the chips, and how long compiling takes. It needs `pip install libtpu` in the version that JAX's own [tpu] extra names,
+and no accelerator. --batch is the global one, of training, pairs and samples alike; --json=FILE keeps the numbers.
+Any setting can be changed: --config.train.remat=true --config.train.accumulate=4 --config.dtype.student=bfloat16
+"""
+
+import os
+
+os.environ.update({"JAX_PLATFORMS": "cpu", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_SKIP_MDS_QUERY": "1"})
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+from jax.experimental import topologies
+from jax.sharding import Mesh
+from ml_collections import ConfigDict, config_flags
+
+from dd_jax import factory, rng, train
+from dd_jax.errors import UserError
+from dd_jax.fewstep import generator
+from dd_jax.interfaces import Cond
+from dd_jax.loop import TrainState, init_state
+from dd_jax.pairs import sampler
+from dd_jax.sharding import Placement, make_mesh
+from scripts import hlo
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Settings.")
+TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Chip and shape of the slice.")
+MESH = flags.DEFINE_string("mesh", "-1,1", "data,model")
+WHAT = flags.DEFINE_list("what", ["train", "pairs", "sample"], "Programs to compile.")
+BATCH = flags.DEFINE_integer("batch", 0, "Global batch (default: the config's own for each program).")
+JSON = flags.DEFINE_string("json", None, "Where the numbers go.")
+DUMP = flags.DEFINE_string("dump", None, "A folder for the compiled programs' text.")
+
+GIB = 2**30
+# Bytes that a program may use on one chip (what the compiler itself allows is a little less than the whole).
+MEMORY = {"TPU v4": 32, "TPU v5 lite": 16, "TPU v5": 95, "TPU v6 lite": 32}
+
+
+def shapes(fn: Callable, *args: Any) -> Any:
+    return jax.eval_shape(fn, *args)
+
+
+class Programs:
+    """The programs of a config on a mesh, each as (jitted function, abstract arguments, batch)."""
+
+    def __init__(self, config: ConfigDict, mesh: Mesh):
+        self.config, self.system = config, factory.build(config)
+        self.placement, system = Placement(mesh, self.system.rules), self.system
+        key = jax.random.key(0)
+        self.params = {"tokenizer": shapes(system.tokenizer.init, key), "student": shapes(system.student.init, key)}
+        trunk = shapes(system.teacher_init, key, self.params["tokenizer"])
+        kind = jnp.dtype(config.dtype.teacher)
+        trunk = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, kind), trunk)
+        self.params["teacher"] = system.teacher_params(trunk, self.params["tokenizer"])
+
+    def train(self, batch: int) -> tuple[Any, tuple, int]:
+        """Algorithm 2's step."""
+        self.config.train.batch = batch or self.config.train.batch
+        system, recipe = self.system, factory.recipe(self.config.train)
+        distance = train.distance_of(system.objective, system.tokenizer, system.judge)
+        step = train.stepper(recipe, system.objective, system.student, distance, self.config.seed, self.placement)
+        frozen = shapes(lambda params: train.frozen_for(system.tokenizer, params), self.params)
+        state: TrainState = shapes(lambda params: init_state(params, recipe.optimizer()), self.params["student"])
+        rows = {"id": _ints(recipe.batch), "label": _ints(recipe.batch)}
+        rows["code"] = _ints(recipe.batch, system.layout.tokens)
+        place = self.placement
+        given = place.shardings(state), place.spread(rows, "data"), place.spread(frozen)
+        return step, jax.tree.map(_at, (state, rows, frozen), given), recipe.batch
+
+    def pairs(self, batch: int) -> tuple[Any, tuple, int]:
+        """Algorithm 1."""
+        (params, *rows), batch = self._rows(("teacher", "tokenizer"), batch or self.config.pairs.batch)
+        root = shapes(lambda: rng.stream(self.config.seed, "pairs"))
+        given = params, _at(root, self.placement.spread(root))
+        return sampler(self.system.models, self.placement), (given, *rows), batch
+
+    def sample(self, batch: int) -> tuple[Any, tuple, int]:
+        """Pictures in one step."""
+        system, generate = self.system, generator("S0", self.system.models)
+        root = rng.stream(self.config.seed, "sample")
+
+        def draw(params: dict, id_B: jax.Array, label_B: jax.Array) -> jax.Array:
+            draft = generate(params, Cond(label_B), rng.example_keys(root, id_B))
+            return system.tokenizer.decode(params["tokenizer"], draft.token_BxLxC)
+
+        return self.placement.each(draw), *self._rows(("student", "tokenizer"), batch or self.config.sample.batch)
+
+    def _rows(self, parts: tuple[str, ...], batch: int) -> tuple[tuple, int]:
+        batch += -batch % self.placement.rows
+        params, rows = {part: self.params[part] for part in parts}, (_ints(batch), _ints(batch))
+        given = self.placement.shardings(params, fsdp=False), self.placement.spread(rows, "data")
+        params, rows = jax.tree.map(_at, (params, rows), given)
+        return (params, *rows), batch
+
+
+def _ints(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.int32)
+
+
+def _at(x: jax.ShapeDtypeStruct, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+
+def measure(program: Any, args: tuple, memory: float) -> dict[str, Any]:
+    """Compile -> one row: GiB on each chip, of which there are `memory`; collectives, seconds.
+
+    The peak counts arguments, results that are not written over them, and temporaries.
+    """
+    begin = time.perf_counter()
+    lowered = program.lower(*args)
+    row: dict[str, Any] = {"lower_s": round(time.perf_counter() - begin, 1)}
+    begin = time.perf_counter()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        told = re.search(r"[Uu]sed ([\d.]+)G of ", str(error))
+        peak, spent = float(told[1]) if told else None, round(time.perf_counter() - begin, 1)
+        return row | {"fits": False, "peak_gib": peak, "compile_s": spent, "collectives": {}, "why": str(error)[:4000]}
+    row["compile_s"] = round(time.perf_counter() - begin, 1)
+    found, text = compiled.memory_analysis(), compiled.as_text()
+    size = {name: getattr(found, f"{name}_size_in_bytes") / GIB for name in ("argument", "output", "alias", "temp")}
+    held = size["argument"] + size["output"] - size["alias"] + size["temp"]
+    row |= {f"{name}_gib": round(value, 3) for name, value in size.items()}
+    return row | {"peak_gib": round(held, 2), "fits": held < memory, "collectives": hlo.collectives(text), "text": text}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """For a terminal."""
+    columns = ("program", "batch", "argument_gib", "temp_gib", "peak_gib", "fits", "compile_s", "collectives")
+
+    cells = [columns, *([_cell(row.get(name)) for name in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    return "\n".join("  ".join(text.ljust(n) for text, n in zip(line, widths, strict=True)).rstrip() for line in cells)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{n} {kind} {size / GIB:.2f} GiB" for kind, (n, size) in value.items()) or "none"
+    return {"True": "yes", "False": "NO", "None": "-"}.get(str(value), str(value))
+
+
+def main(argv: list[str]) -> None:
+    """Compile what was asked for."""
+    try:
+        devices = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGY.value).devices
+    except Exception as error:  # whatever the plugin says: it is not installed, or knows no such slice
+        sys.exit(f"error: no topology {TOPOLOGY.value} ({str(error).splitlines()[0][:200]}): see --help")
+    kind = devices[0].device_kind
+    try:
+        mesh = make_mesh([int(size) for size in MESH.value.split(",")], devices)
+        programs = Programs(CONFIG.value, mesh)
+        rows = [compile_one(programs, what, MEMORY.get(kind, 16)) for what in WHAT.value]
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    print(f"\n{len(devices)} x {kind}, mesh {dict(mesh.shape)}; GiB are those of one chip\n{table(rows)}")
+    if JSON.value:
+        about = {"topology": TOPOLOGY.value, "mesh": dict(mesh.shape), "jax": jax.__version__}
+        Path(JSON.value).write_text(json.dumps(about | {"programs": rows}, indent=1))
+
+
+def compile_one(programs: "Programs", what: str, memory: float) -> dict[str, Any]:
+    """A row, printed as soon as it is there."""
+    program, args, batch = getattr(programs, what)(BATCH.value)
+    row = {"program": what, "batch": batch, **measure(program, args, memory)}
+    text = row.pop("text", row.get("why", ""))
+    if DUMP.value:
+        Path(DUMP.value, f"{what}.txt").write_text(text)
+    print(table([row]), flush=True)
+    return row
+
+
+if __name__ == "__main__":
+    app.run(main)

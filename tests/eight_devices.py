@@ -1,0 +1,114 @@
+"""python tests/eight_devices.py FAMILY FOLDER: one device against two meshes of eight pretended ones.
+
+A program of its own, since the number of devices is fixed when JAX starts. It asserts, and prints what it measured.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tiny
+
+from dd_jax import losses, rng
+from dd_jax.checkpoint import Checkpoints
+from dd_jax.factory import FAMILIES
+from dd_jax.families.llamagen.build import RULES as RASTER
+from dd_jax.families.var.build import RULES as SCALES
+from dd_jax.loop import Recipe, TrainState, init_state
+from dd_jax.pairs import sample_codes, sampler
+from dd_jax.sharding import ALONE, DATA, Placement, make_mesh
+from dd_jax.train import Objective, distance_of, stepper
+
+STEPS, BATCH = 20, 16
+MAKE = dict(zip(FAMILIES, ((tiny.raster, RASTER), (tiny.scales, SCALES)), strict=True))
+
+
+def relative(a, b) -> float:
+    """|a - b| / |b| over whole trees."""
+    square = [sum(float(jnp.sum(x**2)) for x in jax.tree.leaves(tree)) for tree in (jax.tree.map(np.subtract, a, b), b)]
+    return (square[0] / square[1]) ** 0.5
+
+
+def codes(models, params, placement: Placement) -> np.ndarray:
+    """Twenty pairs, eight at a time: the last batch is padded."""
+    ids = np.arange(20, dtype=np.int32)
+    params, root = placement.put(params, fsdp=False), rng.stream(0, "pairs")
+    return np.concatenate(list(sample_codes(models, params, root, ids, ids % tiny.CLASSES, 8, placement)))
+
+
+def trained(models, params, placement: Placement, accumulate: int = 1) -> tuple[TrainState, np.ndarray]:
+    """The state and the losses after STEPS steps."""
+    layout, codebook = models.layout, params["tokenizer"]["codebook"]
+    recipe = Recipe(STEPS, BATCH, lr=1e-3, warmup=5, weight_decay=0.05, ema=0.9, accumulate=accumulate)
+    objective = Objective((0, 1), layout.steps // 2, losses.Weights(0.1, 1.0), "mse")
+    step = stepper(recipe, objective, models.student, distance_of(objective, None, None), 0, placement)
+    state = init_state(params["student"], recipe.optimizer(), placement)
+    frozen, draw, seen = placement.whole({"codebook": codebook}), np.random.default_rng(0), []
+    for i in range(STEPS):
+        code = draw.integers(0, len(codebook), (BATCH, layout.tokens), np.int32)
+        ids = np.arange(BATCH * i, BATCH * (i + 1), dtype=np.int32)
+        batch = placement.batch({"id": ids, "label": ids % tiny.CLASSES, "code": code})
+        state, metrics = step(state, batch, frozen)
+        seen.append(float(metrics["loss"]))
+    return state, np.array(seen)
+
+
+def check_restoring(folder: Path, state: TrainState, placements: list[Placement]) -> None:
+    """What one mesh saved, every other one and a single device restore, bit by bit."""
+    checkpoints = Checkpoints(folder)
+    checkpoints.save(STEPS, state)
+    for placement in placements:
+        like = placement.put(jax.tree.map(jnp.zeros_like, jax.device_get(state)))
+        found = checkpoints.restore(like)
+        jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), jax.device_get(state))
+        assert jax.tree.map(lambda x: x.sharding, found) == jax.tree.map(lambda x: x.sharding, like)
+    checkpoints.close()
+
+
+def check_cut(state: TrainState, placement: Placement) -> None:
+    """Parameters, their average and both moments are cut, and alike."""
+    spec = {
+        jax.tree_util.keystr(path): leaf.sharding.spec
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+        if leaf.ndim
+    }
+    params = {path.removeprefix(".params"): axes for path, axes in spec.items() if path.startswith(".params")}
+    assert all(axes == params[next(name for name in params if path.endswith(name))] for path, axes in spec.items())
+    assert any(DATA in axes for axes in spec.values())
+    assert placement.mesh.shape["model"] == 1 or any("model" in axes for axes in spec.values())
+
+
+def main(family: str, folder: str) -> None:
+    jax.config.update("jax_disable_most_optimizations", True)
+    make, rules = MAKE[family]
+    models, params = make()
+    alone_codes, (alone, alone_losses) = codes(models, params, ALONE), trained(models, params, ALONE)
+    meshes = [Placement(make_mesh(shape), rules, least=64) for shape in ((-1, 1), (4, 2))]
+    for placement in meshes:
+        np.testing.assert_array_equal(codes(models, params, placement), alone_codes)
+        assert sampler(models, placement)._cache_size() == 1  # one program, padded batch and all
+        state, seen = trained(models, params, placement)
+        check_cut(state, placement)
+        far = [relative(*map(jax.device_get, pair)) for pair in ((state.params, alone.params), (state.ema, alone.ema))]
+        print(family, dict(placement.mesh.shape), "loss", abs(seen / alone_losses - 1).max(), "params, ema", far)
+        np.testing.assert_allclose(seen, alone_losses, rtol=1e-5)
+        assert max(far) < 1e-5
+    check_restoring(Path(folder), state, [*meshes, ALONE])
+    if family != next(iter(MAKE)):
+        return  # what follows knows nothing of families
+    _, seen = trained(models, params, meshes[0], accumulate=2)
+    np.testing.assert_allclose(seen, alone_losses, rtol=1e-5)
+    row = jnp.zeros(8, jnp.int32)
+    given = meshes[0].put(params, fsdp=False), rng.stream(0, "pairs")
+    text = sampler(models, meshes[0]).lower(given, *meshes[0].batch((row, row))).compile().as_text()
+    assert not any(word in text for word in ("all-gather", "all-reduce", "all-to-all", "collective-permute"))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
