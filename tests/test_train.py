@@ -125,3 +125,16 @@ def test_flops_are_counted_through_loops_and_gradients():
         jax.lax.conv_general_dilated, window_strides=(1, 1), padding="SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
     assert flops.count(conv, img, kernel) == 2 * 25 * 8 * 9 * 2
+
+
+def test_muon_takes_the_matrices_of_layers_alone():
+    shapes = {"layers_0": {"w": {"kernel": (6, 4), "bias": (4,)}}, "output": {"kernel": (6, 4)}, "table": (9, 4)}
+    params = jax.tree.map(jnp.ones, shapes, is_leaf=lambda x: isinstance(x, tuple))
+    tx = Recipe(steps=2, batch=1, lr=1.0, warmup=0, muon=True, clip=1e9).optimizer()
+    grads = jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), params)
+    change, _ = jax.jit(tx.update)(grads, tx.init(params), params)
+    spread = np.linalg.svd(np.asarray(change["layers_0"]["w"]["kernel"]), compute_uv=False)
+    assert spread.max() < 2 * spread.min()  # orthogonalised: directions are worth the same
+    for name in ("output", "table"):  # Adam's first step: every number is worth the same
+        size = np.abs(jax.tree.leaves(change[name])[0])
+        np.testing.assert_allclose(size, size.max(), rtol=1e-3)
