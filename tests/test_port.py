@@ -190,7 +190,9 @@ def test_damage_is_found(ported):
 
 def test_a_file_that_is_here_may_be_safetensors(tiny, tmp_path):
     save_file(state_dict("vq16"), tmp_path / "vq.safetensors")
-    cli.port(find("vq16"), tmp_path / "vq.safetensors", tmp_path)
+    folder = cli.port(find("vq16"), tmp_path / "vq.safetensors", tmp_path)
+    params = weights.load(folder, find("vq16").expected())
+    np.testing.assert_array_equal(params["quantizer"]["embedding"], state_dict("vq16")["quantize.embedding.weight"])
 
 
 def command(*words):

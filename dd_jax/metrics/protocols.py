@@ -42,7 +42,7 @@ PROTOCOLS = {
     for protocol in (
         Protocol(
             "adm",
-            "guided-diffusion's evaluator; tables of ADM, VAR, LlamaGen and DD on ImageNet",
+            "guided-diffusion's evaluator; the published ImageNet tables of ADM, of the teachers and of DD",
             tf1_bilinear,
             scores=("fid", "sfid", "inception_score", "precision", "recall"),
         ),
@@ -55,7 +55,7 @@ PROTOCOLS = {
         ),
         Protocol(
             "clean",
-            "clean-fid; LlamaGen's text-to-image on COCO, 30,000 captions",
+            "clean-fid; text-to-image on COCO, 30,000 captions",
             pil_bicubic,
             crop="lanczos",
             count=30_000,
