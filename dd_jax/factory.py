@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from dd_jax.conditions import Classes, Conditions
 from dd_jax.errors import UserError
 from dd_jax.families.llamagen import build as llamagen
 from dd_jax.families.var import build as var
@@ -46,6 +47,10 @@ class System:
     @property
     def layout(self) -> Layout:
         return self.models.layout
+
+    def conditions(self, params: dict[str, Params]) -> Conditions:
+        """What there is to draw."""
+        return Classes(self.classes)
 
 
 def build(config: ConfigDict) -> System:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dd_jax import files, rng
+from dd_jax.conditions import Conditions, assign
 from dd_jax.errors import UserError
 from dd_jax.fewstep import Models, generator, noise_for
 from dd_jax.interfaces import Cond, Params
@@ -33,15 +34,15 @@ class PairSet:
 
 @functools.lru_cache
 def sampler(models: Models, placement: Placement = ALONE) -> Callable[..., jax.Array]:
-    """Algorithm 1's loop body: ((params, root key), id_B, label_B) -> code_BxL, always through the flow.
+    """Algorithm 1's loop body: ((params, root key), id_B, cond) -> code_BxL, always through the flow.
 
     Under a mesh it is one program, compiled once for all shards: every device draws its own share of the batch.
     """
     generate = generator(f"T0:{models.layout.steps}", dataclasses.replace(models, categorical=False))
 
-    def sample(given: tuple[dict[str, Params], jax.Array], id_B: jax.Array, label_B: jax.Array) -> jax.Array:
+    def sample(given: tuple[dict[str, Params], jax.Array], id_B: jax.Array, cond: Cond) -> jax.Array:
         params, root = given
-        return generate(params, Cond(label_B), rng.example_keys(root, id_B)).code_BxL
+        return generate(params, cond, rng.example_keys(root, id_B)).code_BxL
 
     return placement.each(sample)
 
@@ -53,6 +54,7 @@ def sample_codes(
     id_M: np.ndarray,
     label_M: np.ndarray,
     batch: int,
+    conditions: Conditions,
     placement: Placement = ALONE,
 ) -> Iterator[np.ndarray]:
     """Teacher samples of these ids, batch by batch; the last batch is padded for the compiler and cut again.
@@ -64,7 +66,7 @@ def sample_codes(
     for first in range(0, len(id_M), batch):
         ids, label = id_M[first : first + batch], label_M[first : first + batch]
         pad = batch - len(ids)
-        rows = placement.batch((jnp.asarray(np.pad(ids, (0, pad))), jnp.asarray(np.pad(label, (0, pad)))))
+        rows = placement.batch((jnp.asarray(np.pad(ids, (0, pad))), conditions(np.pad(label, (0, pad), "edge"))))
         code = sample((params, root), *rows)
         yield np.asarray(code)[: len(ids)]
 
@@ -77,7 +79,7 @@ def generate(
     shard: int,
     batch: int,
     seed: int,
-    classes: int,
+    conditions: Conditions,
     label_scheme: str,
     facts: dict[str, Any],
     placement: Placement = ALONE,
@@ -94,9 +96,9 @@ def generate(
             path = folder / f"shard-{first // shard:05d}.npz"
             ids = np.arange(first, min(first + shard, count), dtype=np.int32)
             if not _whole(path, ids):
-                label = rng.labels(ids, classes, label_scheme, seed)
+                label = assign(conditions.pool, ids, label_scheme, seed)
                 codes = []
-                for code in sample_codes(models, params, root, ids, label, batch, placement):
+                for code in sample_codes(models, params, root, ids, label, batch, conditions, placement):
                     codes.append(_checked(code, folder))
                     progress.update(len(code))
                 buffer = io.BytesIO()

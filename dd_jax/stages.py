@@ -141,7 +141,7 @@ class Run:
             settings.shard,
             settings.batch,
             self.config.seed,
-            self.system.classes,
+            self.system.conditions(params),
             settings.labels,
             facts,
             self.placement,
@@ -167,6 +167,7 @@ class Run:
             frozen,
             distance,
             found,
+            self.system.conditions(params),
             self.config.seed,
             self.placement,
         )
@@ -189,7 +190,8 @@ class Run:
         """Pictures."""
         networks = {op.kind for plan in self.config.sample.plans for op in parse(plan, self.system.layout.steps)}
         parts = ["teacher"] * bool(networks - {"S"}) + ["student"] * ("S" in networks)
-        pipeline = Pipeline(self.system, self.params("tokenizer", *parts))
+        params = self.params("tokenizer", *parts)
+        pipeline = Pipeline(self.system, params)
         return ", ".join(map(str, generate.run(pipeline, self.config, self.work.path, self.config.seed)))
 
     def evaluate(self) -> Any:
@@ -198,7 +200,9 @@ class Run:
         if self.config.baselines.onestep or self.config.baselines.skip or self.config.baselines.skip_drop:
             found = pairs.load(self.work / "pairs")
             params["marginals"] = baselines.marginals(found.code, found.label, self.system.classes)
-        evaluate.run(self.system, params, self.config, self.work.path, self.held_out(), self.config.seed)
+        conditions = self.system.conditions(params)
+        splits = [evaluate.Split("", conditions.pool, self.held_out())]
+        evaluate.run(self.system, params, conditions, self.config, self.work.path, splits, self.config.seed)
         return self.work / "results.jsonl"
 
     def speed(self) -> Any:

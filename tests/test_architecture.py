@@ -19,9 +19,9 @@ LAYERS = [
     {"factory", "build"},
     {"pairs", "train", "loop"},
     {"ar", "fewstep", "baselines", "student", "losses"},
-    {"families", "nn", "metrics"},
-    {"layout", "flow", "interfaces", "plans", "solvers", "filtering", "weights"},
-    {"sharding", "checkpoint", "data", "progress", "metrics_writer", "errors", "files", "labels", "rng"}
+    {"families", "nn", "metrics", "text"},
+    {"conditions", "layout", "flow", "interfaces", "plans", "solvers", "filtering", "weights"},
+    {"sharding", "checkpoint", "data", "emoji", "progress", "metrics_writer", "errors", "files", "labels", "rng"}
     | {"flops", "runtime"},
 ]
 FAMILY_HOMES = ("dd_jax/families/", "dd_jax/factory.py", "configs/", "port_weights/", "tests/")
