@@ -19,7 +19,7 @@ LAYERS = [
     {"factory", "build"},
     {"pairs", "train", "loop"},
     {"ar", "fewstep", "baselines", "student", "losses"},
-    {"families", "nn", "metrics"},
+    {"families", "nn", "metrics", "text"},
     {"layout", "flow", "interfaces", "plans", "solvers", "filtering", "weights"},
     {"sharding", "checkpoint", "data", "progress", "metrics_writer", "errors", "files", "labels", "rng"}
     | {"flops", "runtime"},
