@@ -89,7 +89,8 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], dtype: str =
     text += b" " * (-len(text) % 8)
     with files.writing(path) as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for key, x in arrays.items():
+        for key, given in arrays.items():
+            x = np.asarray(given)
             if not np.isfinite(x).all():
                 raise UserError(f"{key} holds numbers that are not finite: fetch the file again")
             file.write(np.ascontiguousarray(x, dtype or None).reshape(-1).view(np.uint8).data)

@@ -29,13 +29,10 @@ def find(paths: Sequence[Path]) -> list[Path]:
         shards = [beside.pop(name, index[0].parent / name) for name in names]
         if beside:
             raise UserError(f"{', '.join(beside)}: not in {index[0]}, which names {', '.join(names)}")
-    wanted = dict.fromkeys([*index, *shards, *_siblings(shards)])
-    missing = [path for path in wanted if not path.is_file()]
-    if missing:
-        raise UserError(f"missing: {', '.join(map(str, missing))}; all files of the set have to be there")
-    if left := [path.name for path in wanted if path not in (*index, *shards)]:
-        raise UserError(f"{', '.join(left)} belong to the set and were not named")
-    return [*index, *shards]
+    files = [*index, *dict.fromkeys([*shards, *_siblings(shards)])]
+    if missing := [str(path) for path in files if not path.is_file()]:
+        raise UserError(f"missing: {', '.join(missing)}; all files of the set have to be there")
+    return files
 
 
 def open_shards(paths: Sequence[Path], containers: Sequence[str]) -> StateDict:
@@ -79,6 +76,5 @@ def _siblings(shards: Sequence[Path]) -> list[Path]:
         if match := NUMBERED.fullmatch(path.name):
             for number in range(1, int(match["count"]) + 1):
                 name = f"{match['stem']}-{number:05}-of-{match['count']}{match['end']}"
-                at = next((other for other in shards if other.name == name), path.parent / name)
-                found.append(at)
+                found.append(next((other for other in shards if other.name == name), path.parent / name))
     return found

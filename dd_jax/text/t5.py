@@ -45,6 +45,10 @@ class T5Config:
     dtype: Dtype = jnp.float32
     remat: bool = False  # compute blocks again in the backward pass
 
+    def sizes(self) -> dict[str, int]:
+        """What a folder of weights says of them: all but `dtype` and `remat`."""
+        return {key: x for key, x in dataclasses.asdict(self).items() if key not in ("dtype", "remat")}
+
 
 @functools.lru_cache
 def bucket_table(tokens: int, buckets: int = 32, max_distance: int = 128) -> np.ndarray:
