@@ -66,8 +66,8 @@ RULES: tuple[Rule, ...] = (
     sub(r"@\w+\b"),  # @nickname
     sub(r"[\u31c0-\u9fff]"),  # from CJK strokes to unified ideographs; kana stay
     sub(f"[{DASHES}]+", "-"),
-    sub("[`´«»“”¨]", '"'),
-    sub("[‘’]", "'"),
+    sub("[`\u00b4\u00ab\u00bb\u201c\u201d\u00a8]", '"'),  # acute, guillemets, curly ones, diaeresis
+    sub("[\u2018\u2019]", "'"),
     sub("&quot;?"),
     sub("&amp"),
     sub(r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}", " "),  # IPv4
@@ -92,7 +92,7 @@ RULES: tuple[Rule, ...] = (
     sub(rf"\b(?:{FILES})(?:\simages?)?"),
     sub(r"\bpage\s+\d+\b"),
     sub(r"\b\d*[a-zA-Z]+\d+[a-zA-Z]+\d+[a-zA-Z\d]*\b", " "),  # j2d1a2a
-    sub(r"\b\d+\.?\d*[xх×]\d+\.?\d*\b"),  # 120x180, also with a Cyrillic letter
+    sub(r"\b\d+\.?\d*[x\u0445\u00d7]\d+\.?\d*\b"),  # 120x180, also with a Cyrillic x or the sign
     sub(r"\b\s+:\s+", ": "),
     sub(r"(\D[,./])\b", r"\1 "),
     sub(r"\s+", " "),
