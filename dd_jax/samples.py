@@ -51,6 +51,15 @@ class SampleSet:
                 f"use another --workdir, or delete that folder"
             )
 
+    @classmethod
+    def found(cls, folder: Path) -> "SampleSet | None":
+        """The finished set of a folder, if there is one."""
+        try:
+            made = cls(folder, json.loads((folder / MANIFEST).read_text())["settings"])
+        except (OSError, ValueError, KeyError):
+            return None
+        return made if made.finished else None
+
     @property
     def npz(self) -> Path:
         """The whole set as one file."""

@@ -196,7 +196,7 @@ class Run:
         return generate.Sampling(self.system, self.config, self.work.path, self.params, self.placement)
 
     def evaluate(self) -> Any:
-        """scores/*.json of what the sample stage wrote, where an Inception is named; results.jsonl, beside a teacher."""
+        """scores/*.json of what was sampled, where an Inception is named; results.jsonl, where there is a teacher."""
         wrote = []
         if self.config.evaluate.inception:
             wrote += fid.run(self.sampling(), self.config.evaluate, self.work.path)

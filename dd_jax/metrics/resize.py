@@ -39,7 +39,7 @@ def pil_bicubic(before: int, after: int, a: float = -0.5) -> np.ndarray:
 
 
 def torch_bicubic(before: int, after: int, a: float = -0.75) -> np.ndarray:
-    """PyTorch's interpolate(mode="bicubic", align_corners=False): four pixels however much smaller, borders repeated."""
+    """PyTorch's interpolate(mode="bicubic", align_corners=False): always four pixels, borders repeated."""
     centre = (np.arange(after) + 0.5) * (before / after) - 0.5
     first = np.floor(centre).astype(int) - 1
     matrix = np.zeros((after, before))
