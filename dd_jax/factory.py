@@ -123,7 +123,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
     config.train.update({"steps": 4, "batch": 4, "checkpoint_every": 2})
     if config.train.get("distance_batch"):
         config.train.distance_batch = 0  # CPUs are slow at convolutions inside loops
-    config.sample.update({"count": 4, "batch": 4})
+    config.sample.update({"count": 4, "few": 4, "batch": 4})
     config.evaluate.update({"count": 4, "batch": 4})
     config.speed.update({"batches": (1,), "repeats": 2})
     return config

@@ -15,6 +15,7 @@ from dd_jax import (
     data,
     evaluate,
     factory,
+    fid,
     files,
     flops,
     generate,
@@ -29,8 +30,7 @@ from dd_jax import (
 from dd_jax.errors import UserError
 from dd_jax.factory import System, recipe
 from dd_jax.interfaces import Params
-from dd_jax.pipeline import PARTS, Pipeline, load_params, missing
-from dd_jax.plans import parse
+from dd_jax.pipeline import PARTS, load_params, missing
 from dd_jax.rng import stream
 from dd_jax.sharding import ALONE, Placement, make_mesh
 from dd_jax.workdir import STAGES, Workdir, digest
@@ -57,7 +57,7 @@ class Run:
 
     @functools.cached_property
     def placement(self) -> Placement:
-        """Where pairs and train keep their arrays. UserError if config.mesh does not fit the devices."""
+        """Where pairs, train and sample keep their arrays. UserError if config.mesh does not fit the devices."""
         mesh = make_mesh(self.config.mesh)
         return Placement(mesh, self.system.rules) if mesh.size > 1 else ALONE
 
@@ -78,9 +78,11 @@ class Run:
         """The stages that must be done before `name`; ready weights stand for those that would train them."""
         ready = {"pretrain"} if self.ready else set()
         ready |= {"train"} if self.config.weights.student else set()
-        if name == "sample" and self.config.weights.tokenizer and self.config.weights.student:
+        scored = name == "evaluate" and bool(self.config.evaluate.inception)
+        if (name == "sample" or scored) and self.config.weights.tokenizer and self.config.weights.student:
             ready |= {"pretrain"}
-        return [stage for stage in NEEDS[name] if stage not in ready]
+        needed = NEEDS["sample" if scored else name]
+        return [stage for stage in needed if stage not in ready]
 
     def check_distance(self) -> None:
         """UserError, before hours of work, if training could not compute its distance."""
@@ -188,14 +190,26 @@ class Run:
 
     def sample(self) -> Any:
         """Pictures."""
-        networks = {op.kind for plan in self.config.sample.plans for op in parse(plan, self.system.layout.steps)}
-        parts = ["teacher"] * bool(networks - {"S"}) + ["student"] * ("S" in networks)
-        params = self.params("tokenizer", *parts)
-        pipeline = Pipeline(self.system, params)
-        return ", ".join(map(str, generate.run(pipeline, self.config, self.work.path, self.config.seed)))
+        return ", ".join(map(str, generate.run(self.sampling())))
+
+    def sampling(self) -> generate.Sampling:
+        """What `config.sample` describes."""
+        return generate.Sampling(self.system, self.config, self.work.path, self.params, self.placement)
 
     def evaluate(self) -> Any:
-        """results.jsonl."""
+        """scores/*.json of what was sampled, where an Inception is named; results.jsonl, where there is a teacher."""
+        wrote = []
+        if self.config.evaluate.inception:
+            wrote += fid.run(self.sampling(), self.config.evaluate, self.work.path)
+        elif self.system.judge is None:
+            print(f"evaluate: {fid.HINT}", flush=True)
+        teacher = self.ready or self.work.done("pretrain")
+        if not wrote or (teacher and not (self.work / "results.jsonl").exists()):
+            wrote.append(self._beside_teacher())
+        return ", ".join(map(str, wrote))
+
+    def _beside_teacher(self) -> Path:
+        """results.jsonl: all rows on shared noises."""
         params = self.params()
         if self.config.baselines.onestep or self.config.baselines.skip or self.config.baselines.skip_drop:
             found = pairs.load(self.work / "pairs")
@@ -250,7 +264,7 @@ def run(config: ConfigDict, workdir: str, stage: str) -> None:
         first = next((name for name in STAGES if not here.work.done(name)), None)
         # A stage that ran again makes the later ones stale.
         todo = list(STAGES[STAGES.index(first) :]) if first else ["report"]
-    if {"pairs", "train"} & {*todo}:
+    if {"pairs", "train", "sample"} & {*todo}:
         _ = here.placement  # now, not hours later
     files.replace(here.work / "config.json", json.dumps(config.to_dict(), indent=1).encode())
     if "train" in todo:

@@ -15,9 +15,9 @@ PACKAGE = ROOT / "dd_jax"
 LAYERS = [
     {"main"},
     {"stages"},
-    {"pretrain", "generate", "evaluate", "speed", "report", "pipeline", "workdir"},
+    {"pretrain", "generate", "evaluate", "fid", "speed", "report", "pipeline", "workdir"},
     {"factory", "build"},
-    {"pairs", "train", "loop"},
+    {"pairs", "train", "loop", "samples"},
     {"ar", "fewstep", "baselines", "student", "losses"},
     {"families", "nn", "metrics", "text"},
     {"conditions", "layout", "flow", "interfaces", "plans", "solvers", "filtering", "weights"},
