@@ -34,8 +34,19 @@ def distil(steps: int, batch: int, lr: float, **more: Any) -> ConfigDict:
     fields = {
         "remat": False,  # compute each block again in the backward pass: a fraction of the memory, a third more time
         "accumulate": 1,  # micro-batches a step, one after another; batch: a multiple of these x len(timesteps)
+        "log": (),  # where curves go besides curve.jsonl: "tensorboard", "wandb"
+        "grid_every": 0,  # steps between two looks at pictures of fixed noises (student/grids, and `nll`); 0: none
     }
     return recipe(steps, batch, lr, **(fields | more))
+
+
+def pairs(count: int, shard: int, batch: int, labels: str) -> ConfigDict:
+    """The pair set: how many, how many a file, how many at once, and their classes ("balanced" or "uniform")."""
+    fields = {"count": count, "shard": shard, "batch": batch, "labels": labels}
+    # Runs on several machines begin at different ids (a multiple of `shard`); scripts.merge_pairs joins their sets.
+    fields["first"] = placeholder(int)
+    fields["verify"] = False  # --stage=pairs then looks at the set that is there, and makes none
+    return ConfigDict(fields)
 
 
 def stack(patch: int) -> ConfigDict:

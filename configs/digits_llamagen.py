@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
             "teacher": common.recipe(500, 128, 3e-3, label_drop=0.1),
         }
     )
-    config.pairs = ConfigDict({"count": 16_000, "shard": 4000, "batch": 500, "labels": "balanced"})
+    config.pairs = common.pairs(count=16_000, shard=4000, batch=500, labels="balanced")
     config.train = common.distil(600, 128, 3e-3, timesteps=(0, 5), ce=1.0, embedding=0.0, distance="none")
     config.evaluate.plans = ("S0", "S0 S5", "S0 J4", "T0:5 S5")
     config.evaluate.batch = 500

@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
             "teacher": common.recipe(900, 64, 3e-3, label_drop=0.1),
         }
     )
-    config.pairs = ConfigDict({"count": 20_000, "shard": 4000, "batch": 250, "labels": "balanced"})
+    config.pairs = common.pairs(count=20_000, shard=4000, batch=250, labels="balanced")
     config.train = common.distil(1200, 64, 3e-3, timesteps=(0, 16), ce=1.0, embedding=0.0, distance="none")
     config.evaluate.plans = ("S0", "S0 S16", "S0 T8:16 S16", "S0 J8")
     config.speed.plans = ("S0", "S0 S16")

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from dd_jax.batches import index_batches
 from dd_jax.factory import System
 from dd_jax.interfaces import Cond, Params
-from dd_jax.loop import Metrics, Recipe, TrainState, fit, index_batches, init_state, update
+from dd_jax.loop import Metrics, Recipe, TrainState, fit, init_state, update
 from dd_jax.metrics.judge import Judge
 
 Batch = dict[str, jax.Array]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -20,12 +21,18 @@ from dd_jax import (
     generate,
     losses,
     pairs,
+    pairset,
     pretrain,
+    processes,
     report,
     speed,
+    stopping,
     train,
+    verify,
+    watch,
     weights,
 )
+from dd_jax.diary import Extras
 from dd_jax.errors import UserError
 from dd_jax.factory import System, recipe
 from dd_jax.interfaces import Params
@@ -59,6 +66,15 @@ class Run:
     def placement(self) -> Placement:
         """Where pairs and train keep their arrays. UserError if config.mesh does not fit the devices."""
         mesh = make_mesh(self.config.mesh)
+        return Placement(mesh, self.system.rules) if mesh.size > 1 else ALONE
+
+    @functools.cached_property
+    def own_placement(self) -> Placement:
+        """The same over this process's devices alone, for what processes do without each other."""
+        if processes.count() == 1:
+            return self.placement
+        model = max(self.config.mesh[1], 1)
+        mesh = make_mesh((-1, model), jax.local_devices())
         return Placement(mesh, self.system.rules) if mesh.size > 1 else ALONE
 
     def stage(self, name: str) -> None:
@@ -133,6 +149,13 @@ class Run:
             "filter": self.config.filter.to_dict(),
             "flow": self.config.flow.to_dict(),
         }
+        first = settings.first or 0
+        if settings.verify:
+            facts |= {"seed": self.config.seed, "labels": settings.labels, "first": first}
+            vocab = self.system.tokenizer.vocab
+            return verify.verify(
+                self.work / "pairs", self.system.models, params, self.system.classes, vocab, settings.batch, facts
+            )
         pairs.generate(
             self.work / "pairs",
             self.system.models,
@@ -144,9 +167,10 @@ class Run:
             self.system.classes,
             settings.labels,
             facts,
-            self.placement,
+            self.own_placement,
+            first,
         )
-        return self.work / "pairs" / "manifest.json"
+        return self.work / "pairs" / pairset.MANIFEST
 
     def train(self) -> Any:
         """Algorithm 2."""
@@ -156,7 +180,7 @@ class Run:
         start = system.student.init_from_teacher(stream(self.config.seed, "init"), params["teacher"]["trunk"])
         frozen = train.frozen_for(system.tokenizer, params)
         distance = train.distance_of(system.objective, system.tokenizer, system.judge, system.lpips)
-        found = pairs.load(self.work / "pairs")
+        found = pairset.load(self.work / "pairs")
         settings = recipe(self.config.train)
         train.run(
             self.work / "student",
@@ -169,8 +193,17 @@ class Run:
             found,
             self.config.seed,
             self.placement,
+            self._extras(params),
         )
         return f"{self.work / 'student'} and {self._publish()}"
+
+    def _extras(self, params: dict[str, Params]) -> Extras:
+        """What training tells besides its curve."""
+        settings, folder = self.config.train, self.work / "student" / "grids"
+        look = None
+        if settings.grid_every:
+            look = watch.watcher(folder, self.system, params, self.config.seed, self.placement)
+        return Extras(tuple(settings.log), watch=look, watch_every=settings.grid_every)
 
     def _publish(self) -> Path:
         """What this run has trained, as folders that `dd_jax.load` and every config take."""
@@ -182,6 +215,8 @@ class Run:
                 about = {"id": f"{self.work.path.name}/{part}", "part": part, "companions": companions}
                 params = self.params(*dict.fromkeys(("tokenizer", part)), dtype="float32")[part]
                 params = params["trunk"] if part == "teacher" else params
+                if not processes.is_first():
+                    continue
                 weights.save(folder / part, params, about | {"config": self.config.to_dict()})
         return folder
 
@@ -196,7 +231,7 @@ class Run:
         """results.jsonl."""
         params = self.params()
         if self.config.baselines.onestep or self.config.baselines.skip or self.config.baselines.skip_drop:
-            found = pairs.load(self.work / "pairs")
+            found = pairset.load(self.work / "pairs")
             params["marginals"] = baselines.marginals(found.code, found.label, self.system.classes)
         evaluate.run(self.system, params, self.config, self.work.path, self.held_out(), self.config.seed)
         return self.work / "results.jsonl"
@@ -248,8 +283,13 @@ def run(config: ConfigDict, workdir: str, stage: str) -> None:
         todo = list(STAGES[STAGES.index(first) :]) if first else ["report"]
     if {"pairs", "train"} & {*todo}:
         _ = here.placement  # now, not hours later
-    files.replace(here.work / "config.json", json.dumps(config.to_dict(), indent=1).encode())
+    if processes.count() > 1 and not {*todo} <= {"pairs", "train"}:
+        raise UserError(f"--stage={stage} runs in one process; several share the work of --stage=pairs or train")
+    if processes.is_first():
+        files.replace(here.work / "config.json", json.dumps(config.to_dict(), indent=1).encode())
     if "train" in todo:
         here.check_distance()
     for name in todo:
+        if stopping.asked():
+            raise stopping.Stopped(f"stopped before --stage={name}")
         here.stage(name)
