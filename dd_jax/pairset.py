@@ -166,7 +166,8 @@ def merge(out: Path, folders: Sequence[Path]) -> PairSet:
     sets = {folder: manifest_of(folder) for folder in dict.fromkeys(folders)}
     if out not in sets and (out / MANIFEST).exists():
         raise UserError(f"{out} holds a pair set already: name it among those to join, or choose another folder")
-    (origin, kind), owner = next(iter(sets.items())), {}
+    origin, kind = next(iter(sets.items()))
+    owner: dict[str, Path] = {}
     for folder, manifest in sets.items():
         for key, there, here in differences(kind, manifest):
             raise UserError(f"{origin} was made with {key}={there}, {folder} with {key}={here}: they do not mix")
