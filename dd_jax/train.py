@@ -12,14 +12,17 @@ import numpy as np
 import optax
 
 from dd_jax import losses
+from dd_jax.batches import index_batches
 from dd_jax.conditions import Conditions
+from dd_jax.diary import Extras
 from dd_jax.errors import UserError
 from dd_jax.fewstep import noise_for
 from dd_jax.interfaces import Params, Tokenizer
-from dd_jax.loop import Metrics, Recipe, TrainState, fit, gradients, index_batches, init_state, update
+from dd_jax.loop import Metrics, Recipe, TrainState, fit, gradients, init_state, update
+from dd_jax.meter import Meter
 from dd_jax.metrics.judge import Judge
 from dd_jax.metrics.lpips import LPIPS
-from dd_jax.pairs import PairSet
+from dd_jax.pairset import PairSet
 from dd_jax.rng import example_keys, stream
 from dd_jax.sharding import ALONE, Placement
 from dd_jax.student import Student
@@ -91,7 +94,16 @@ def train_step(
         logits, token = student(params, part["cond"], part["x"], part["t"])
         far = functools.partial(distance, frozen) if distance else None
         return losses.distill_loss(
-            logits, token, part["code"], part["t"], codebook, layout, objective.split, objective.weights, far
+            logits,
+            token,
+            part["code"],
+            part["t"],
+            codebook,
+            layout,
+            objective.split,
+            objective.weights,
+            far,
+            objective.timesteps,
         )
 
     parts = {"cond": batch["cond"], "code": code_BxL, "x": x_t, "t": t_B}
@@ -149,14 +161,18 @@ def run(
     conditions: Conditions,
     seed: int,
     placement: Placement = ALONE,
+    extras: Extras | None = None,
 ) -> Params:
-    """Train to the end (or resume) -> the averaged parameters."""
+    """Train to the end (or resume) -> the averaged parameters. Each process reads its own share of every batch."""
     step = stepper(recipe, objective, student, distance, seed, placement)
-    indices = index_batches(len(pairs.id), recipe.batch, seed)
+    indices, mine = index_batches(len(pairs), recipe.batch, seed), placement.mine(recipe.batch)
 
     def batch_at(step: int) -> dict[str, Any]:
-        at = indices(step)
-        return {"id": pairs.id[at], "cond": conditions(pairs.label[at]), "code": pairs.code[at].astype(np.int32)}
+        rows = pairs.rows(indices(step)[mine])
+        return {"id": rows["id"], "cond": conditions(rows["label"]), "code": rows["code"].astype(np.int32)}
 
     state, frozen = init_state(start, recipe.optimizer(), placement), placement.whole(frozen)
-    return fit("student", folder, recipe, state, lambda s, b: step(s, b, frozen), batch_at, placement).ema
+    devices = 1 if placement.mesh is None else placement.mesh.size
+    meter = Meter(lambda s, b: step.trace(s, b, frozen).jaxpr.jaxpr, recipe.batch * student.layout.tokens, devices)
+    extras = dataclasses.replace(extras or Extras(), meter=meter)
+    return fit("student", folder, recipe, state, lambda s, b: step(s, b, frozen), batch_at, placement, extras).ema
