@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from dd_jax.pairs import sample_codes
 from dd_jax.pipeline import to_uint8
 from dd_jax.plans import cost
 from dd_jax.progress import Progress
+
+KEEP = 20  # pictures of a row that are kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,6 +227,8 @@ class Split:
     name: str
     pool: np.ndarray  # numbers of the conditions
     real: np.ndarray | None  # pictures that no model was trained on; without them nothing is judged
+    example: Callable[[np.ndarray], np.ndarray] | None = None  # numbers -> a real picture of each
+    names: Sequence[str] = ()  # of all conditions by number, where a picture says more with one
 
 
 def run(
@@ -247,9 +251,13 @@ def run(
             for result, images in run_split(system, params, conditions, config, split, trained if i else todo, seed):
                 if result is not None:
                     results.append(result)
-                    grids["|".join((result["generator"], result["plan"], *filter(None, [split.name])))] = images
+                    grids[key_of(result)] = images
                 numbers = {key: (result or {}).get(key) for key in ("fd", "fd_teacher", "nll", "agreement")}
                 progress.update(**{key: value for key, value in numbers.items() if value is not None})
+    for split in splits:
+        if split.names:
+            shown = assign(split.pool, np.arange(KEEP), "balanced", seed)
+            grids[f"names|{split.name}"] = np.array([split.names[i] for i in shown])
     files.replace(workdir / "results.jsonl", "".join(json.dumps(r) + "\n" for r in results).encode())
     save_grids(workdir / "grids.npz", grids)
     return results
@@ -263,7 +271,7 @@ def run_split(
     split: Split,
     todo: Sequence[Row],
     seed: int,
-    keep: int = 20,
+    keep: int = KEEP,
 ) -> Iterator[tuple[dict | None, np.ndarray]]:
     """(result, the first pictures) of every row; before them, once the references are there, (None, none)."""
     settings, references, teacher = config.evaluate, None, None
@@ -275,11 +283,50 @@ def run_split(
             teacher_reference(system, params, conditions, other, settings.batch, seed),
         )
     yield None, np.zeros(0)
+    name = {"split": split.name} if split.name else {}
+    for kind, img in _shown_to(system, params, split, label):
+        yield name | _look(system, params, kind, img, label, references), to_uint8(jnp.asarray(img[:keep]))
     for row in todo:
         made = sample_rows(system, params, conditions, row, label, seed, settings.batch, keep)
         teacher = teacher or made
         result = score(row, made, teacher, label, references)
-        yield ({"split": split.name} if split.name else {}) | result, made.images
+        yield name | result, made.images
+
+
+def _shown_to(
+    system: System, params: dict[str, Params], split: Split, label: np.ndarray
+) -> Iterator[tuple[str, np.ndarray]]:
+    """What the teacher learnt from: a real picture of each condition, and what the tokenizer leaves of it."""
+    if split.example is None:
+        return
+    real = split.example(label)
+    yield "real", real
+    code = np.asarray(jax.jit(system.tokenizer.encode)(params["tokenizer"], real))
+    token = system.tokenizer.codebook(params["tokenizer"])[code]
+    yield "reconstruction", np.asarray(decode(system, params["tokenizer"], token))
+
+
+def _look(
+    system: System,
+    params: dict[str, Params],
+    kind: str,
+    img: np.ndarray,
+    label: np.ndarray,
+    references: References | None,
+) -> dict[str, Any]:
+    """A row of pictures that nothing generated."""
+    seen, none = np.zeros((len(img), 0)), np.zeros(len(img))
+    features = seen
+    if system.judge is not None and references is not None:
+        features = features_of(system, params, img)
+        seen = np.asarray(jax.jit(system.judge.logits)(params["judge"], img))
+    made = Samples(none[:, None], none, none, features, seen, none, img, 0.0)
+    return {"generator": kind, "plan": "", **judged(made, label, references), "n": len(img)}
+
+
+def key_of(result: dict[str, Any]) -> str:
+    """Name of a row's pictures in grids.npz."""
+    return "|".join(filter(None, (result["generator"], result["plan"], result.get("split"))))
 
 
 def save_grids(path: Path, grids: dict[str, np.ndarray]) -> None:
