@@ -24,6 +24,7 @@ from dd_jax.pairs import sample_codes
 from dd_jax.pipeline import to_uint8
 from dd_jax.plans import cost
 from dd_jax.progress import Progress
+from dd_jax.report.rows import picture_key
 
 KEEP = 20  # pictures of a row that are kept
 
@@ -251,7 +252,7 @@ def run(
             for result, images in run_split(system, params, conditions, config, split, trained if i else todo, seed):
                 if result is not None:
                     results.append(result)
-                    grids[key_of(result)] = images
+                    grids[picture_key(result)] = images
                 numbers = {key: (result or {}).get(key) for key in ("fd", "fd_teacher", "nll", "agreement")}
                 progress.update(**{key: value for key, value in numbers.items() if value is not None})
     for split in splits:
@@ -322,11 +323,6 @@ def _look(
         seen = np.asarray(jax.jit(system.judge.logits)(params["judge"], img))
     made = Samples(none[:, None], none, none, features, seen, none, img, 0.0)
     return {"generator": kind, "plan": "", **judged(made, label, references), "n": len(img)}
-
-
-def key_of(result: dict[str, Any]) -> str:
-    """Name of a row's pictures in grids.npz."""
-    return "|".join(filter(None, (result["generator"], result["plan"], result.get("split"))))
 
 
 def save_grids(path: Path, grids: dict[str, np.ndarray]) -> None:

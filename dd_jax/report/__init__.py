@@ -14,18 +14,13 @@ from dd_jax.errors import UserError
 from dd_jax.report import sets, tables
 from dd_jax.report.page import render, table
 from dd_jax.report.picture import Grid, grid_png
-from dd_jax.report.rows import Row, kind, number
+from dd_jax.report.rows import Row, kind, number, picture_key
 
 __all__ = ["Grid", "from_workdir", "grid_png", "render", "write"]
 
 CAPTIONS = 14  # rows of a picture
-COLUMNS = {
-    "other": 2,
-    "teacher": 1,
-    "student": 3,
-    "refined": 2,
-    "baseline": 2,
-}  # at most so many of each in the picture
+# At most so many of each in the picture.
+COLUMNS = {"other": 2, "teacher": 1, "student": 3, "refined": 2, "baseline": 2}
 CURVES = ("judge", "tokenizer", "teacher", "student")
 
 
@@ -121,7 +116,7 @@ def _grid(path: Path, results: Sequence[Row], classes: int) -> Grid | None:
     if not path.exists():
         return None
     with np.load(path) as stored:
-        shown = [(row, stored[key]) for row in _shown(results) if (key := _key(row)) in stored.files]
+        shown = [(row, stored[key]) for row in _shown(results) if (key := picture_key(row)) in stored.files]
         split = str(results[0].get("split") or "") if results else ""
         captions = stored[f"names|{split}"].tolist() if f"names|{split}" in stored.files else []
     if not shown:
@@ -146,11 +141,6 @@ def _shown(results: Sequence[Row]) -> list[Row]:
             found.sort(key=lambda row: row.get("steps") or 0)
         rows += found[:most] if wanted != "refined" else found[-most:]
     return rows
-
-
-def _key(row: Row) -> str:
-    parts = str(row.get("generator")), str(row.get("plan") or ""), str(row.get("split") or "")
-    return "|".join(filter(None, parts))
 
 
 def _heading(row: Row) -> str:

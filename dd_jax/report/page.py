@@ -157,7 +157,8 @@ def table(results: Sequence[Row], title: str = "All rows") -> str:
     )
     return (
         f'<h2>{html.escape(title)}</h2><div class="scroll"><table><tr><th>method</th>'
-        f'<th style="text-align:left">plan</th>{head}</tr>{"".join(lines)}</table></div><ul class="explain">{plans}{explain}</ul>'
+        f'<th style="text-align:left">plan</th>{head}</tr>{"".join(lines)}</table></div>'
+        f'<ul class="explain">{plans}{explain}</ul>'
     )
 
 
