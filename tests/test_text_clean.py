@@ -20,7 +20,7 @@ def test_the_reference_captions():
 
 
 def test_a_caption_without_an_end_takes_no_hour():
-    assert len(clean("a.b-" * 100_000)) < 20_000
+    assert len(clean("a.b- " * 100_000)) < 20_000
 
 
 def test_a_missing_library_is_named(monkeypatch):

@@ -32,7 +32,7 @@ def store(encoder: TextEncoder, prompts: Prompts, root: str | Path, shard: int =
     UserError for a full disk; run the same command again to go on. Shards that are damaged are made again.
     """
     folder = Path(root) / f"{encoder.key}-{prompts.sha256[:16]}"
-    about = {"format": FORMAT, "encoder": encoder.key, "prompts": prompts.sha256, "count": len(prompts)}
+    about: dict[str, Any] = {"format": FORMAT, "encoder": encoder.key, "prompts": prompts.sha256, "count": len(prompts)}
     about |= {"tokens": encoder.cfg.tokens, "width": encoder.cfg.width, "shard": shard}
     if (folder / MANIFEST).exists():
         about |= {"shard": (before := _manifest(folder))["shard"]}  # as it was begun
