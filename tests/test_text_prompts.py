@@ -17,7 +17,8 @@ from dd_jax.text.prompts import Prompts, read
 GOOD = {
     "lines.txt": ("a red fox\r\n\n  two dogs \nlast", ("a red fox", "two dogs", "last")),
     "parti.tsv": (
-        'Prompt\tCategory\tChallenge\tNote\na sign that says "Deep"\tArts\tx\ty\n"a ""big"" cat"\tA\tB\t\n12" ruler\tA\tB\t\n',
+        "Prompt\tCategory\tChallenge\tNote\n"
+        'a sign that says "Deep"\tArts\tx\ty\n"a ""big"" cat"\tA\tB\t\n12" ruler\tA\tB\t\n',
         ('a sign that says "Deep"', 'a "big" cat', '12" ruler'),
     ),
     "coco.csv": ("image_id\tPrompt\n7\tA man, a plan.\n8\ta dog\n", ("A man, a plan.", "a dog")),

@@ -3,6 +3,10 @@
 import dataclasses
 import functools
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import helpers
 import jax
@@ -151,9 +155,29 @@ def test_what_does_not_belong_together_is_refused():
         dataclasses.replace(encoder(), tokenizer=Words(WORDS, 7))
 
 
-def test_several_devices_and_no_captions():
-    spread = dataclasses.replace(encoder(), placement=Placement(make_mesh((1, 1)), t5.RULES))
-    assert_allclose(spread(CAPTIONS[:2])[0], encoder()(CAPTIONS[:2])[0], atol=5e-6)
+EIGHT = """
+import numpy as np
+import test_text_t5 as t
+from dd_jax.sharding import Placement, make_mesh
+wanted, valid = t.encoder(8)(t.CAPTIONS)
+for shape in ((8, 1), (2, 4)):
+    placement = Placement(make_mesh(shape), t.t5.RULES, least=64)
+    spread = t.dataclasses.replace(t.encoder(5), placement=placement, params=placement.put(t.params()))
+    q = spread.params["block_0"]["attention"]["q"]["kernel"]
+    assert not q.is_fully_replicated
+    np.testing.assert_allclose(spread(t.CAPTIONS)[0], wanted, atol=1e-5)
+"""
+
+
+@pytest.mark.slow
+def test_eight_devices_give_the_same():
+    more = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parent)])
+    subprocess.run([sys.executable, "-c", EIGHT], check=True, env={**os.environ, **more, "PYTHONPATH": path})
+
+
+def test_no_captions_and_rounded_ones():
     assert encoder()([])[0].shape == (0, 120, 32)
     assert Live(encoder(), Prompts.of(*CAPTIONS)).rows([2, 0])[0].dtype == "bfloat16"
 
