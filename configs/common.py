@@ -7,6 +7,8 @@ from ml_collections.config_dict import placeholder
 
 # Small raster models on small data find their place and their class sooner with these (see `GPTConfig`).
 CLEAR = {"positions": True, "loud_cond": True}
+# What a teacher gets used to: missing conditions, missing words of captions, wrong codes before the next one.
+HABITS = {"label_drop": 0.1, "word_drop": 0.0, "corrupt": 0.0}
 
 
 def recipe(steps: int, batch: int, lr: float, **more: Any) -> ConfigDict:
@@ -34,8 +36,32 @@ def distil(steps: int, batch: int, lr: float, **more: Any) -> ConfigDict:
     fields = {
         "remat": False,  # compute each block again in the backward pass: a fraction of the memory, a third more time
         "accumulate": 1,  # micro-batches a step, one after another; batch: a multiple of these x len(timesteps)
+        "log": (),  # where curves go besides curve.jsonl: "tensorboard", "wandb"
+        "grid_every": 0,  # steps between two looks at pictures of fixed noises (student/grids, and `nll`); 0: none
     }
     return recipe(steps, batch, lr, **(fields | more))
+
+
+def pairs(count: int, shard: int, batch: int, labels: str) -> ConfigDict:
+    """The pair set: how many, how many a file, how many at once, and their classes ("balanced" or "uniform")."""
+    fields = {"count": count, "shard": shard, "batch": batch, "labels": labels}
+    # Runs on several machines begin at different ids (a multiple of `shard`); scripts.merge_pairs joins their sets.
+    fields["first"] = placeholder(int)
+    fields["verify"] = False  # --stage=pairs then looks at the set that is there, and makes none
+    return ConfigDict(fields)
+
+
+def text(words: bool = False, dtype: str = "bfloat16", **sizes: Any) -> ConfigDict:
+    """Captions instead of classes, and their T5 encoder; `sizes` differ from flan-t5-xl's (see `T5Config`)."""
+    fields: dict[str, Any] = {
+        "prompts": placeholder(str),  # a file of captions, or tfds:NAME; none: those that come with the data
+        "sizes": sizes,
+        "dtype": dtype,
+        "words": words,  # captions are words of a vocabulary of their own
+        "batch": 64,  # captions that are encoded at a time
+        "store": placeholder(str),  # a folder that keeps their features; none: made when needed
+    }
+    return ConfigDict(fields)
 
 
 def stack(patch: int) -> ConfigDict:
@@ -83,6 +109,7 @@ def demo(family: str) -> ConfigDict:
             "tokenizer": placeholder(str),
             "teacher": placeholder(str),
             "student": placeholder(str),
+            "text": placeholder(str),  # the encoder of captions
             "lpips": placeholder(str),  # what config.train.distance = "lpips" looks through
             "random": False,
         }

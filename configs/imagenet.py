@@ -11,7 +11,7 @@ def base(family: str, resolution: int) -> ConfigDict:
     config.data = ConfigDict({"name": "imagenet2012", "resolution": resolution, "channels": 3, "classes": 1000})
     config.judge = None  # no network of our own looks at photographs
     config.dtype.teacher = "bfloat16"  # as released; the flow stays in float32
-    config.pairs = ConfigDict({"count": 1_200_000, "shard": 10_000, "batch": 250, "labels": "uniform"})
+    config.pairs = common.pairs(count=1_200_000, shard=10_000, batch=250, labels="uniform")
     published = {"weight_decay": 0.05, "b2": 0.95, "ema": 0.9999, "final_lr": 1.0, "warmup": 0}
     # LPIPS takes about 1 GB an image while its gradient is taken: this many are decoded and compared at a time.
     heads = {"ce": 0.1, "embedding": 1.0, "distance": "lpips", "distance_batch": 64}

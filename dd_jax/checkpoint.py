@@ -1,22 +1,42 @@
-"""Orbax checkpoints with a checksum: saved in one step, kept by policy, verified when read."""
+"""Orbax checkpoints: parameters, average, optimizer, step and the input's place in one, with a checksum of all numbers.
 
-import zlib
+Saving does not stop training: the state is copied on its devices and summed there, the copy is read while the next step
+runs, and written behind it. The sum is of integers, so that every mesh and any number of processes find the same.
+"""
+
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from dd_jax.errors import UserError
 
+WORD = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
-def checksum(tree: Any) -> int:
-    """CRC-32 over all leaves in tree order."""
-    crc = 0
+
+def checksum(tree: Any) -> jax.Array:
+    """uint32 over all leaves in tree order: each 32-bit word times an odd number of its place, modulo 2^32.
+
+    A word that differs is always seen, two of them but for one chance in 2^31.
+    """
+    total = jnp.uint32(0)
     for leaf in jax.tree.leaves(tree):
-        crc = zlib.crc32(np.ascontiguousarray(jax.device_get(leaf)).tobytes(), crc)
-    return crc
+        word = leaf.astype(jnp.uint8) if leaf.dtype == bool else leaf
+        word = jax.lax.bitcast_convert_type(word, WORD[word.dtype.itemsize]).astype(jnp.uint32)
+        place = jnp.zeros(word.shape, jnp.uint32)
+        for axis, size in enumerate(word.shape):
+            place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, word.shape, axis)
+        odd = (place * jnp.uint32(0x9E3779B1)) | jnp.uint32(1)
+        total = total * jnp.uint32(31) + jnp.sum(word * odd, dtype=jnp.uint32)
+    return total
+
+
+@jax.jit
+def _copy(tree: Any) -> tuple[Any, jax.Array]:
+    """(a copy, which may outlive the donated original; its checksum)."""
+    return jax.tree.map(jnp.copy, tree), checksum(tree)
 
 
 class Checkpoints:
@@ -24,6 +44,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int = 2):
         self.folder = folder.absolute()
+        self._waiting: tuple | None = None
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
         try:
             self._manager = ocp.CheckpointManager(self.folder, options=options)
@@ -34,25 +55,35 @@ class Checkpoints:
         """Step of the newest complete checkpoint."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: Any) -> None:
-        """Write `state` in the background; a second save first waits for the one before."""
-        meta = {"checksum": checksum(state)}
+    def save(self, step: int, state: Any, data: dict[str, Any] | None = None) -> None:
+        """Copy `state` on its devices; it may be donated at once. `flush` or `close` writes it.
+
+        data: what the input needs to go on from here.
+        """
+        self.flush()
+        self._waiting = (step, *_copy(state), data or {})
+
+    def flush(self) -> None:
+        """Begin to write what was saved last; call it when the devices have work again."""
+        if self._waiting is None:
+            return
+        (step, state, total, data), self._waiting = self._waiting, None
+        meta = {"checksum": int(total), "data": data}
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         try:
-            self._manager.save(
-                step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-            )
+            self._manager.save(step, args=items)
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def restore(self, like: Any, step: int | None = None) -> Any:
-        """The state saved at `step` (default: the newest). UserError if it is damaged.
+    def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
+        """(the state saved at `step`, by default the newest; its input's place). UserError if it is damaged.
 
         `like` gives its structure, shapes and places: arrays, or what `jax.eval_shape` returns (then all of it is
         on one device). Saved on another mesh or number of devices, it is cut anew while it is read.
         """
         step = self.latest() if step is None else step
         path = self.folder / str(step)
-        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
         def at(x: Any) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None) or here)
@@ -64,20 +95,30 @@ class Checkpoints:
         except Exception as error:  # whatever the reader met: the file is not what was written
             first = str(error).strip().splitlines()
             raise UserError(self._damaged(path, first[0][:200] if first else repr(error))) from error
-        if checksum(found.state) != found.meta["checksum"]:
+        if int(_checksum(found.state)) != found.meta["checksum"]:
             raise UserError(self._damaged(path, "its checksum does not match"))
-        return found.state
+        return found.state, found.meta.get("data", {})
 
     def close(self) -> None:
-        """Wait for the last save."""
+        """Write what waits, and wait for it."""
         try:
+            self.flush()
             self._manager.wait_until_finished()
             self._manager.close()
         except OSError as error:
             raise self._unwritable(error) from error
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
 
     def _damaged(self, path: Path, why: str) -> str:
         return f"checkpoint {path} is damaged ({why}); delete that folder to go on from the one before it"
 
     def _unwritable(self, error: OSError) -> UserError:
         return UserError(f"cannot write checkpoints to {self.folder}: {error.strerror or error}; free some space")
+
+
+_checksum = jax.jit(checksum)

@@ -5,8 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from dd_jax import emoji
+from dd_jax.conditions import Classes, Conditions
 from dd_jax.errors import UserError
 from dd_jax.families.llamagen import build as llamagen
 from dd_jax.families.var import build as var
@@ -22,6 +25,8 @@ from dd_jax.metrics.lpips import LPIPS
 from dd_jax.plans import parse
 from dd_jax.sharding import Rules
 from dd_jax.student import Student
+from dd_jax.text.captions import EXAMPLES, Text
+from dd_jax.text.t5 import T5Config
 from dd_jax.train import Objective
 
 FAMILIES = {"llamagen": llamagen.build, "var": var.build}
@@ -36,6 +41,7 @@ class System:
     student: Student
     judge: Judge | None  # none for photographs: no network of our own looks at them
     lpips: LPIPS | None  # where training compares by it
+    text: Text | None  # what reads captions; none: classes are drawn
     models: Models
     objective: Objective
     classes: int
@@ -46,6 +52,17 @@ class System:
     @property
     def layout(self) -> Layout:
         return self.models.layout
+
+    def conditions(self, params: dict[str, Params]) -> Conditions:
+        """What there is to draw. `params`: with those of `text`, if there is one."""
+        return Classes(self.classes) if self.text is None else self.text.conditions(params["text"])
+
+    def learned_init(self, key: jax.Array, tokenizer_params: Params) -> Params:
+        """What is trained as the teacher: its trunk, and an encoder of captions unless a ported one reads them."""
+        start = {"trunk": self.teacher_init(key, tokenizer_params)}
+        if self.text is not None and not self.text.folder:
+            start["text"] = self.text.init(jax.random.fold_in(key, 1))
+        return start
 
 
 def build(config: ConfigDict) -> System:
@@ -86,12 +103,29 @@ def build(config: ConfigDict) -> System:
         student=family.student,
         judge=judge,
         lpips=LPIPS() if objective.distance == "lpips" and objective.weights.embedding else None,
+        text=_text(config),
         models=models,
         objective=objective,
         classes=data.classes,
         teacher_init=family.teacher_init,
         teacher_params=family.teacher_params,
         rules=family.rules,
+    )
+
+
+def _text(config: ConfigDict) -> Text | None:
+    if "text" not in config:
+        return None
+    fields, data = config.text, config.data.name
+    bundled = emoji.captions() if data == "emoji" else EXAMPLES
+    return Text(
+        sizes=T5Config(**fields.sizes, dtype=jnp.dtype(fields.dtype)),
+        source=fields.prompts or bundled,
+        folder=config.weights.text or "",
+        unseen=tuple(emoji.held_out().tolist()) if data == "emoji" and not fields.prompts else (),
+        batch=fields.batch,
+        store=fields.store or "",
+        words=fields.words,
     )
 
 

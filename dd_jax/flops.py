@@ -15,10 +15,11 @@ def count(fn: Callable, *args: Any) -> float:
 
     While-loops of unknown length count once. Elementwise work is left out.
     """
-    return _count(jax.make_jaxpr(fn)(*args).jaxpr)
+    return count_jaxpr(jax.make_jaxpr(fn)(*args).jaxpr)
 
 
-def _count(jaxpr: Any) -> float:
+def count_jaxpr(jaxpr: Any, recomputed: bool = True) -> float:
+    """The same of what has been traced. Not `recomputed`: without the second forward of rematerialised blocks."""
     total = 0.0
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "dot_general":
@@ -30,15 +31,17 @@ def _count(jaxpr: Any) -> float:
             per_output = math.prod(kernel) / kernel[spec[0]]
             total += 2.0 * math.prod(eqn.outvars[0].aval.shape) * per_output
         times = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
+        if not recomputed and eqn.params.get("differentiated") is True:
+            times *= 2 / 3  # its backward pass is two of three parts
         for inner in _inner(eqn.params):
-            total += times * _count(inner)
+            total += times * count_jaxpr(inner, recomputed)
     return total
 
 
 def _inner(params: dict[str, Any]) -> list[Any]:
     """The jaxprs inside an equation; of a conditional, the dearest branch."""
     if "branches" in params:
-        return [max((b.jaxpr for b in params["branches"]), key=_count)]
+        return [max((b.jaxpr for b in params["branches"]), key=count_jaxpr)]
     found = []
     for value in params.values():
         if hasattr(value, "eqns"):

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from dd_jax import files, labels, rng, weights
+from dd_jax.conditions import Conditions
 from dd_jax.errors import UserError
 from dd_jax.factory import System
 from dd_jax.fewstep import noise_for, run_plan
@@ -57,17 +58,17 @@ class Finish:
 
 @functools.lru_cache
 def sampler(system: System, plan: str, finish: Finish, placement: Placement = ALONE) -> Callable[..., jax.Array]:
-    """((params, root key), id_B, label_B) -> uint8 images: one program, each device with its own rows.
+    """((params, root key), id_B, cond) -> uint8 images: one program, each device with its own rows.
 
     An image follows from its id, as in `Pipeline.sample`.
     """
     tokens, code_dim = system.layout.tokens, system.tokenizer.code_dim
 
-    def draw(given: tuple[dict[str, Params], jax.Array], id_B: jax.Array, label_B: jax.Array) -> jax.Array:
+    def draw(given: tuple[dict[str, Params], jax.Array], id_B: jax.Array, cond: Cond) -> jax.Array:
         params, root = given
         noise = noise_for(rng.example_keys(root, id_B), tokens, code_dim)
         draws = rng.example_keys(jax.random.fold_in(root, 1 << 20), id_B)
-        draft = run_plan(plan, system.models, params, Cond(label_B), noise, draws)
+        draft = run_plan(plan, system.models, params, cond, noise, draws)
         return finish(system.tokenizer.decode(params["tokenizer"], draft.token_BxLxC))
 
     return jax.jit(placement.each(draw))
@@ -107,10 +108,16 @@ class Sampling:
         parts = dict.fromkeys(part for plan in self.plans for part in self.parts(plan))
         return self.placement.put(self._load(*parts), fsdp=False)
 
+    @functools.cached_property
+    def conditions(self) -> Conditions:
+        """What may be drawn, by number."""
+        return self.system.conditions(self.params)
+
     def parts(self, plan: str) -> list[str]:
         """The networks that a plan runs."""
         kinds = {op.kind for op in parse(plan, self.system.layout.steps, self.system.objective.timesteps)}
-        return ["tokenizer", *["teacher"] * bool(kinds - {"S"}), *["student"] * ("S" in kinds)]
+        text = ["text"] * (self.system.text is not None)
+        return ["tokenizer", *text, *["teacher"] * bool(kinds - {"S"}), *["student"] * ("S" in kinds)]
 
     def identity(self, part: str) -> dict[str, str]:
         """Which weights: what the ported folder says of itself, else a checksum of what was trained here."""
@@ -166,7 +173,7 @@ class Sampling:
 
     def _rows(self, ids: np.ndarray) -> Any:
         padded = np.pad(ids, (0, self.batch - len(ids)))
-        return self.placement.batch((jnp.asarray(padded), jnp.asarray(self.label(padded))))
+        return self.placement.batch((jnp.asarray(padded), self.conditions(self.label(padded))))
 
 
 def _ahead(batches: Iterable[tuple[jax.Array, int]]) -> Iterator[np.ndarray]:

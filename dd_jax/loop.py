@@ -1,7 +1,7 @@
 """The training loop that tokenizer, teacher, judge and student share: optimizer, EMA, resume, curves."""
 
+import contextlib
 import dataclasses
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,15 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import optax.contrib
 
+from dd_jax import stopping
+from dd_jax.batches import stream
 from dd_jax.checkpoint import Checkpoints
+from dd_jax.diary import Diary, Extras
 from dd_jax.errors import UserError
 from dd_jax.interfaces import Params
-from dd_jax.metrics_writer import Writer
-from dd_jax.progress import Progress
 from dd_jax.sharding import ALONE, Placement
 
 Metrics = dict[str, jax.Array]
@@ -143,23 +143,6 @@ def update(
     return TrainState(step, params, ema, opt), optax.global_norm(grads)
 
 
-def index_batches(count: int, batch: int, seed: int) -> Callable[[int], np.ndarray]:
-    """step -> indices of its batch: an endless shuffle without gaps, a pure function of the step."""
-    if count < batch:
-        raise UserError(f"a batch of {batch} needs at least as many examples, there are {count}")
-
-    @functools.lru_cache(maxsize=2)
-    def order(epoch: int) -> np.ndarray:
-        return np.random.default_rng([seed, epoch]).permutation(count)
-
-    def at(step: int) -> np.ndarray:
-        epoch, first = divmod(step * batch, count)
-        whole = order(epoch)[first : first + batch]
-        return np.concatenate([whole, order(epoch + 1)[: batch - len(whole)]])
-
-    return at
-
-
 def fit(
     name: str,
     folder: Path,
@@ -168,57 +151,43 @@ def fit(
     step_fn: Callable[[TrainState, Any], tuple[TrainState, Metrics]],
     batch_at: Callable[[int], Any],
     placement: Placement = ALONE,
+    extras: Extras | None = None,
 ) -> TrainState:
     """Run `step_fn` to `recipe.steps` from the newest checkpoint in `folder`; curves go to curve.jsonl there.
 
     A checkpoint is restored to where `state` is, whatever mesh it was saved on. The state is donated. Metrics are
     read when they are logged, so the next steps are already on their way.
-    A loss that is not finite raises a UserError and leaves the last good checkpoint.
+    A loss that is not finite raises a UserError and leaves the last good checkpoint; SIGTERM saves and raises Stopped.
     """
-    checkpoints = Checkpoints(folder)
-    last = checkpoints.latest()
-    if last:
-        state = checkpoints.restore(state)
-    first, every = int(last or 0), max(recipe.steps // 100, 1)
-    writer = Writer(folder / "curve.jsonl", resume=first + 1)
-    pending: list[tuple[int, Metrics]] = []
-    with Progress(recipe.steps, name, unit="steps", initial=first) as progress:
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(Checkpoints(folder))
+        first, place = int(checkpoints.latest() or 0), None
+        if first:
+            state, place = checkpoints.restore(state)
+        data = stream(batch_at, recipe.steps, first, place)
+        diary = Diary(name, folder, recipe.steps, first, batch_at, checkpoints.latest, extras or Extras())
+        stack.enter_context(diary)
+        stack.enter_context(stopping.listening(together=True))
         for step in range(first, recipe.steps):
-            state, metrics = step_fn(state, placement.batch(batch_at(step)))
-            pending.append((step, metrics))
-            done = step + 1
-            if done % every == 0 or done == recipe.steps:
-                numbers = _read(name, pending, checkpoints.latest(), batch_at)
-                writer.write(done, **numbers)
-                progress.update(len(pending), **numbers)
-                pending = []
-            if done % recipe.checkpoint_every == 0 or done == recipe.steps:
-                _read(name, pending, checkpoints.latest(), batch_at)
-                checkpoints.save(done, state)
-    checkpoints.close()
+            batch, done = placement.batch(next(data)), step + 1
+            if step == first:
+                diary.begin(state, batch)
+            state, metrics = step_fn(state, batch)
+            checkpoints.flush()
+            diary.note(done, metrics, state)
+            stop = stopping.due(done) and done < recipe.steps
+            if stop or done % recipe.checkpoint_every == 0 or done == recipe.steps:
+                diary.check()
+                checkpoints.save(done, state, data.get_state())
+            if stop:
+                raise stopping.Stopped(f"{name}: stopped at step {done} of {recipe.steps}, which is saved")
     return state
-
-
-def _read(name: str, pending: list, last: int | None, batch_at: Callable[[int], Any]) -> dict[str, float]:
-    """The newest numbers, after a look at all of them."""
-    numbers: dict[str, float] = {}
-    for step, metrics in pending:
-        numbers = {key: float(value) for key, value in metrics.items()}
-        if not np.isfinite(numbers["loss"]):
-            batch = batch_at(step)
-            ids = np.asarray(batch["id"])[:8].tolist() if isinstance(batch, dict) and "id" in batch else "?"
-            raise UserError(
-                f"{name}: the loss is {numbers['loss']} at step {step + 1} (examples {ids}...); the last good "
-                f"checkpoint is step {last or 0}: lower the learning rate or the clipping and run again"
-            )
-    return numbers
 
 
 def load_ema(folder: Path, recipe: Recipe, init: Callable[[], Params]) -> Params:
     """The averaged parameters of a finished run that began at `init()`. UserError if it is not finished."""
-    checkpoints = Checkpoints(folder)
-    if checkpoints.latest() != recipe.steps:
-        raise UserError(f"{folder} is at step {checkpoints.latest()} of {recipe.steps}: run its stage first")
-    state = checkpoints.restore(jax.eval_shape(lambda: init_state(init(), recipe.optimizer())))
-    checkpoints.close()
+    with Checkpoints(folder) as checkpoints:
+        if checkpoints.latest() != recipe.steps:
+            raise UserError(f"{folder} is at step {checkpoints.latest()} of {recipe.steps}: run its stage first")
+        state, _ = checkpoints.restore(jax.eval_shape(lambda: init_state(init(), recipe.optimizer())))
     return state.ema

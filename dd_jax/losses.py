@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from dd_jax.errors import UserError
@@ -12,6 +13,9 @@ from dd_jax.layout import Layout
 
 # (token_BxLxC, target_BxLxC) -> distance_B
 Distance = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+GROUPS = 4  # quarters of the AR steps, whose agreement is logged apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,24 +92,54 @@ def distill_loss(
     split: int,
     weights: Weights,
     distance: Distance | None,
+    timesteps: tuple[int, ...] = (),
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Eq. 7 with lambda(t) = 1: cross-entropy of the logits head plus a distance of the embedding head.
 
     Known tokens cost nothing. The embedding head is compared as it will be decoded: behind the split, with
-    the likeliest codes (no gradient) before it.
+    the likeliest codes (no gradient) before it. What to log comes along, also for each of `timesteps` alone.
     """
     known_BxL = layout.known(t_B)
     unknown = jnp.sum(~known_BxL)
     nll = optax.softmax_cross_entropy_with_integer_labels(logits_BxLxV, code_BxL)
     ce = jnp.sum(jnp.where(known_BxL, 0.0, nll)) / unknown
     likeliest = jnp.argmax(logits_BxLxV, -1)
-    agreement = jnp.sum(~known_BxL & (likeliest == code_BxL)) / unknown
-    loss, seen = weights.ce * ce, {"ce": ce, "agreement": agreement}
+    hit_BxL = ~known_BxL & (likeliest == code_BxL)
+    loss, seen = weights.ce * ce, {"ce": ce, "agreement": jnp.sum(hit_BxL) / unknown}
+    seen |= _by_part(~known_BxL, jnp.where(known_BxL, 0.0, nll), hit_BxL, t_B, layout, timesteps)
     if distance is not None and weights.embedding:
         target = codebook_VxC[code_BxL]
         early = jnp.where(known_BxL, code_BxL, likeliest)
         spliced = jnp.where(known_BxL[..., None], target, token_BxLxC)
         spliced = jnp.where(layout.known(split)[..., None], codebook_VxC[early], spliced)
-        far = jnp.mean(distance(spliced, target))
+        far_B = distance(spliced, target)
+        far = jnp.mean(far_B)
         loss, seen = loss + weights.embedding * far, {**seen, "embedding": far}
+        seen |= {f"embedding/t{t}": _share(far_B, t_B == t) for t in timesteps}
     return loss, {"loss": loss, **seen}
+
+
+def _by_part(
+    unknown_BxL: jax.Array,
+    nll_BxL: jax.Array,
+    hit_BxL: jax.Array,
+    t_B: jax.Array,
+    layout: Layout,
+    timesteps: tuple[int, ...],
+) -> dict[str, jax.Array]:
+    """Cross-entropy and agreement for each timestep, agreement for each quarter of the AR steps."""
+    seen: dict[str, jax.Array] = {}
+    if not timesteps:
+        return seen
+    for t in timesteps:
+        mask_BxL = unknown_BxL & (t_B == t)[:, None]
+        seen |= {f"ce/t{t}": _share(nll_BxL, mask_BxL), f"agreement/t{t}": _share(hit_BxL, mask_BxL)}
+    for group in np.array_split(np.arange(layout.steps), min(GROUPS, layout.steps)):
+        mask_BxL = unknown_BxL & np.isin(layout.step_L, group)
+        seen[f"agreement/steps_{group[0]}-{group[-1]}"] = _share(hit_BxL, mask_BxL)
+    return seen
+
+
+def _share(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """Mean of `x` where `mask` is true; 0 where it is nowhere."""
+    return jnp.sum(jnp.where(mask, x, 0.0)) / jnp.maximum(jnp.sum(mask), 1)

@@ -16,6 +16,10 @@ samples, scores everything and writes report.html. Stages:
 Published weights (python -m port_weights) take the place of what would be trained: --config.weights.student=DIR.
 --config.smoke=true tries a full-size config in minutes: random weights, one layer, a few pairs and steps.
 Any setting can be changed on the command line: --config.train.steps=2000 --config.seed=1
+
+Several hosts share the work of --stage=pairs and --stage=train in one --workdir that all of them see. On a TPU pod
+and under SLURM: the same command everywhere, with --coordinator=auto. Elsewhere: --coordinator=HOST:PORT of the first
+process, --processes=N, and --process=0 to N-1. SIGTERM saves and exits with status 75: the same command goes on.
 """
 
 import sys
@@ -25,7 +29,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 import configs
-from dd_jax import runtime
+from dd_jax import processes, runtime
 from dd_jax.errors import UserError
 from dd_jax.workdir import STAGES
 
@@ -33,6 +37,9 @@ DEFAULT = str(Path(configs.__path__[0]) / "mnist_llamagen.py")
 CONFIG = config_flags.DEFINE_config_file("config", None, f"Settings (default: {DEFAULT}).")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written (default: runs/<config's name>).")
 STAGE = flags.DEFINE_enum("stage", "all", ["all", *STAGES], "What to run.")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "With several processes: HOST:PORT of the first one, or auto.")
+PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there are (not with --coordinator=auto).")
+PROCESS = flags.DEFINE_integer("process", None, "Which of them this one is, from 0.")
 LABELS = flags.DEFINE_string("labels", None, "Classes to draw, by name or number: short for --config.sample.labels.")
 
 
@@ -41,7 +48,14 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}")
     runtime.setup()
-    from dd_jax import stages
+    try:
+        if COORDINATOR.value is not None:
+            processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+        elif (PROCESSES.value or 1) > 1:
+            raise UserError(f"--processes={PROCESSES.value} needs --coordinator=HOST:PORT")
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    from dd_jax import stages, stopping
 
     config = CONFIG.value
     if LABELS.value is not None:
@@ -52,6 +66,9 @@ def main(argv: list[str]) -> None:
         stages.run(config, WORKDIR.value or f"runs/{name}{smoke}", STAGE.value)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except stopping.Stopped as told:
+        print(f"{told}; run the same command to go on", file=sys.stderr)
+        sys.exit(stopping.STATUS)
     except OSError as error:
         sys.exit(f"error: {error}; nothing that was finished is lost, run the same command again")
     except KeyboardInterrupt:

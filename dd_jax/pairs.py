@@ -1,12 +1,13 @@
-"""Algorithm 1 at scale: sharded (id, label, codes) sets, resumable; noise is never stored, the id gives it back."""
+"""Algorithm 1 at scale: sharded (id, label, codes) sets, resumable; noise is never stored, the id gives it back.
+
+Processes share no work: each draws its own shards on its own devices, and the first one closes the set.
+"""
 
 import dataclasses
 import functools
-import hashlib
-import io
 import json
-import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +15,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax import files, rng
+from dd_jax import pairset, processes, rng, stopping
+from dd_jax.conditions import Conditions, assign
 from dd_jax.errors import UserError
 from dd_jax.fewstep import Models, generator, noise_for
 from dd_jax.interfaces import Cond, Params
+from dd_jax.pairset import PairSet, load
 from dd_jax.progress import Progress
 from dd_jax.sharding import ALONE, Placement
 
 
-@dataclasses.dataclass(frozen=True)
-class PairSet:
-    """All pairs in memory: ids (M,), labels (M,), codes (M, L)."""
-
-    id: np.ndarray
-    label: np.ndarray
-    code: np.ndarray
-
-
 @functools.lru_cache
 def sampler(models: Models, placement: Placement = ALONE) -> Callable[..., jax.Array]:
-    """Algorithm 1's loop body: ((params, root key), id_B, label_B) -> code_BxL, always through the flow.
+    """Algorithm 1's loop body: ((params, root key), id_B, cond) -> code_BxL, always through the flow.
 
     Under a mesh it is one program, compiled once for all shards: every device draws its own share of the batch.
     """
     generate = generator(f"T0:{models.layout.steps}", dataclasses.replace(models, categorical=False))
 
-    def sample(given: tuple[dict[str, Params], jax.Array], id_B: jax.Array, label_B: jax.Array) -> jax.Array:
+    def sample(given: tuple[dict[str, Params], jax.Array], id_B: jax.Array, cond: Cond) -> jax.Array:
         params, root = given
-        return generate(params, Cond(label_B), rng.example_keys(root, id_B)).code_BxL
+        return generate(params, cond, rng.example_keys(root, id_B)).code_BxL
 
     return placement.each(sample)
 
@@ -53,20 +47,30 @@ def sample_codes(
     id_M: np.ndarray,
     label_M: np.ndarray,
     batch: int,
+    conditions: Conditions,
     placement: Placement = ALONE,
 ) -> Iterator[np.ndarray]:
     """Teacher samples of these ids, batch by batch; the last batch is padded for the compiler and cut again.
 
+    The next batch is on its way before one is read.
     Under a mesh a batch is rounded up, so that all devices have equal shares. `params` are where `placement` puts them.
     """
     sample = sampler(models, placement)
     batch += -batch % placement.rows
+    running: list[tuple[jax.Array, int]] = []
     for first in range(0, len(id_M), batch):
         ids, label = id_M[first : first + batch], label_M[first : first + batch]
         pad = batch - len(ids)
-        rows = placement.batch((jnp.asarray(np.pad(ids, (0, pad))), jnp.asarray(np.pad(label, (0, pad)))))
-        code = sample((params, root), *rows)
-        yield np.asarray(code)[: len(ids)]
+        rows = placement.batch((jnp.asarray(np.pad(ids, (0, pad))), conditions(np.pad(label, (0, pad), "edge"))))
+        running.append((sample((params, root), *rows), len(ids)))
+        if len(running) > 1:
+            yield _host(*running.pop(0))
+    for code, count in running:
+        yield _host(code, count)
+
+
+def _host(code: jax.Array, count: int) -> np.ndarray:
+    return np.asarray(code)[:count]
 
 
 def generate(
@@ -77,36 +81,71 @@ def generate(
     shard: int,
     batch: int,
     seed: int,
-    classes: int,
+    conditions: Conditions,
     label_scheme: str,
     facts: dict[str, Any],
     placement: Placement = ALONE,
+    first: int = 0,
 ) -> PairSet:
-    """Write the shards that are not there yet, then the manifest; -> the set. Torn shards are made again."""
+    """Write the shards of ids first..first+count-1 that are not there yet, then the manifest; -> the set.
+
+    Torn shards are made again. A shard is written while the next one is drawn. SIGTERM raises Stopped.
+    """
     root = rng.stream(seed, "pairs")
-    manifest = {"count": count, "shard": shard, "seed": seed, "labels": label_scheme, **facts}
-    manifest["noise"] = _noise_check(models, params, root)
-    _check_manifest(folder, manifest)
+    facts = {"shard": shard, "seed": seed, "labels": label_scheme, **facts}
+    facts["noise"] = noise_check(models, params, root)
+    if first % shard:
+        raise UserError(
+            f"config.pairs.first={first} is not a multiple of config.pairs.shard={shard}: shards would overlap"
+        )
+    pairset.check_settings(folder, facts)
     params = placement.put(params, fsdp=False)  # 256 steps would gather the weights 256 times
-    hashes = {}
-    with Progress(count, "pairs", unit="pairs") as progress:
-        for first in range(0, count, shard):
-            path = folder / f"shard-{first // shard:05d}.npz"
-            ids = np.arange(first, min(first + shard, count), dtype=np.int32)
-            if not _whole(path, ids):
-                label = rng.labels(ids, classes, label_scheme, seed)
-                codes = []
-                for code in sample_codes(models, params, root, ids, label, batch, placement):
-                    codes.append(_checked(code, folder))
-                    progress.update(len(code))
-                buffer = io.BytesIO()
-                np.savez(buffer, id=ids, label=label, code=np.concatenate(codes))
-                files.replace(path, buffer.getvalue())
-            else:
-                progress.update(len(ids))
-            hashes[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    files.replace(folder / "manifest.json", json.dumps({**manifest, "shards": hashes}, indent=1).encode())
+    parts = [np.arange(i, min(i + shard, first + count), dtype=np.int32) for i in range(first, first + count, shard)]
+    todo = {pairset.name_of(int(ids[0]), shard): ids for ids in parts}
+
+    def draw(ids: np.ndarray, tell: Callable[[int], None]) -> pairset.Shard:
+        label, codes = assign(conditions.pool, ids, label_scheme, seed), []
+        for code in sample_codes(models, params, root, ids, label, batch, conditions, placement):
+            codes.append(_checked(code, folder))
+            tell(len(code))
+        return {"id": ids, "label": label, "code": np.concatenate(codes)}
+
+    _write(folder, todo, draw)
+    processes.meet("pairs are written")
+    if processes.is_first():
+        hashes = {name: pairset.sha256(folder / name) for name in todo}
+        pairset.close(folder, {"first": first, "count": count, **facts}, hashes)
+    processes.meet("pairs are closed")
     return load(folder)
+
+
+def _write(folder: Path, todo: dict[str, np.ndarray], draw: Callable) -> None:
+    """This process's shards, {name: ids}, those that are not whole; one is written while the next is drawn."""
+    mine = dict(list(todo.items())[processes.index() :: processes.count()])
+    known = _known(folder)
+    progress = Progress(sum(map(len, mine.values())), "pairs", unit="pairs")
+    with stopping.listening(), progress, ThreadPoolExecutor(1) as writer:
+
+        def tell(count: int) -> None:
+            progress.update(count)
+            if stopping.asked():
+                raise stopping.Stopped(f"pairs: stopped at {progress.done} of {progress.total}, whole shards are saved")
+
+        writing: Future = writer.submit(bool)
+        for name, ids in mine.items():
+            if pairset.whole(folder / name, ids, known.get(name)):
+                progress.update(len(ids))
+                continue
+            shard = draw(ids, tell)
+            writing.result()  # what went wrong there is raised here
+            writing = writer.submit(pairset.write, folder / name, shard)
+        writing.result()
+
+
+def _known(folder: Path) -> dict[str, str]:
+    """Checksums of an earlier manifest."""
+    path = folder / pairset.MANIFEST
+    return json.loads(path.read_text())["shards"] if path.exists() else {}
 
 
 def _checked(code: np.ndarray, folder: Path) -> np.ndarray:
@@ -116,56 +155,9 @@ def _checked(code: np.ndarray, folder: Path) -> np.ndarray:
     return code.astype(np.uint16)
 
 
-def load(folder: Path) -> PairSet:
-    """Read a finished set and verify every shard. UserError names what is missing or damaged."""
-    path = folder / "manifest.json"
-    if not path.exists():
-        raise UserError(f"no pair set in {folder}: run --stage=pairs first")
-    shards = []
-    for name, digest in json.loads(path.read_text())["shards"].items():
-        shard = folder / name
-        if not shard.exists() or hashlib.sha256(shard.read_bytes()).hexdigest() != digest:
-            state = "damaged" if shard.exists() else "missing"
-            raise UserError(f"pair shard {shard} is {state}: run --stage=pairs again, it makes only that one anew")
-        with np.load(shard) as data:
-            shards.append({key: data[key] for key in ("id", "label", "code")})
-    return PairSet(*(np.concatenate([s[key] for s in shards]) for key in ("id", "label", "code")))
-
-
-def _whole(path: Path, ids: np.ndarray) -> bool:
-    """Is this shard complete? (The zip's own CRCs are checked by reading it.) A bad one is removed."""
-    if not path.exists():
-        return False
-    manifest = path.parent / "manifest.json"
-    if manifest.exists():
-        digest = json.loads(manifest.read_text())["shards"].get(path.name)
-        if digest != hashlib.sha256(path.read_bytes()).hexdigest():
-            return False
-    try:
-        with np.load(path) as data:
-            return np.array_equal(data["id"], ids) and len(data["code"]) == len(ids) == len(data["label"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return False
-
-
-def _noise_check(models: Models, params: dict[str, Params], root: jax.Array) -> list[float]:
+def noise_check(models: Models, params: dict[str, Params], root: jax.Array) -> list[float]:
     """A few noise values: a set made elsewhere must see the same noise here."""
     codebook = models.tokenizer.codebook(params["tokenizer"])
     keys = rng.example_keys(root, jnp.arange(2))
     noise = noise_for(keys, models.layout.tokens, codebook.shape[-1])
     return [round(float(value), 4) for value in noise[:, 0, :2].ravel()]
-
-
-def _check_manifest(folder: Path, wanted: dict[str, Any]) -> None:
-    """A set begun under other settings must not be mixed with this one."""
-    path = folder / "settings.json"
-    text = json.dumps(wanted, indent=1, sort_keys=True)
-    if not path.exists():
-        files.replace(path, text.encode())
-        return
-    found = json.loads(path.read_text())
-    for key in sorted({*found, *wanted}):
-        a, b = found.get(key), json.loads(text).get(key)
-        same = np.allclose(a, b, atol=2e-4) if key == "noise" else a == b
-        if not same:
-            raise UserError(f"pairs in {folder} were begun with {key}={a}, now it is {b}: use another --workdir")

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from dd_jax import factory, rng, weights
 from dd_jax.errors import UserError
 from dd_jax.fewstep import noise_for, run_plan
-from dd_jax.interfaces import Cond, Draft, Params
+from dd_jax.interfaces import Draft, Params
 from dd_jax.loop import load_ema
 from dd_jax.plans import parse
 
@@ -36,7 +36,7 @@ def frozen(settings: Mapping[str, Any]) -> ConfigDict:
     return ConfigDict(freeze(settings))
 
 
-PARTS = ("judge", "tokenizer", "teacher", "student")  # and, for training alone, "lpips"
+PARTS = ("judge", "tokenizer", "text", "teacher", "student")  # and, for training alone, "lpips"
 
 
 def load_params(
@@ -56,24 +56,34 @@ def load_params(
     recipes = {**config.get("pretrain", {}), "student": config.train}
     params: dict[str, Params] = {}
     for name in parts:
-        if name in ("judge", "lpips") and getattr(system, name) is None:
+        if name in ("judge", "lpips", "text") and getattr(system, name) is None:
             continue
         init = functools.partial(_init(system, name), key, *([params["tokenizer"]] if name == "teacher" else []))
         folder = config.weights.get(name)
         if folder:
-            params[name] = jax.tree.map(jnp.asarray, weights.load(folder, jax.eval_shape(init)))
+            kind = jnp.dtype(config.text.dtype if name == "text" else "float32")
+            params[name] = jax.tree.map(jnp.asarray, weights.load(folder, jax.eval_shape(init), dtype=kind))
             if name == "student":
                 _check_mask(folder, config)
-        elif name in random and not (workdir / name).exists():
+        elif name in random and not (workdir / trained_in(name)).exists():
             params[name] = jax.jit(init)()
-        elif name not in recipes:
+        elif trained_in(name) not in recipes:
             raise UserError(missing(name))
+        elif trained_in(name) == "teacher":
+            learned = functools.partial(system.learned_init, key, params["tokenizer"])
+            found = load_ema(workdir / "teacher", factory.recipe(recipes["teacher"]), learned)
+            params[name] = found["trunk" if name == "teacher" else name]
         else:
             params[name] = load_ema(workdir / name, factory.recipe(recipes[name]), init)
     if "teacher" in params:
         trunk = jax.tree.map(lambda x: x.astype(dtype or config.dtype.teacher), params["teacher"])
         params["teacher"] = system.teacher_params(trunk, params["tokenizer"])
     return params
+
+
+def trained_in(part: str) -> str:
+    """The folder of the training that a part comes from: an encoder of captions is trained with the teacher."""
+    return "teacher" if part == "text" else part
 
 
 def missing(part: str) -> str:
@@ -106,6 +116,7 @@ class Pipeline:
 
     def __init__(self, system: factory.System, params: dict[str, Params]):
         self.system, self.params = system, params
+        self.conditions = system.conditions(params)
         self._compiled: dict[str, Any] = {}
 
     @classmethod
@@ -166,21 +177,20 @@ class Pipeline:
 
         The images are those numbered `ids` of a seed, by default 0, 1, ...; `noise=` fixes the noise instead.
         """
-        label = np.asarray(labels, np.int32).reshape(-1)
-        if label.size and not (label.min() >= 0 and label.max() < self.system.classes):
-            raise UserError(f"labels must lie in 0..{self.system.classes - 1}, got {label.tolist()}")
+        cond = self.conditions.of(labels)
+        count = len(jax.tree.leaves(cond)[0])
         for op in parse(plan, self.system.layout.steps, self.system.objective.timesteps):
             network = "student" if op.kind == "S" else "teacher"
             if network not in self.params:
                 raise UserError(f"plan {plan!r} needs a {network}: dd_jax.load(folder, {network}=FOLDER)")
-        ids = np.arange(len(label)) if ids is None else ids
-        wanted = (len(label), self.system.layout.tokens, self.system.tokenizer.code_dim)
+        ids = np.arange(count) if ids is None else ids
+        wanted = (count, self.system.layout.tokens, self.system.tokenizer.code_dim)
         if noise is None:
             noise = self.noise(ids, seed)
         elif noise.shape != wanted:
             raise UserError(f"noise must be {wanted}, one row a label, got {noise.shape}")
         keys = rng.example_keys(jax.random.fold_in(rng.stream(seed, "sample"), 1 << 20), jnp.asarray(ids))
-        return self._run(plan)(self.params, Cond(jnp.asarray(label)), jnp.asarray(noise), keys)
+        return self._run(plan)(self.params, cond, jnp.asarray(noise), keys)
 
     def sample(
         self,

@@ -16,10 +16,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from dd_jax import processes
 from dd_jax.errors import UserError
 
 AXES = DATA, MODEL = ("data", "model")
@@ -33,7 +35,7 @@ def make_mesh(shape: Sequence[int], devices: Sequence[Any] | None = None) -> Mes
     `devices`: those of another machine, for ahead-of-time compilation. UserError if the shape is not theirs.
     """
     devices = jax.devices() if devices is None else devices
-    devices = devices[:1] if tuple(shape) == (1, 1) else devices
+    devices = devices[:1] if tuple(shape) == (1, 1) and processes.count() == 1 else devices
     count, told = len(devices), f"config.mesh is {tuple(shape)}"
     if len(shape) != 2 or any(size == 0 or size < -1 for size in shape) or tuple(shape) == (-1, -1):
         raise UserError(f"{told}: give two sizes, (data, model), one of which may be -1: whatever is left")
@@ -115,15 +117,40 @@ class Placement:
 
     def put(self, tree: Any, fsdp: bool = True) -> Any:
         """Parameters or a state, to where the rules want them."""
-        return tree if self.mesh is None else jax.device_put(tree, self.shardings(tree, fsdp))
+        return tree if self.mesh is None else jax.tree.map(processes.place, tree, self.shardings(tree, fsdp))
 
     def whole(self, tree: Any) -> Any:
         """A copy on every device: what a step reads and does not train."""
-        return tree if self.mesh is None else jax.device_put(tree, self.spread(tree))
+        return tree if self.mesh is None else jax.tree.map(processes.place, tree, self.spread(tree))
+
+    def mine(self, batch: int) -> np.ndarray:
+        """Which rows of a batch this process's devices take: all of them, where it is alone."""
+        each = batch // self.rows
+        return np.concatenate([np.arange(i * each, (i + 1) * each) for i in self._parts()])
+
+    def _parts(self) -> list[int]:
+        """The places along `data` where this process has devices."""
+        if self.mesh is None:
+            return [0]
+        here = np.vectorize(lambda device: device.process_index == processes.index())(self.mesh.devices)
+        return np.flatnonzero(here.any(1)).tolist()
 
     def batch(self, tree: Any) -> Any:
-        """Arrays (B, ...), their examples spread over `data`."""
-        return tree if self.mesh is None else jax.device_put(tree, self.spread(tree, DATA))
+        """Arrays (B, ...) -> their examples spread over `data`. Each process gives its own rows (see `mine`)."""
+        if self.mesh is None:
+            return tree
+        parts = self._parts()
+
+        def rows(x: np.ndarray) -> tuple[tuple[int, ...], Callable]:
+            each = len(x) // len(parts)
+
+            def part(at: tuple[slice, ...]) -> np.ndarray:
+                first = parts.index((at[0].start or 0) // each) * each
+                return x[first : first + each]
+
+            return (each * self.rows, *x.shape[1:]), part
+
+        return jax.tree.map(lambda x, at: processes.place(x, at, rows), tree, self.spread(tree, DATA))
 
     def check_batch(self, name: str, batch: int, pieces: int = 1) -> None:
         """UserError if `batch`, in `pieces` micro-batches, does not spread evenly."""
@@ -149,6 +176,10 @@ class Placement:
         if self.mesh is None:
             return tree
         return jax.tree.map(jax.lax.with_sharding_constraint, tree, self.shardings(tree))
+
+    def everywhere(self, tree: Any) -> Any:
+        """Inside a jitted function: a result that every process can read."""
+        return tree if self.mesh is None else jax.tree.map(jax.lax.with_sharding_constraint, tree, self.spread(tree))
 
     def each(self, fn: Callable) -> Callable:
         """fn(params, *rows), one example a row, as one program that runs on every device with its own rows.

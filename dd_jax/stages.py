@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -21,12 +22,18 @@ from dd_jax import (
     generate,
     losses,
     pairs,
+    pairset,
     pretrain,
+    processes,
     report,
     speed,
+    stopping,
     train,
+    verify,
+    watch,
     weights,
 )
+from dd_jax.diary import Extras
 from dd_jax.errors import UserError
 from dd_jax.factory import System, recipe
 from dd_jax.interfaces import Params
@@ -59,6 +66,15 @@ class Run:
     def placement(self) -> Placement:
         """Where pairs, train and sample keep their arrays. UserError if config.mesh does not fit the devices."""
         mesh = make_mesh(self.config.mesh)
+        return Placement(mesh, self.system.rules) if mesh.size > 1 else ALONE
+
+    @functools.cached_property
+    def own_placement(self) -> Placement:
+        """The same over this process's devices alone, for what processes do without each other."""
+        if processes.count() == 1:
+            return self.placement
+        model = max(self.config.mesh[1], 1)
+        mesh = make_mesh((-1, model), jax.local_devices())
         return Placement(mesh, self.system.rules) if mesh.size > 1 else ALONE
 
     def stage(self, name: str) -> None:
@@ -105,7 +121,7 @@ class Run:
         """Judge, tokenizer, teacher on augmented pictures."""
         if self.ready:
             return f"nothing: {self.ready}"
-        if self.config.data.name not in data.HELD_OUT:
+        if self.config.data.name not in data.BUNDLED:
             raise UserError(
                 f"no tokenizer and teacher for {self.config.data.name}: port published ones (python -m port_weights "
                 "list) and name both folders, --config.weights.tokenizer=... --config.weights.teacher=...; or try the "
@@ -115,18 +131,19 @@ class Run:
         img, label = self.training_images()
         judge, tokenizer, teacher = (recipe(settings[k]) for k in ("judge", "tokenizer", "teacher"))
         if self.system.judge is not None:
-            pretrain.train_judge(self.system.judge, self.work / "judge", judge, img, label, seed)
+            seen = self.judged_images(img, label)
+            pretrain.train_judge(self.system.judge, self.work / "judge", judge, *seen, seed)
         codes = pretrain.train_tokenizer(
             self.system, self.work / "tokenizer", tokenizer, img, seed, settings.tokenizer.revive_every
         )
         code = pretrain.encode(self.system, codes, img)
-        drop = settings.teacher.label_drop
-        pretrain.train_teacher(self.system, self.work / "teacher", teacher, codes, code, label, seed, drop)
+        habits = pretrain.Habits(**{k: settings.teacher[k] for k in ("label_drop", "word_drop", "corrupt")})
+        pretrain.train_teacher(self.system, self.work / "teacher", teacher, codes, code, label, seed, habits)
         return f"{self.work / 'judge'}, tokenizer, teacher"
 
     def pairs(self) -> Any:
         """Algorithm 1."""
-        settings, params = self.config.pairs, self.params("tokenizer", "teacher")
+        settings, params = self.config.pairs, self.params("tokenizer", "text", "teacher")
         facts = {
             "teacher": digest(params["teacher"]),
             "guidance": self.config.guidance,
@@ -135,6 +152,21 @@ class Run:
             "filter": self.config.filter.to_dict(),
             "flow": self.config.flow.to_dict(),
         }
+        if self.system.text is not None:
+            facts["prompts"] = self.system.text.prompts.sha256
+        first = settings.first or 0
+        if settings.verify:
+            facts |= {"seed": self.config.seed, "labels": settings.labels, "first": first}
+            vocab = self.system.tokenizer.vocab
+            return verify.verify(
+                self.work / "pairs",
+                self.system.models,
+                params,
+                self.system.conditions(params),
+                vocab,
+                settings.batch,
+                facts,
+            )
         pairs.generate(
             self.work / "pairs",
             self.system.models,
@@ -143,22 +175,23 @@ class Run:
             settings.shard,
             settings.batch,
             self.config.seed,
-            self.system.classes,
+            self.system.conditions(params),
             settings.labels,
             facts,
-            self.placement,
+            self.own_placement,
+            first,
         )
-        return self.work / "pairs" / "manifest.json"
+        return self.work / "pairs" / pairset.MANIFEST
 
     def train(self) -> Any:
         """Algorithm 2."""
         if self.config.weights.student:
             return f"nothing: {self.config.weights.student} is ready"
-        system, params = self.system, self.params("judge", "lpips", "tokenizer", "teacher", dtype="float32")
+        system, params = self.system, self.params("judge", "lpips", "tokenizer", "text", "teacher", dtype="float32")
         start = system.student.init_from_teacher(stream(self.config.seed, "init"), params["teacher"]["trunk"])
         frozen = train.frozen_for(system.tokenizer, params)
         distance = train.distance_of(system.objective, system.tokenizer, system.judge, system.lpips)
-        found = pairs.load(self.work / "pairs")
+        found = pairset.load(self.work / "pairs")
         settings = recipe(self.config.train)
         train.run(
             self.work / "student",
@@ -169,10 +202,22 @@ class Run:
             frozen,
             distance,
             found,
+            self.system.conditions(params),
             self.config.seed,
             self.placement,
+            self._extras(params),
         )
         return f"{self.work / 'student'} and {self._publish()}"
+
+    def _extras(self, params: dict[str, Params]) -> Extras:
+        """What training tells besides its curve."""
+        settings, folder = self.config.train, self.work / "student" / "grids"
+        look = None
+        if settings.grid_every:
+            look = watch.watcher(
+                folder, self.system, params, self.system.conditions(params), self.config.seed, self.placement
+            )
+        return Extras(tuple(settings.log), watch=look, watch_every=settings.grid_every)
 
     def _publish(self) -> Path:
         """What this run has trained, as folders that `dd_jax.load` and every config take."""
@@ -184,6 +229,8 @@ class Run:
                 about = {"id": f"{self.work.path.name}/{part}", "part": part, "companions": companions}
                 params = self.params(*dict.fromkeys(("tokenizer", part)), dtype="float32")[part]
                 params = params["trunk"] if part == "teacher" else params
+                if not processes.is_first():
+                    continue
                 weights.save(folder / part, params, about | {"config": self.config.to_dict()})
         return folder
 
@@ -210,10 +257,17 @@ class Run:
     def _beside_teacher(self) -> Path:
         """results.jsonl: all rows on shared noises."""
         params = self.params()
+        conditions = self.system.conditions(params)
         if self.config.baselines.onestep or self.config.baselines.skip or self.config.baselines.skip_drop:
-            found = pairs.load(self.work / "pairs")
-            params["marginals"] = baselines.marginals(found.code, found.label, self.system.classes)
-        evaluate.run(self.system, params, self.config, self.work.path, self.held_out(), self.config.seed)
+            found = pairset.load(self.work / "pairs")
+            params["marginals"] = baselines.marginals(found.code, found.label, conditions.pool)
+        splits = [evaluate.Split("", conditions.pool, self.held_out())]
+        if len(conditions.held_out):
+            splits = [
+                evaluate.Split("seen", conditions.pool, self.training_images()[0]),
+                evaluate.Split("held out", conditions.held_out, self.held_out()),
+            ]
+        evaluate.run(self.system, params, conditions, self.config, self.work.path, splits, self.config.seed)
         return self.work / "results.jsonl"
 
     def speed(self) -> Any:
@@ -246,8 +300,18 @@ class Run:
         _, _, img, _ = data.load(self.config.data.name)
         return self._augmented(img, self.config.data.heldout_copies, 1)
 
+    def judged_images(self, img: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the judge learns from: these, and pictures of the captions that are held out from all others."""
+        held = self.held_out() if self.system.text is not None else None
+        if held is None:
+            return img, label
+        _, _, _, more = data.load(self.config.data.name)
+        return np.concatenate([img, held]), np.concatenate([label, np.tile(more, self.config.data.heldout_copies)])
+
     def _augmented(self, img: np.ndarray, copies: int, part: int) -> np.ndarray:
         d = self.config.data
+        if d.get("flip"):
+            return data.flipped(img, copies)
         return data.augment(img, copies, d.rotate, d.scale, d.shear, d.shift, seed=2 * self.config.seed + part)
 
 
@@ -263,8 +327,13 @@ def run(config: ConfigDict, workdir: str, stage: str) -> None:
         todo = list(STAGES[STAGES.index(first) :]) if first else ["report"]
     if {"pairs", "train", "sample"} & {*todo}:
         _ = here.placement  # now, not hours later
-    files.replace(here.work / "config.json", json.dumps(config.to_dict(), indent=1).encode())
+    if processes.count() > 1 and not {*todo} <= {"pairs", "train"}:
+        raise UserError(f"--stage={stage} runs in one process; several share the work of --stage=pairs or train")
+    if processes.is_first():
+        files.replace(here.work / "config.json", json.dumps(config.to_dict(), indent=1).encode())
     if "train" in todo:
         here.check_distance()
     for name in todo:
+        if stopping.asked():
+            raise stopping.Stopped(f"stopped before --stage={name}")
         here.stage(name)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dd_jax import files
+from dd_jax import files, processes
 from dd_jax.errors import UserError
 from dd_jax.interfaces import Params
 
@@ -24,7 +24,8 @@ SECTIONS = {
     "report": (),
 }
 STAGES = tuple(SECTIONS)
-FREE = ("train.remat", "train.accumulate")  # what may change on the way: memory and time, not the result
+# What may change on the way: memory, time and what is told, not the result.
+FREE = ("train.remat", "train.accumulate", "train.log", "train.grid_every", "pairs.verify")
 KEEP = ("pretrain", "pairs", "train")  # too dear to be thrown away because a setting changed
 
 
@@ -98,7 +99,8 @@ class Workdir:
         return {name: value for name, value in flat.items() if name not in elsewhere}
 
     def _write(self) -> None:
-        files.replace(self.path / "stages.json", json.dumps(self.record, indent=1).encode())
+        if processes.is_first():
+            files.replace(self.path / "stages.json", json.dumps(self.record, indent=1).encode())
 
 
 def _flatten(name: str, value: Any, into: dict[str, Any]) -> None:

@@ -1,14 +1,17 @@
 """python -m scripts.aot --config=configs/llamagen_l.py --topology=v5e:4x4 --mesh=16,1 [--what=train,pairs,sample]
 
-Compiles a config's programs for a TPU slice that is not there: what each chip will hold, whether it fits, what crosses
-the chips, and how long compiling takes. It needs `pip install libtpu` in the version that JAX's own [tpu] extra names,
-and no accelerator. --batch is the global one, of training, pairs and samples alike; --json=FILE keeps the numbers.
+Compiles a config's programs for chips that are not there: what each will hold, whether it fits, what crosses them,
+and how long compiling takes. No accelerator is needed, but the platform's compiler is: `pip install libtpu` in the
+version that JAX's own [tpu] extra names; for --topology=h100x8, `pip install --no-deps jax-cuda12-plugin
+jax-cuda12-pjrt nvidia-cuda-nvcc-cu12` in JAX's version (cuDNN's own workspaces are not counted).
+--batch is the global one, of training, pairs and samples alike; --json=FILE keeps the numbers.
 Any setting can be changed: --config.train.remat=true --config.train.accumulate=4 --config.dtype.student=bfloat16
 """
 
 import os
 
 os.environ.update({"JAX_PLATFORMS": "cpu", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_SKIP_MDS_QUERY": "1"})
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # that there is no card is known
 
 import json
 import re
@@ -21,7 +24,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from absl import app, flags
-from jax.experimental import topologies
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
@@ -32,7 +34,7 @@ from dd_jax.interfaces import Cond
 from dd_jax.loop import TrainState, init_state
 from dd_jax.pairs import sampler
 from dd_jax.sharding import Placement, make_mesh
-from scripts import hlo
+from scripts import chips, hlo
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Settings.")
 TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Chip and shape of the slice.")
@@ -43,8 +45,6 @@ JSON = flags.DEFINE_string("json", None, "Where the numbers go.")
 DUMP = flags.DEFINE_string("dump", None, "A folder for the compiled programs' text.")
 
 GIB = 2**30
-# Bytes that a program may use on one chip (what the compiler itself allows is a little less than the whole).
-MEMORY = {"TPU v4": 32, "TPU v5 lite": 16, "TPU v5": 95, "TPU v6 lite": 32}
 
 
 def shapes(fn: Callable, *args: Any) -> Any:
@@ -63,16 +63,19 @@ class Programs:
         kind = jnp.dtype(config.dtype.teacher)
         trunk = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, kind), trunk)
         self.params["teacher"] = system.teacher_params(trunk, self.params["tokenizer"])
+        for part in ("judge", "lpips"):
+            if getattr(system, part) is not None:
+                self.params[part] = shapes(getattr(system, part).init, key)
 
     def train(self, batch: int) -> tuple[Any, tuple, int]:
         """Algorithm 2's step."""
         self.config.train.batch = batch or self.config.train.batch
         system, recipe = self.system, factory.recipe(self.config.train)
-        distance = train.distance_of(system.objective, system.tokenizer, system.judge)
+        distance = train.distance_of(system.objective, system.tokenizer, system.judge, system.lpips)
         step = train.stepper(recipe, system.objective, system.student, distance, self.config.seed, self.placement)
         frozen = shapes(lambda params: train.frozen_for(system.tokenizer, params), self.params)
         state: TrainState = shapes(lambda params: init_state(params, recipe.optimizer()), self.params["student"])
-        rows = {"id": _ints(recipe.batch), "label": _ints(recipe.batch)}
+        rows = {"id": _ints(recipe.batch), "cond": shapes(lambda: system.teacher.blank(recipe.batch))}
         rows["code"] = _ints(recipe.batch, system.layout.tokens)
         place = self.placement
         given = place.shardings(state), place.spread(rows, "data"), place.spread(frozen)
@@ -90,15 +93,16 @@ class Programs:
         system, generate = self.system, generator("S0", self.system.models)
         root = rng.stream(self.config.seed, "sample")
 
-        def draw(params: dict, id_B: jax.Array, label_B: jax.Array) -> jax.Array:
-            draft = generate(params, Cond(label_B), rng.example_keys(root, id_B))
+        def draw(params: dict, id_B: jax.Array, cond: Cond) -> jax.Array:
+            draft = generate(params, cond, rng.example_keys(root, id_B))
             return system.tokenizer.decode(params["tokenizer"], draft.token_BxLxC)
 
         return self.placement.each(draw), *self._rows(("student", "tokenizer"), batch or self.config.sample.batch)
 
     def _rows(self, parts: tuple[str, ...], batch: int) -> tuple[tuple, int]:
         batch += -batch % self.placement.rows
-        params, rows = {part: self.params[part] for part in parts}, (_ints(batch), _ints(batch))
+        params = {part: self.params[part] for part in parts}
+        rows = _ints(batch), shapes(lambda: self.system.teacher.blank(batch))
         given = self.placement.shardings(params, fsdp=False), self.placement.spread(rows, "data")
         params, rows = jax.tree.map(_at, (params, rows), given)
         return (params, *rows), batch
@@ -155,14 +159,11 @@ def _cell(value: Any) -> str:
 def main(argv: list[str]) -> None:
     """Compile what was asked for."""
     try:
-        devices = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGY.value).devices
-    except Exception as error:  # whatever the plugin says: it is not installed, or knows no such slice
-        sys.exit(f"error: no topology {TOPOLOGY.value} ({str(error).splitlines()[0][:200]}): see --help")
-    kind = devices[0].device_kind
-    try:
+        devices = chips.devices_of(TOPOLOGY.value)
+        kind = devices[0].device_kind
         mesh = make_mesh([int(size) for size in MESH.value.split(",")], devices)
         programs = Programs(CONFIG.value, mesh)
-        rows = [compile_one(programs, what, MEMORY.get(kind, 16)) for what in WHAT.value]
+        rows = [compile_one(programs, what, chips.MEMORY.get(kind, 16)) for what in WHAT.value]
     except UserError as error:
         sys.exit(f"error: {error}")
     print(f"\n{len(devices)} x {kind}, mesh {dict(mesh.shape)}; GiB are those of one chip\n{table(rows)}")

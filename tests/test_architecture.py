@@ -15,14 +15,14 @@ PACKAGE = ROOT / "dd_jax"
 LAYERS = [
     {"main"},
     {"stages"},
-    {"pretrain", "generate", "evaluate", "fid", "speed", "report", "pipeline", "workdir"},
+    {"pretrain", "generate", "evaluate", "fid", "speed", "report", "pipeline", "workdir", "watch"},
     {"factory", "build"},
-    {"pairs", "train", "loop", "samples"},
+    {"pairs", "verify", "train", "loop", "samples", "diary"},
     {"ar", "fewstep", "baselines", "student", "losses"},
-    {"families", "nn", "metrics"},
-    {"layout", "flow", "interfaces", "plans", "solvers", "filtering", "weights"},
-    {"sharding", "checkpoint", "data", "progress", "metrics_writer", "errors", "files", "labels", "rng"}
-    | {"flops", "runtime"},
+    {"families", "nn", "metrics", "text"},
+    {"conditions", "layout", "flow", "interfaces", "plans", "solvers", "filtering", "weights"},
+    {"sharding", "checkpoint", "data", "emoji", "progress", "metrics_writer", "errors", "files", "labels", "rng"}
+    | {"batches", "flops", "meter", "pairset", "processes", "runtime", "sinks", "stopping"},
 ]
 FAMILY_HOMES = ("dd_jax/families/", "dd_jax/factory.py", "configs/", "port_weights/", "tests/")
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -10,7 +10,7 @@ import pytest
 from conftest import tiny_config
 
 import dd_jax
-from dd_jax import pairs, stages
+from dd_jax import pairset, stages
 from dd_jax.errors import UserError
 
 pytestmark = pytest.mark.xdist_group("pipeline")
@@ -124,7 +124,7 @@ def test_damaged_shard_is_named_and_made_anew(tiny_run, copy):
     before = (copy / "pairs/shard-00001.npz").read_bytes()
     flip(copy / "pairs/shard-00001.npz")
     with pytest.raises(UserError, match=r"shard-00001\.npz is damaged"):
-        pairs.load(copy / "pairs")
+        pairset.load(copy / "pairs")
     stages.run(tiny_run[1], str(copy), "pairs")
     assert (copy / "pairs/shard-00001.npz").read_bytes() == before
 
@@ -132,7 +132,7 @@ def test_damaged_shard_is_named_and_made_anew(tiny_run, copy):
 def test_missing_shard(copy):
     (copy / "pairs/shard-00002.npz").unlink()
     with pytest.raises(UserError, match=r"shard-00002\.npz is missing"):
-        pairs.load(copy / "pairs")
+        pairset.load(copy / "pairs")
 
 
 def test_pairs_of_another_teacher_are_refused(tiny_run, copy):

@@ -9,10 +9,11 @@ import pytest
 import tiny
 
 from dd_jax import flops, losses, rng
+from dd_jax.batches import index_batches
 from dd_jax.errors import UserError
 from dd_jax.fewstep import noise_for
 from dd_jax.layout import Layout
-from dd_jax.loop import Recipe, index_batches, init_state, update
+from dd_jax.loop import Recipe, init_state, update
 from dd_jax.train import Objective, distance_of, train_step
 
 LAYOUT = Layout.raster(2)

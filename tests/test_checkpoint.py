@@ -1,0 +1,150 @@
+"""Checkpoints, the input's place in them, and how a training ends before its end."""
+
+import json
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dd_jax import metrics_writer, sinks, stopping
+from dd_jax.batches import index_batches, stream
+from dd_jax.checkpoint import Checkpoints, checksum
+from dd_jax.diary import Extras
+from dd_jax.errors import UserError
+from dd_jax.loop import Recipe, fit, init_state, update
+from dd_jax.meter import Meter
+
+RECIPE = Recipe(steps=12, batch=4, lr=0.1, warmup=0, checkpoint_every=5)
+
+
+def tree():
+    key = jax.random.key(0)
+    return {"a": jax.random.normal(key, (3, 5)), "b": jnp.arange(7, dtype=jnp.bfloat16), "step": jnp.int32(3)}
+
+
+def test_every_bit_counts():
+    before = tree()
+    summed = jax.jit(checksum)
+    total = int(summed(before))
+    for name, leaf in before.items():
+        raw = bytearray(np.asarray(leaf).tobytes())
+        for at in range(len(raw)):
+            raw[at] ^= 1 << at % 8
+            other = np.frombuffer(bytes(raw), leaf.dtype).reshape(leaf.shape)
+            assert int(summed(before | {name: jnp.asarray(other)})) != total
+            raw[at] ^= 1 << at % 8
+    moved = before | {"a": before["a"][::-1]}
+    assert int(summed(moved)) != total
+    assert int(summed(before | {"a": before["a"].T})) != total
+
+
+def test_a_saved_state_may_be_donated_at_once(tmp_path):
+    state, kept = tree(), jax.device_get(tree())
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(3, state, {"next_index": 3})
+        jax.tree.map(lambda x: x.delete(), state)
+        assert checkpoints.latest() is None  # until the devices have something else to do
+        checkpoints.flush()
+    with Checkpoints(tmp_path) as checkpoints:
+        found, place = checkpoints.restore(jax.eval_shape(tree))
+    jax.tree.map(np.testing.assert_array_equal, found, kept)
+    assert place == {"next_index": 3}
+
+
+def test_the_stream_is_the_function_of_the_step():
+    at = index_batches(10, 4, 0)
+    whole = list(stream(at, 8))
+    np.testing.assert_array_equal(whole, [at(step) for step in range(8)])
+    found = stream(at, 8)
+    next(found), next(found)
+    np.testing.assert_array_equal(list(stream(at, 8, 2, found.get_state())), whole[2:])
+    assert list(stream(at, 8, 8)) == []
+    with pytest.raises(UserError, match="checkpoint of step 3 has its input at"):
+        stream(at, 8, 3, found.get_state())
+
+
+def train(folder, extras=None, at=lambda step: None, spoil=None, recipe=RECIPE):
+    """A matrix that learns to be the mean of what it sees; `at(step)` is called when a batch is read."""
+    tx, indices = recipe.optimizer(), index_batches(20, recipe.batch, 0)
+
+    @jax.jit
+    def step(state, batch):
+        loss, grad = jax.value_and_grad(lambda w: jnp.mean((w["w"] - batch["x"]) ** 2))(state.params)
+        state, _ = update(state, grad, tx, recipe.ema)
+        return state, {"loss": loss, "loss/odd": loss}
+
+    def batch_at(number):
+        at(number)
+        ids = indices(number)
+        return {"id": ids, "x": ids[:, None] + (np.nan if number == spoil else 0.0)}
+
+    state = init_state({"w": jnp.zeros((4, 1))}, tx)
+    return fit("toy", folder, recipe, state, step, batch_at, extras=extras)
+
+
+def test_told_to_stop_it_saves_and_goes_on_to_the_same_end(tmp_path, monkeypatch):
+    whole = train(tmp_path / "whole")
+    before = signal.getsignal(signal.SIGTERM)
+
+    def terminate(step):
+        if step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(stopping, "_asked", False)
+    with pytest.raises(stopping.Stopped, match=r"toy: stopped at step \d+ of 12, which is saved") as told:
+        train(tmp_path / "run", at=terminate)
+    assert signal.getsignal(signal.SIGTERM) == before
+    saved = str(told.value).split()[4]
+    assert (tmp_path / "run" / saved).is_dir()
+    monkeypatch.setattr(stopping, "_asked", False)
+    again = train(tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, again, whole)
+    assert (tmp_path / "run/curve.jsonl").read_text() == (tmp_path / "whole/curve.jsonl").read_text()
+
+
+def test_a_loss_that_is_not_finite_names_its_examples(tmp_path):
+    with pytest.raises(UserError, match=r"toy: the loss is nan at step 8 \(examples .*last good checkpoint is step 5"):
+        train(tmp_path, spoil=7)
+    told = json.loads((tmp_path / "not_finite.json").read_text())
+    assert told["step"] == 8
+    assert told["ids"] == index_batches(20, 4, 0)(7).tolist()
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest() == 5
+    assert int(train(tmp_path).step) == 12  # the cause removed, it goes on
+
+
+def test_numbers_go_to_every_sink(tmp_path, monkeypatch):
+    seen = []
+
+    class Recorder:
+        def __init__(self, folder, resume):
+            seen.append(resume)
+
+        def write(self, step, **numbers):
+            seen.append((step, numbers))
+
+        def close(self):
+            seen.append("closed")
+
+    monkeypatch.setitem(sinks.KINDS, "tensorboard", Recorder)
+    meter = Meter(lambda *args: jax.make_jaxpr(lambda x: x @ x)(jnp.ones((4, 4))).jaxpr, tokens=100, devices=1)
+    extras = Extras(("tensorboard",), meter, lambda step, state: {"nll": step / 2}, watch_every=6)
+    train(tmp_path, extras)
+    assert seen[0] == 1
+    assert seen[-1] == "closed"
+    assert set(seen[2][1]) == {"loss", "loss/odd", "tokens_per_s", "mfu"}
+    curve, speed = (metrics_writer.read(tmp_path / f"{name}.jsonl") for name in ("curve", "speed"))
+    assert [row["step"] for row in curve if "nll" in row] == [6, 12]
+    assert [row["step"] for row in speed] == list(range(2, 13))
+    assert all(row["tokens_per_s"] > 0 for row in speed)
+    with pytest.raises(UserError, match="choose from tensorboard, wandb"):
+        train(tmp_path / "other", Extras(("sacred",)))
+
+
+def test_tensorboard_files(tmp_path):
+    pytest.importorskip("tensorboardX")
+    train(tmp_path, Extras(("tensorboard",)))
+    assert list((tmp_path / "tensorboard").glob("events.*"))

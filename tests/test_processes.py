@@ -1,0 +1,107 @@
+"""Two real processes do what one does: pairs, training, checkpoints, and stopping when told to."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import dd_jax
+from dd_jax import processes
+from dd_jax.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+SMALL = {"data.copies": 1, "model.width": 32, "model.depth": 1, "model.heads": 2, "pairs.count": 80, "pairs.shard": 16}
+SMALL |= {f"pretrain.{part}.{key}": 8 for part in ("judge", "tokenizer", "teacher") for key in ("steps", "batch")}
+SMALL |= {"pairs.batch": 16, "train.batch": 16, "train.steps": 10, "train.checkpoint_every": 4}
+
+
+def command(workdir: Path, stage: str, count: int = 1, **more) -> list[list[str]]:
+    """One command for each of `count` processes."""
+    overrides = [f"--config.{key.replace('__', '.')}={value}" for key, value in (SMALL | more).items()]
+    flags = [f"--config={ROOT}/configs/digits_llamagen.py", f"--workdir={workdir}", f"--stage={stage}", *overrides]
+    whole = [sys.executable, "-m", "dd_jax.main", *flags]
+    if count == 1:
+        return [whole]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        where = f"--coordinator=localhost:{free.getsockname()[1]}"
+    return [[*whole, where, f"--processes={count}", f"--process={i}"] for i in range(count)]
+
+
+def start(commands: list[list[str]]) -> list[subprocess.Popen]:
+    given = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return [subprocess.Popen(line, env=os.environ | {"XLA_FLAGS": ""}, **given) for line in commands]
+
+
+def run(workdir: Path, stage: str, count: int = 1, **more) -> list[tuple[str, str]]:
+    running = start(command(workdir, stage, count, **more))
+    told = [process.communicate(timeout=900) for process in running]
+    assert all(process.returncode == 0 for process in running), told
+    return told
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("alone")
+    run(workdir, "pretrain")
+    shutil.copytree(workdir, workdir.parent / "begun")
+    for stage in ("pairs", "train"):
+        run(workdir, stage)
+    return workdir
+
+
+@pytest.mark.slow
+def test_two_processes_do_what_one_does(alone, tmp_path):
+    workdir = tmp_path / "two"
+    shutil.copytree(alone.parent / "begun", workdir)
+    first, second = run(workdir, "pairs", 2)
+    assert "pairs: wrote" in first[0]
+    assert not second[0]
+    names = sorted(path.name for path in (alone / "pairs").iterdir())
+    assert sorted(path.name for path in (workdir / "pairs").iterdir()) == names
+    for name in names:
+        assert (workdir / "pairs" / name).read_bytes() == (alone / "pairs" / name).read_bytes(), name
+    run(workdir, "train", 2)
+    a, b = (dd_jax.load(folder).params["student"] for folder in (alone, workdir))
+    square = [sum(float((x**2).sum()) for x in jax.tree.leaves(tree)) for tree in (jax.tree.map(np.subtract, a, b), b)]
+    assert (square[0] / square[1]) ** 0.5 < 1e-5
+    curves = [[json.loads(line) for line in (w / "student/curve.jsonl").open()] for w in (alone, workdir)]
+    assert [row["step"] for row in curves[0]] == [row["step"] for row in curves[1]]
+    np.testing.assert_allclose([row["loss"] for row in curves[1]], [row["loss"] for row in curves[0]], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_told_to_stop_all_save_the_same_step(alone, tmp_path):
+    workdir = tmp_path / "two"
+    shutil.copytree(alone, workdir)
+    shutil.rmtree(workdir / "student")
+    (workdir / "stages.json").write_text((alone.parent / "begun/stages.json").read_text())
+    run(workdir, "pairs")
+    long = {"train.steps": 100_000, "train.checkpoint_every": 100_000}
+    running = start(command(workdir, "train", 2, **long))
+    deadline = time.time() + 600
+    while time.time() < deadline and not (workdir / "student/curve.jsonl").exists():
+        time.sleep(0.1)
+    time.sleep(20)
+    running[1].send_signal(signal.SIGTERM)  # one of them is told; they agree
+    told = [process.communicate(timeout=300) for process in running]
+    assert [process.returncode for process in running] == [75, 75], told
+    saved = [int(path.name) for path in (workdir / "student").iterdir() if path.name.isdigit()]
+    assert len(saved) == 1
+    assert all(f"stopped at step {saved[0]} of 100000, which is saved" in err for _, err in told)
+
+
+def test_flags_that_do_not_fit():
+    with pytest.raises(UserError, match=r"--processes=2 --process=None: give all three"):
+        processes.start("localhost:1", 2)
+    with pytest.raises(UserError, match=r"process in 0\.\.processes-1"):
+        processes.start("localhost:1", 2, 2)
