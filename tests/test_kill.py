@@ -41,10 +41,10 @@ def finish(workdir: Path, stage: str) -> None:
     subprocess.run(command(workdir, stage), cwd=ROOT, check=True, capture_output=True)
 
 
-def kill_while_it_works(workdir: Path, stage: str, started: str, moment: float) -> int:
+def kill_while_it_works(workdir: Path, stage: str, started: str, moment: float, more: dict | None = None) -> int:
     """Start a stage, wait for its first file, and SIGKILL it `moment` seconds later -> exit status."""
     before = set(workdir.rglob("*"))
-    process = subprocess.Popen(command(workdir, stage), cwd=ROOT, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command(workdir, stage, more), cwd=ROOT, stdout=subprocess.DEVNULL)
     deadline = time.time() + 120
     while process.poll() is None and time.time() < deadline:
         if any(path not in before and path.match(started) for path in workdir.rglob("*")):
@@ -87,6 +87,23 @@ def test_training(whole, tmp_path):
     killed_copy(whole, tmp_path / "run", "train", "student", "student/*")
     a, b = dd_jax.load(whole).params["student"], dd_jax.load(tmp_path / "run").params["student"]
     jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_samples(whole, tmp_path):
+    """A finished set and one that was killed three times: every byte but the times."""
+    more = {"sample.count": 12_000, "sample.shard": 500, "sample.batch": 250}
+    for name in ("a", "b"):
+        shutil.copytree(whole, tmp_path / name)
+    subprocess.run(command(tmp_path / "a", "sample", more), cwd=ROOT, check=True, capture_output=True)
+    draw = random.Random(1)
+    times = [draw.uniform(0.0, 0.4) for _ in range(3)]
+    codes = [kill_while_it_works(tmp_path / "b", "sample", "S0/shard-*.npz", moment, more) for moment in times]
+    assert -signal.SIGKILL in codes, codes
+    subprocess.run(command(tmp_path / "b", "sample", more), cwd=ROOT, check=True, capture_output=True)
+    names = [path.relative_to(tmp_path / "a") for path in (tmp_path / "a/samples").rglob("*.npz")]
+    assert len(names) == 25
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ import functools
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from dd_jax.metrics import images, resize
 from dd_jax.pipeline import PARTS, Pipeline, load_params
 
 COUNT, SHARD, BATCH = 22, 8, 4
+ROOT = Path(__file__).parents[1]
 
 
 def small(**changes):
@@ -88,6 +91,15 @@ def test_images_depend_on_their_number_alone(made, tmp_path):
     generate.run(sampling(tmp_path, small(batch=5, shard=7)))
     for name in ("S0.npz", "S0_S5.npz"):
         assert (tmp_path / "samples" / name).read_bytes() == (made / "samples" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_eight_devices_draw_what_one_does(made, tmp_path):
+    command = [sys.executable, str(ROOT / "tests/sample_on_eight.py"), str(tmp_path)]
+    run = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert contents(tmp_path) == contents(made)
+    assert json.loads((tmp_path / "samples/S0/manifest.json").read_text())["devices"] == ["8 x cpu"]
 
 
 class Killed(BaseException):
