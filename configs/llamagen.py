@@ -63,4 +63,5 @@ def t2i(resolution: int) -> ConfigDict:
     config.sample.by_plan = ConfigDict()
     config.sample.plans = config.evaluate.plans = config.speed.plans = ("S0", "S0 S80")
     config.evaluate.protocol = "clean"
+    config.published = "LlamaGen-T2I" if resolution == 256 else ""
     return config
