@@ -152,7 +152,7 @@ def _llamagen() -> list[Known]:
         found.append(Known(name, "student", DISTILLED, file, functools.partial(get, size), EMA_FIRST, used))
     for stage, px in ((1, 256), (2, 512)):
         name, file = f"llamagen_t2i_xl_{px}", f"t2i_XL_stage{stage}_{px}.pt"
-        used = (("tokenizer", "vq16_t2i"),)
+        used = (("tokenizer", "vq16_t2i"), ("text", "flan_t5_xl"))
         found.append(Known(name, "teacher", LLAMAGEN_T2I, file, functools.partial(t2i, px), CONTAINERS, used))
     return found
 
