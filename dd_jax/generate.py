@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from dd_jax import files, labels, rng, weights
-from dd_jax.conditions import Conditions
+from dd_jax.conditions import Conditions, assign
 from dd_jax.errors import UserError
 from dd_jax.factory import System
 from dd_jax.fewstep import noise_for, run_plan
@@ -134,6 +134,7 @@ class Sampling:
         """All that the images of a plan depend on."""
         config, models, sample = self.config, self.system.models.of(plan), self.config.sample
         drawn = models.categorical and "T" in plan
+        prompts = {} if self.system.text is None else {"prompts": self.system.text.prompts.sha256}
         return {
             "plan": plan,
             "count": self.count,
@@ -151,6 +152,7 @@ class Sampling:
             "resolution": self.finish.resolution or config.data.resolution,
             "rounding": sample.rounding,
             "weights": {part: self.identity(part) for part in self.parts(plan)},
+            **prompts,
         }
 
     def set_of(self, plan: str) -> SampleSet:
@@ -158,12 +160,12 @@ class Sampling:
         return SampleSet(self.folder / slug(plan), self.settings(plan), replace=bool(self.config.sample.labels))
 
     def label(self, ids: np.ndarray) -> np.ndarray:
-        """The classes of these images: those of `sample.labels` in turn, else by the scheme."""
+        """What these images show: the classes of `sample.labels` in turn, else by the scheme."""
         sample, data = self.config.sample, self.config.data
         if sample.labels:
             found = np.asarray(labels.find(sample.labels, data.name, data.classes), np.int32)
             return found[ids % len(found)]
-        return rng.labels(ids, data.classes, sample.scheme, self.config.seed)
+        return assign(self.conditions.pool, ids, sample.scheme, self.config.seed)
 
     def images(self, plan: str, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """uint8 images of each piece, which are at most `batch` ids: padded, never dropped, next ones on their way."""
