@@ -131,6 +131,8 @@ def demo(family: str) -> ConfigDict:
     # the release, whose teacher reads a draft without the mask that it was trained with. Both: next-scale models only.
     config.sample = ConfigDict({"plans": ("S0",), "count": 100, "scheme": "balanced", "fast": False, "labels": ""})
     config.sample.update({"few": 16, "batch": 100, "shard": 1024, "npz": True})
+    # Captions, where the model reads them: one, or a file of them (txt, csv, tsv, jsonl, parquet, or tfds:NAME).
+    config.sample.update({"prompt": "", "prompts": ""})
     config.sample.update({"resolution": placeholder(int), "rounding": "nearest"})
     config.sample.update({"categorical": False, "smooth": False, "unmasked_prefix": False})
     config.sample.filter = ConfigDict({"temperature": 1.0, "top_k": 0, "top_p": 1.0})

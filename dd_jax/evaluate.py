@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,14 @@ from dd_jax.conditions import Conditions, assign
 from dd_jax.factory import System
 from dd_jax.fewstep import generator
 from dd_jax.interfaces import Cond, Draft, Generator, Params
-from dd_jax.metrics import scores
+from dd_jax.metrics.judging import References, judged, look
 from dd_jax.pairs import sample_codes
 from dd_jax.pipeline import to_uint8
 from dd_jax.plans import cost
 from dd_jax.progress import Progress
+from dd_jax.report.rows import picture_key
+
+KEEP = 20  # pictures of a row that are kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,16 +131,6 @@ def inspect(
     return features, seen, nll.mean(-1)
 
 
-def features_of(system: System, params: dict[str, Params], img: np.ndarray, batch: int = 500) -> np.ndarray:
-    """Judge's features of any number of images."""
-    assert system.judge is not None
-    run = jax.jit(system.judge.features)
-    pad = -len(img) % batch
-    padded = np.concatenate([img, np.zeros((pad, *img.shape[1:]), np.float32)])
-    parts = [np.asarray(run(params["judge"], padded[i : i + batch])) for i in range(0, len(padded), batch)]
-    return np.concatenate(parts)[: len(img)]
-
-
 def teacher_reference(
     system: System, params: dict[str, Params], conditions: Conditions, label: np.ndarray, batch: int, seed: int
 ) -> np.ndarray:
@@ -148,49 +141,8 @@ def teacher_reference(
     for code in sample_codes(system.models, params, root, ids, label, batch, conditions):
         token = codebook[np.pad(code, ((0, batch - len(code)), (0, 0)))]
         parts.append(np.asarray(decode(system, params["tokenizer"], token))[: len(code)])
-    return features_of(system, params, np.concatenate(parts))
-
-
-@dataclasses.dataclass(frozen=True)
-class References:
-    """The judge's features that samples are compared with."""
-
-    real: np.ndarray  # (M, F) of held-out pictures
-    teacher: np.ndarray  # (M, F) of the teacher's samples of other noises
-
-    @functools.cached_property
-    def statistics(self) -> tuple[Any, Any]:
-        """Mean and covariance of both."""
-        return scores.statistics(self.real), scores.statistics(self.teacher)
-
-
-JUDGED = ("fd", "fd_teacher", "class_accuracy", "precision", "recall")
-AMONG = 51  # captions, one of which is the right one
-
-
-def judged(made: Samples, label: np.ndarray, references: References | None) -> dict[str, float | None]:
-    """What the judge makes of the samples; nothing where there is none."""
-    if references is None:
-        return dict.fromkeys(JUDGED)
-    own = scores.statistics(made.features)
-    real, teacher = references.statistics
-    precision, recall = scores.precision_recall(references.real[: len(label)], made.features)
-    own_label = label[: len(made.seen)]
-    accuracy = float(np.mean(made.seen.argmax(-1) == own_label))
-    numbers = scores.frechet(*own, *real), scores.frechet(*own, *teacher), accuracy, precision, recall
-    result: dict[str, float | None] = dict(zip(JUDGED, numbers, strict=True))
-    if made.seen.shape[1] >= AMONG:
-        result["caption_found"] = caption_found(made.seen, own_label)
-    return result
-
-
-def caption_found(logits_MxK: np.ndarray, label_M: np.ndarray, among: int = AMONG) -> float:
-    """Share of pictures whose caption the judge prefers to among - 1 others, drawn at random."""
-    draw, hits = np.random.default_rng(0), 0
-    for logits, label in zip(logits_MxK, label_M, strict=True):
-        others = draw.choice(len(logits) - 1, among - 1, replace=False)
-        hits += bool(logits[label] > logits[others + (others >= label)].max())
-    return hits / len(label_M)
+    assert system.judge is not None
+    return look(system.judge, params["judge"], np.concatenate(parts))[0]
 
 
 def score(row: Row, made: Samples, teacher: Samples, label: np.ndarray, references: References | None) -> dict:
@@ -201,7 +153,7 @@ def score(row: Row, made: Samples, teacher: Samples, label: np.ndarray, referenc
         "generator": row.name,
         "plan": row.plan,
         "steps": row.steps,
-        **judged(made, label, references),
+        **judged(made.features, made.seen, label, references),
         "nll": float(np.mean(made.nll)),
         "agreement": float(np.mean(agree)),
         "ms_per_image": made.ms_per_image,
@@ -225,6 +177,8 @@ class Split:
     name: str
     pool: np.ndarray  # numbers of the conditions
     real: np.ndarray | None  # pictures that no model was trained on; without them nothing is judged
+    example: Callable[[np.ndarray], np.ndarray] | None = None  # numbers -> a real picture of each
+    names: Sequence[str] = ()  # of all conditions by number, where a picture says more with one
 
 
 def run(
@@ -247,9 +201,13 @@ def run(
             for result, images in run_split(system, params, conditions, config, split, trained if i else todo, seed):
                 if result is not None:
                     results.append(result)
-                    grids["|".join((result["generator"], result["plan"], *filter(None, [split.name])))] = images
+                    grids[picture_key(result)] = images
                 numbers = {key: (result or {}).get(key) for key in ("fd", "fd_teacher", "nll", "agreement")}
                 progress.update(**{key: value for key, value in numbers.items() if value is not None})
+    for split in splits:
+        if split.names:
+            shown = assign(split.pool, np.arange(KEEP), "balanced", seed)
+            grids[f"names|{split.name}"] = np.array([split.names[i] for i in shown])
     files.replace(workdir / "results.jsonl", "".join(json.dumps(r) + "\n" for r in results).encode())
     save_grids(workdir / "grids.npz", grids)
     return results
@@ -263,23 +221,43 @@ def run_split(
     split: Split,
     todo: Sequence[Row],
     seed: int,
-    keep: int = 20,
+    keep: int = KEEP,
 ) -> Iterator[tuple[dict | None, np.ndarray]]:
     """(result, the first pictures) of every row; before them, once the references are there, (None, none)."""
-    settings, references, teacher = config.evaluate, None, None
+    settings, judge = config.evaluate, system.judge
+    references: References | None = None
+    teacher: Samples | None = None
     label = assign(split.pool, np.arange(settings.count), "balanced", seed)
-    if split.real is not None:
+    if split.real is not None and judge is not None:
         other = assign(split.pool, np.arange(settings.reference), "balanced", seed)
         references = References(
-            features_of(system, params, split.real),
+            look(judge, params["judge"], split.real)[0],
             teacher_reference(system, params, conditions, other, settings.batch, seed),
         )
     yield None, np.zeros(0)
+    name = {"split": split.name} if split.name else {}
+    for kind, img in _shown_to(system, params, split, label):
+        seen = look(judge, params["judge"], img) if judge and references else (np.zeros((len(img), 0)),) * 2
+        given = {"generator": kind, "plan": "", **judged(seen[0], seen[1], label, references), "n": len(img)}
+        yield name | given, to_uint8(jnp.asarray(img[:keep]))
     for row in todo:
         made = sample_rows(system, params, conditions, row, label, seed, settings.batch, keep)
         teacher = teacher or made
         result = score(row, made, teacher, label, references)
-        yield ({"split": split.name} if split.name else {}) | result, made.images
+        yield name | result, made.images
+
+
+def _shown_to(
+    system: System, params: dict[str, Params], split: Split, label: np.ndarray
+) -> Iterator[tuple[str, np.ndarray]]:
+    """What the teacher learnt from: a real picture of each condition, and what the tokenizer leaves of it."""
+    if split.example is None:
+        return
+    real = split.example(label)
+    yield "real", real
+    code = np.asarray(jax.jit(system.tokenizer.encode)(params["tokenizer"], real))
+    token = system.tokenizer.codebook(params["tokenizer"])[code]
+    yield "reconstruction", np.asarray(decode(system, params["tokenizer"], token))
 
 
 def save_grids(path: Path, grids: dict[str, np.ndarray]) -> None:

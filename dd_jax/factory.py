@@ -26,6 +26,7 @@ from dd_jax.plans import parse
 from dd_jax.sharding import Rules
 from dd_jax.student import Student
 from dd_jax.text.captions import EXAMPLES, Text
+from dd_jax.text.prompts import Prompts
 from dd_jax.text.t5 import T5Config
 from dd_jax.train import Objective
 
@@ -53,9 +54,13 @@ class System:
     def layout(self) -> Layout:
         return self.models.layout
 
-    def conditions(self, params: dict[str, Params]) -> Conditions:
-        """What there is to draw. `params`: with those of `text`, if there is one."""
-        return Classes(self.classes) if self.text is None else self.text.conditions(params["text"])
+    def conditions(self, params: dict[str, Params], asked: Prompts | None = None) -> Conditions:
+        """What there is to draw; `asked`: other captions than the config's. UserError without an encoder for them."""
+        if self.text is None:
+            return Classes(self.classes)
+        if "text" not in params:
+            raise UserError("captions need their encoder: port flan_t5_xl and name its folder, text=... (weights.text)")
+        return self.text.conditions(params["text"], asked)
 
     def learned_init(self, key: jax.Array, tokenizer_params: Params) -> Params:
         """What is trained as the teacher: its trunk, and an encoder of captions unless a ported one reads them."""
@@ -145,8 +150,13 @@ def _special(plan: str, own: ConfigDict, config: ConfigDict, steps: int, split: 
 
 def shrink(config: ConfigDict) -> ConfigDict:
     """`config.smoke`: the same path at full width, one layer deep, with random weights and a handful of everything."""
-    config.weights.update({"tokenizer": None, "teacher": None, "student": None, "lpips": None, "random": True})
+    config.weights.update(
+        {"tokenizer": None, "teacher": None, "student": None, "text": None, "lpips": None, "random": True}
+    )
     config.model.depth = 1
+    if "text" in config:  # nobody's captions, by a vocabulary of their own words
+        config.text.update({"prompts": None, "words": True})
+        config.text.sizes.depth = 1
     config.mesh = (1, 1)  # so little does not spread
     config.pairs.update({"count": 8, "shard": 4, "batch": 4})
     config.train.update({"steps": 4, "batch": 4, "checkpoint_every": 2})

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from numpy.typing import ArrayLike
 
 from dd_jax import factory, rng, weights
+from dd_jax.conditions import Conditions
 from dd_jax.errors import UserError
 from dd_jax.fewstep import noise_for, run_plan
 from dd_jax.interfaces import Draft, Params
@@ -116,7 +117,6 @@ class Pipeline:
 
     def __init__(self, system: factory.System, params: dict[str, Params]):
         self.system, self.params = system, params
-        self.conditions = system.conditions(params)
         self._compiled: dict[str, Any] = {}
 
     @classmethod
@@ -152,6 +152,11 @@ class Pipeline:
             raise UserError(f"{path} needs its tokenizer {name}: python -m port_weights {name} --out {path.parent}")
         system = factory.build(config)
         return cls(system, load_params(system, config, path, parts))
+
+    @functools.cached_property
+    def conditions(self) -> Conditions:
+        """What may be drawn."""
+        return self.system.conditions(self.params)
 
     def _run(self, plan: str) -> Any:
         if plan not in self._compiled:

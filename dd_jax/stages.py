@@ -33,8 +33,10 @@ from dd_jax import (
     watch,
     weights,
 )
+from dd_jax.conditions import Conditions
 from dd_jax.diary import Extras
 from dd_jax.errors import UserError
+from dd_jax.evaluate import Split
 from dd_jax.factory import System, recipe
 from dd_jax.interfaces import Params
 from dd_jax.pipeline import PARTS, load_params, missing
@@ -42,6 +44,7 @@ from dd_jax.rng import stream
 from dd_jax.sharding import ALONE, Placement, make_mesh
 from dd_jax.workdir import STAGES, Workdir, digest
 
+JUDGED = 4  # warped copies of every picture that a judge of captions learns from
 # What must be there before a stage can run.
 NEEDS = {
     "pretrain": (),
@@ -261,14 +264,23 @@ class Run:
         if self.config.baselines.onestep or self.config.baselines.skip or self.config.baselines.skip_drop:
             found = pairset.load(self.work / "pairs")
             params["marginals"] = baselines.marginals(found.code, found.label, conditions.pool)
-        splits = [evaluate.Split("", conditions.pool, self.held_out())]
+        splits = [Split("", conditions.pool, self.held_out())]
         if len(conditions.held_out):
-            splits = [
-                evaluate.Split("seen", conditions.pool, self.training_images()[0]),
-                evaluate.Split("held out", conditions.held_out, self.held_out()),
-            ]
+            splits = self._splits_of_captions(conditions)
         evaluate.run(self.system, params, conditions, self.config, self.work.path, splits, self.config.seed)
         return self.work / "results.jsonl"
+
+    def _splits_of_captions(self, conditions: Conditions) -> list[Split]:
+        """Captions that were trained on, and those that were not; the bundled data have one picture of each."""
+        img, label, more, held = data.load(self.config.data.name)
+        order = np.argsort(np.concatenate([label, held]))
+        pictures = np.concatenate([img, more])[order]
+        captions = self.system.text.prompts.captions if self.system.text else ()
+        split = functools.partial(Split, example=lambda number_B: pictures[number_B], names=captions)
+        return [
+            split("seen", conditions.pool, self.training_images()[0]),
+            split("held out", conditions.held_out, self.held_out()),
+        ]
 
     def speed(self) -> Any:
         """speed.json."""
@@ -301,12 +313,16 @@ class Run:
         return self._augmented(img, self.config.data.heldout_copies, 1)
 
     def judged_images(self, img: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What the judge learns from: these, and pictures of the captions that are held out from all others."""
-        held = self.held_out() if self.system.text is not None else None
-        if held is None:
+        """What the judge learns from: these; for captions also pictures of those held out, all warped a little."""
+        if self.system.text is None:
             return img, label
-        _, _, _, more = data.load(self.config.data.name)
-        return np.concatenate([img, held]), np.concatenate([label, np.tile(more, self.config.data.heldout_copies)])
+        copies = self.config.data.heldout_copies
+        img = np.concatenate([img, np.asarray(self.held_out())])
+        label = np.concatenate([label, np.tile(data.load(self.config.data.name)[3], copies)])
+        # A picture of its own is soon known by heart: shift, size and noise are what a judge has to overlook.
+        warped = -data.augment(-img, JUDGED, 0.05, 0.08, 0.05, 1.5, seed=2 * self.config.seed)  # on white
+        noise = np.random.default_rng(self.config.seed).normal(0, 0.1, warped.shape).astype(np.float32)
+        return np.clip(warped + noise, -1, 1), np.tile(label, JUDGED)
 
     def _augmented(self, img: np.ndarray, copies: int, part: int) -> np.ndarray:
         d = self.config.data

@@ -17,7 +17,7 @@ LAYERS = [
     {"stages"},
     {"pretrain", "generate", "evaluate", "fid", "speed", "report", "pipeline", "workdir", "watch"},
     {"factory", "build"},
-    {"pairs", "verify", "train", "loop", "samples", "diary"},
+    {"pairs", "verify", "train", "loop", "samples", "captioned", "diary"},
     {"ar", "fewstep", "baselines", "student", "losses"},
     {"families", "nn", "metrics", "text"},
     {"conditions", "layout", "flow", "interfaces", "plans", "solvers", "filtering", "weights"},

@@ -20,7 +20,15 @@ def test_the_reference_captions():
 
 
 def test_a_caption_without_an_end_takes_no_hour():
-    assert len(clean("a.b-" * 100_000)) < 20_000
+    assert len(clean("a.b- " * 100_000)) < 20_000
+
+
+@pytest.mark.parametrize(
+    ("caption", "found"),
+    [("a <![half fox", "a half fox"), ("\ud800 fox", "? fox"), ("a\x00b", "ab"), ("<" * 999, "<" * 999), (7, "7")],
+)
+def test_odd_captions_break_nothing(caption, found):
+    assert clean(caption) == found
 
 
 def test_a_missing_library_is_named(monkeypatch):

@@ -1,5 +1,6 @@
 """Stage `report`: what a finished work directory won, as one self-contained HTML page."""
 
+import html
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -8,16 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from dd_jax import files, labels, metrics_writer
+from dd_jax import emoji, files, labels, metrics_writer
 from dd_jax.errors import UserError
 from dd_jax.report import sets, tables
-from dd_jax.report.page import render
+from dd_jax.report.page import render, table
 from dd_jax.report.picture import Grid, grid_png
-from dd_jax.report.rows import Row, kind, number
+from dd_jax.report.rows import Row, kind, number, picture_key
 
 __all__ = ["Grid", "from_workdir", "grid_png", "render", "write"]
 
-COLUMNS = {"teacher": 1, "student": 3, "refined": 2, "baseline": 2}  # at most so many of each in the picture
+CAPTIONS = 14  # rows of a picture
+# At most so many of each in the picture.
+COLUMNS = {"other": 2, "teacher": 1, "student": 3, "refined": 2, "baseline": 2}
 CURVES = ("judge", "tokenizer", "teacher", "student")
 
 
@@ -31,15 +34,22 @@ def from_workdir(workdir: str | os.PathLike, config: Mapping[str, Any], record: 
     scores, speed = tables.read_scores(workdir / "scores"), _json(workdir / "speed.json")
     results = _results(workdir / "results.jsonl", optional=bool(scores))
     classes = (config.get("data") or {}).get("classes") or 10
-    grid = _grid(workdir / "grids.npz", results, classes)
+    first, others = _by_split(results)
+    grid = _grid(workdir / "grids.npz", first, classes)
     curves = {name: metrics_writer.read(workdir / name / "curve.jsonl") for name in CURVES}
     model = str(config.get("published") or "")
     more = tables.sections(scores, model or str(config.get("family"))) if model or scores else []
     shown = [grid, *(_by_class(workdir / "samples", config, classes) if more else [])]
-    page = render(results, [one for one in shown if one], curves, config, facts(config, record, speed), more)
+    shown += [_grid(workdir / "grids.npz", rows, classes) for rows in others]
+    more += [table(rows, f"Captions {rows[0]['split']}") for rows in others]
+    if (config.get("data") or {}).get("name") == "emoji":
+        more.insert(0, f'<p class="note">{html.escape(emoji.ATTRIBUTION)}</p>')
+    page = render(first, [one for one in shown if one], curves, config, facts(config, record, speed), more)
     if grid:
         picture = grid_png(grid.images, grid.scale, grid.columns, grid.rows, grid.noises)
         files.replace(workdir / "grid.png", picture)
+        if more and "emoji" in str(config.get("data")):
+            files.replace(workdir / "grid.png.license", f"{emoji.ATTRIBUTION}\n".encode())
     return write(workdir / "report.html", page)
 
 
@@ -87,6 +97,13 @@ def _results(path: Path, optional: bool) -> list[Row]:
         raise UserError(f"{path} is damaged ({error}): run --stage=evaluate again") from error
 
 
+def _by_split(results: Sequence[Row]) -> tuple[list[Row], list[list[Row]]]:
+    """Rows of the first split, which the page is about, and those of each other one."""
+    names = list(dict.fromkeys(row.get("split") for row in results))
+    parts = [[row for row in results if row.get("split") == name] for name in names]
+    return (parts[0], parts[1:]) if parts else ([], [])
+
+
 def _json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
@@ -99,15 +116,20 @@ def _grid(path: Path, results: Sequence[Row], classes: int) -> Grid | None:
     if not path.exists():
         return None
     with np.load(path) as stored:
-        shown = [(row, stored[key]) for row in _shown(results) if (key := _key(row)) in stored.files]
+        shown = [(row, stored[key]) for row in _shown(results) if (key := picture_key(row)) in stored.files]
+        split = str(results[0].get("split") or "") if results else ""
+        captions = stored[f"names|{split}"].tolist() if f"names|{split}" in stored.files else []
     if not shown:
         return None
     count = min(len(images) for _, images in shown)
-    classes = min(classes, count)
+    classes = min(CAPTIONS if captions else classes, count)
     noises = count // classes
     order = np.arange(noises * classes).reshape(noises, classes).T.reshape(-1)
+    if captions:
+        noises, order = 1, np.arange(classes)
     stacked = np.stack([images[order] for _, images in shown], 1)
-    return Grid(stacked, [_heading(row) for row, _ in shown], [str(i) for i in range(classes)], noises)
+    names = captions[:classes] or [str(i) for i in range(classes)]
+    return Grid(stacked, [_heading(row) for row, _ in shown], names, noises, f"Captions {split}" if split else "")
 
 
 def _shown(results: Sequence[Row]) -> list[Row]:
@@ -121,16 +143,17 @@ def _shown(results: Sequence[Row]) -> list[Row]:
     return rows
 
 
-def _key(row: Row) -> str:
-    return f"{row.get('generator')}|{row.get('plan')}"
-
-
 def _heading(row: Row) -> str:
     """ "One step" over "S0"; baselines under their own names."""
     steps, plan = number(row, "steps"), str(row.get("plan") or "")
     words: dict[float | None, str] = {None: "", 1: "One step", 2: "Two steps"}
     count = words.get(steps, f"{steps:.4g} steps")
-    names = {"teacher": "Teacher", "baseline": str(row.get("generator")), "refined": "Refined"}
+    names = {
+        "teacher": "Teacher",
+        "baseline": str(row.get("generator")),
+        "refined": "Refined",
+        "other": str(row.get("generator")).capitalize(),
+    }
     if kind(row) == "student":
         return f"{count or 'Student'}\n{plan}"
     second = plan if kind(row) == "refined" else count.lower()

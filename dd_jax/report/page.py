@@ -42,7 +42,7 @@ def render(
         _tiles(who),
         _pictures(grids),
         *more,
-        _table(results),
+        table(results),
         _plots(results),
         _curves(curves),
         _speed(facts.get("speed") or ()),
@@ -129,11 +129,12 @@ def _pictures(grids: Sequence[Grid]) -> str:
     return f'<h2>Samples</h2><p class="note">{note}</p>' + "".join(grid_html(grid) for grid in grids)
 
 
-def _table(results: Sequence[Row]) -> str:
+def table(results: Sequence[Row], title: str = "All rows") -> str:
+    """All numbers of these rows, as HTML."""
     if not results:
         return ""
-    keys = list(METRICS)[:10]
-    skip = {"generator", "plan", *keys}
+    keys = [key for key in list(METRICS)[:11] if key != "caption_found" or any(key in row for row in results)]
+    skip = {"generator", "plan", "split", *keys}
     keys += list(dict.fromkeys(key for row in results for key in row if key not in skip))
     head = "".join(f"<th>{html.escape(METRICS[k].head if k in METRICS else k)}</th>" for k in keys)
     one = roles(results).one
@@ -155,8 +156,9 @@ def _table(results: Sequence[Row]) -> str:
         "sweeps through the teacher, <code>J*</code> until nothing changes.</li>"
     )
     return (
-        '<h2>All rows</h2><div class="scroll"><table><tr><th>method</th><th style="text-align:left">plan</th>'
-        f'{head}</tr>{"".join(lines)}</table></div><ul class="explain">{plans}{explain}</ul>'
+        f'<h2>{html.escape(title)}</h2><div class="scroll"><table><tr><th>method</th>'
+        f'<th style="text-align:left">plan</th>{head}</tr>{"".join(lines)}</table></div>'
+        f'<ul class="explain">{plans}{explain}</ul>'
     )
 
 

@@ -1,4 +1,5 @@
-"""Tables 1, 2 and 4 of the paper (arXiv 2412.17153): class-conditional ImageNet at 256 px, ADM's protocol.
+"""Tables 1 to 4 of the paper (arXiv 2412.17153): class-conditional ImageNet at 256 px by ADM's protocol, and text to
+image against the pictures of 5,000 LAION-COCO captions, whose protocol the paper does not give.
 
 `model` and `plan` say which of our results a row stands beside: the paper's `pre-trained-n-m`, which counts from 1,
 is `S0 Tn-1:m-1 Sm-1` here; `pre-trained-1-m` has no use for the first student step.
@@ -9,6 +10,7 @@ from typing import NamedTuple
 TITLES = {
     1: "Table 1: class-conditional ImageNet, 256 px",
     2: "Table 2: with the pre-trained model in between",
+    3: "Table 3: text to image, 256 px",
     4: "Table 4: other model sizes",
 }
 
@@ -31,7 +33,7 @@ class Published(NamedTuple):
 
 
 D16, D20, D24 = "VAR-d16", "VAR-d20", "VAR-d24"
-L, B = "LlamaGen-L", "LlamaGen-B"
+L, B, TEXT = "LlamaGen-L", "LlamaGen-B", "LlamaGen-T2I"
 
 ROWS = (
     Published(1, "GAN", "StyleGan-XL", 2.30, 265.1, 0.78, 0.53, "166M", 1, 0.3),
@@ -64,6 +66,9 @@ ROWS = (
     Published(2, "Ours", "LlamaGen-pre-trained-1-81", 5.71, 238.6, 0.83, 0.43, "326M", 81, 1.725, L, "T0:80 S80"),
     Published(2, "Ours", "LlamaGen-pre-trained-41-81", 6.20, 233.8, 0.83, 0.41, "326M", 42, 0.880, L, "S0 T40:80 S80"),
     Published(2, "Ours", "LlamaGen-pre-trained-61-81", 6.76, 231.4, 0.83, 0.40, "326M", 22, 0.447, L, "S0 T60:80 S80"),
+    Published(3, "AR", "LlamaGen", 25.70, None, None, None, "775M", 256, 7.90, TEXT, "T0:256"),
+    Published(3, "Ours", "LlamaGen-DD", 36.09, None, None, None, "756M", 1, 0.052, TEXT, "S0"),
+    Published(3, "Ours", "LlamaGen-DD", 28.95, None, None, None, "756M", 2, 0.085, TEXT, "S0 S80"),
     Published(4, "AR", D20, 3.35, 301.4, 0.84, 0.51, "600M", 10, 0.184, D20, "T0:10"),
     Published(4, "AR", D24, 2.51, 312.2, 0.82, 0.53, "1.03B", 10, 0.251, D24, "T0:10"),
     Published(4, "AR", B, 5.42, 193.5, 0.83, 0.44, "111M", 256, 2.93, B, "T0:256"),

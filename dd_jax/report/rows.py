@@ -109,6 +109,12 @@ def roles(results: Sequence[Row]) -> Roles:
     return Roles(first("teacher"), first("student", 1), first("student", 2), next(one_step, None))
 
 
+def picture_key(row: Row) -> str:
+    """Name of a row's pictures in grids.npz."""
+    split = row.get("split")
+    return f"{row.get('generator')}|{row.get('plan')}" + (f"|{split}" if split else "")
+
+
 def number(row: Row, key: str) -> float | None:
     """A finite number, or None."""
     value = row.get(key)

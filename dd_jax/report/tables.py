@@ -13,7 +13,7 @@ DASH = "\N{EN DASH}"
 SCORES = ("fid", "inception_score", "precision", "recall")
 HEADS = {"fid": "FID", "sfid": "sFID", "inception_score": "IS", "precision": "precision", "recall": "recall"}
 FORMS = {"fid": "{:.2f}", "sfid": "{:.2f}", "inception_score": "{:.1f}", "precision": "{:.3f}", "recall": "{:.3f}"}
-COMPARABLE = "adm"  # the protocol of the published numbers
+COMPARABLE = {1: "adm", 2: "adm", 3: "clean", 4: "adm"}  # the protocol that a table's numbers stand beside
 CHARTS = (("fid", "FID", True), ("inception_score", "Inception score", False))
 
 
@@ -29,12 +29,13 @@ def read_scores(folder: Path) -> list[Row]:
 
 
 def sections(results: Sequence[Row], model: str) -> list[str]:
-    """HTML of a run of `model`, as the paper names it: tables 1, 2 and 4, all scores, charts."""
+    """HTML of a run of `model`, as the paper names it: the tables, all scores, charts."""
     full = [row for row in results if not row.get("fast")]
     fast = [row for row in results if row.get("fast")]
     note = (
-        "Left: as published, ADM's protocol, 50,000 samples, seconds on the authors' machine. Right: this run, full "
-        "counts under the same protocol alone; FID as pytorch-fid has it in a column of its own."
+        "Left: as published, ADM's protocol and 50,000 samples (captions: 5,000), seconds on the authors' machine. "
+        "Right: this run, full counts under the same protocol (captions: clean) alone; FID as pytorch-fid has it in a "
+        "column of its own."
     )
     parts = [f'<h2>Beside the published tables</h2><p class="note">{note}</p>']
     parts += [_published(table, full, model) for table in TITLES]
@@ -64,7 +65,7 @@ def _published(table: int, results: Sequence[Row], model: str) -> str:
 
 
 def _line(row: Published, results: Sequence[Row], model: str) -> str:
-    ours = _latest(results, model, row.plan, COMPARABLE) if row.model == model else {}
+    ours = _latest(results, model, row.plan, COMPARABLE[row.table]) if row.model == model else {}
     other = _latest(results, model, row.plan, "pytorch_fid") if row.model == model else {}
     theirs = [row.fid, row.inception_score, row.precision, row.recall, row.parameters, row.steps, row.seconds]
     seconds = number(ours or other, "ms_per_image")
@@ -114,7 +115,7 @@ def _facts(row: Row) -> list[object]:
 
 def _charts(results: Sequence[Row], model: str, title: str, published: bool) -> str:
     """Each score against steps and against seconds; published points are hollow."""
-    ours = [row for row in results if row.get("protocol") == COMPARABLE]
+    ours = [row for row in results if row.get("protocol") in COMPARABLE.values()]
     theirs: list[Mapping] = []
     if published:
         theirs = [row._asdict() for row in ROWS if row.model == model and model]

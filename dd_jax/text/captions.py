@@ -112,11 +112,16 @@ class Captions:
 
     @property
     def pool(self) -> np.ndarray:
-        return np.flatnonzero(~self.unseen).astype(np.int32)
+        return self._shuffled(~self.unseen)
 
     @property
     def held_out(self) -> np.ndarray:
-        return np.flatnonzero(self.unseen).astype(np.int32)
+        return self._shuffled(self.unseen)
+
+    @staticmethod
+    def _shuffled(which: np.ndarray) -> np.ndarray:
+        """Their numbers in a fixed order of its own: lists are often sorted, and the first few are shown."""
+        return np.random.default_rng(0).permutation(np.flatnonzero(which)).astype(np.int32)
 
     def __call__(self, number_B: np.ndarray) -> Cond:
         caption_BxPxF, valid_BxP = self._features.rows(number_B)

@@ -42,7 +42,10 @@ def text_of(caption: str) -> str:
     soup = _needs("bs4", "beautifulsoup4")
     with warnings.catch_warnings():  # that it looks like a file name, or an address: it may
         warnings.simplefilter("ignore")
-        return soup.BeautifulSoup(caption, features="html.parser").text
+        try:
+            return soup.BeautifulSoup(caption, features="html.parser").text
+        except soup.exceptions.ParserRejectedMarkup:  # half a declaration, which no browser would show
+            return soup.BeautifulSoup(caption.replace("<!", " "), features="html.parser").text
 
 
 def open_joins(caption: str) -> str:
@@ -116,7 +119,7 @@ def clean(caption: str) -> str:
 
     UserError without the extra [text].
     """
-    return once(once(str(caption)[:LONGEST]))
+    return once(once(str(caption)[:LONGEST].encode(errors="replace").decode()))
 
 
 @functools.cache

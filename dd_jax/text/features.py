@@ -77,7 +77,8 @@ class TextEncoder:
         cfg = T5Config(**about["config"], dtype=jnp.dtype(dtype))
         expected = jax.eval_shape(functools.partial(init, cfg), jax.random.key(0))
         where = dataclasses.replace(placement or ALONE, rules=RULES)
-        params = where.put(weights.load(folder, expected, dtype=jnp.dtype(dtype)), fsdp=False)
+        params = weights.load(folder, expected, dtype=jnp.dtype(dtype))
+        params = jax.device_put(params) if where.mesh is None else where.put(params, fsdp=False)
         tokenizer = SentencePiece(Path(folder), cfg.tokens)
         return cls(cfg, params, tokenizer, batch, placement=where, digest=about["sha256"])
 
@@ -115,7 +116,12 @@ class TextEncoder:
         """Features (rows, P, F) padded behind; the last batch is filled up for the compiler."""
         more = ((0, self._rows - len(token_BxP)), (0, 0))
         given = self.placement.batch((jnp.asarray(np.pad(token_BxP, more)), jnp.asarray(np.pad(valid_BxP, more))))
-        return np.asarray(self._run(self.params, *given))
+        return np.asarray(self._run(self._on_device, *given))
+
+    @functools.cached_property
+    def _on_device(self) -> Params:
+        """The weights, moved once and not with every batch."""
+        return jax.tree.map(jnp.asarray, self.params)
 
     @functools.cached_property
     def _run(self) -> Any:

@@ -210,7 +210,10 @@ def _jsonl(path: Path) -> Iterator[Found]:
         if key is None:
             key = list(row)[_column(path, list(row))]
         caption = row.get(key)
-        yield number, *((caption, "") if isinstance(caption, str) else (None, f"no text in {key!r}"))
+        if not isinstance(caption, str):
+            yield number, None, f"no text in {key!r}"
+        else:
+            yield number, *_decode(caption.encode("utf-8", "surrogatepass"))  # an escape may be half a character
 
 
 def _parquet(path: Path) -> Iterator[Found]:

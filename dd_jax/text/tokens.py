@@ -85,7 +85,8 @@ class SentencePiece:
         return hashlib.sha256(self.model.serialized_model_proto()).hexdigest()[:16] + f"-{self.tokens}"
 
     def __call__(self, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        return pad(self.model.encode(list(captions), out_type=int), self.tokens)
+        sound = [caption.encode(errors="replace").decode() for caption in captions]  # halves of characters end here
+        return pad(self.model.encode(sound, out_type=int), self.tokens)
 
 
 @dataclasses.dataclass(frozen=True)
