@@ -69,3 +69,14 @@ def test_precision_and_recall(k):
     want = (across <= ref_radius[:, None]).any(0).mean(), (across <= sample_radius).any(1).mean()
     assert 0.05 < want[0] < 1
     np.testing.assert_allclose(scores.precision_recall(ref, sample, k, block=64), want, atol=1e-7)
+
+
+def test_other_programs_on_the_same_features():
+    """What pytorch-fid 0.3.0 and torch-fidelity 0.4.0 say of them; the latter's means and distances are float32."""
+    a, b = features(700, 0, 130), features(500, 1, 130, 0.3)
+    assert scores.frechet_features(a, b) == pytest.approx(9.964662058460732, rel=1e-9)  # pytorch-fid
+    assert scores.frechet_features(a, b) == pytest.approx(9.96466175647167, rel=1e-7)
+    for k, pair in {1: (0.77285713, 0.042), 3: (0.9342857, 0.096), 5: (0.97, 0.154)}.items():
+        assert scores.precision_recall(b, a, k) == pytest.approx(pair, abs=1e-6)
+    logits = (np.random.default_rng(0).standard_normal((1000, 40)) * 3).astype(np.float32)
+    assert scores.inception_score(logits, 250) == pytest.approx((8.070387231196282, 0.46935418996996586), rel=1e-9)
