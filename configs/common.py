@@ -86,6 +86,7 @@ def demo(family: str) -> ConfigDict:
     # (data, model): how many devices share a batch, and how many each layer; -1: all the others; (1, 1): one device,
     # however many there are. Pairs and training.
     config.mesh = (-1, 1)
+    config.published = ""  # the model's name in the paper's tables, which the report then shows beside the results
     config.smoke = False  # the whole path in minutes: random weights, one layer, a few pairs and steps
     # Folders of ported weights (python -m port_weights); none: this run trains its own, or draws them at random.
     config.weights = ConfigDict(
@@ -105,12 +106,17 @@ def demo(family: str) -> ConfigDict:
     config.flow = ConfigDict({"name": "adams3", "evaluations": 16, "readout": "x0"})
     # Logits head before AR step `split`, embedding head from it on; none: logits everywhere.
     config.student = ConfigDict({"split": placeholder(int), "same_step": False})
-    # What --stage=sample draws: `count` images of each plan, batch by batch; `labels` names the classes, "3, 7".
+    # What --stage=sample draws of each plan: `count` images of all classes, image i of class i % classes ("balanced")
+    # or of any ("uniform"); with `fast`, 5,000 instead, for a quick score; of the classes in `labels`, "3, 7", only a
+    # `few`. `batch` images at a time over all devices, `shard` images a file, and with `npz` all in one more file.
+    # `resolution`: bicubic to so many px; `rounding` to uint8: "nearest" or "floor".
     # `filter` is that of categorical draws; by_plan: {plan: {"split": ..., "top_k": ...}} where a plan differs.
     # Categorical draws may mix codes (`smooth`: prettier, not for FID). `unmasked_prefix` is for number parity with
     # the release, whose teacher reads a draft without the mask that it was trained with. Both: next-scale models only.
-    config.sample = ConfigDict({"plans": ("S0",), "count": 100, "labels": "", "batch": 100, "categorical": False})
-    config.sample.update({"smooth": False, "unmasked_prefix": False})
+    config.sample = ConfigDict({"plans": ("S0",), "count": 100, "scheme": "balanced", "fast": False, "labels": ""})
+    config.sample.update({"few": 16, "batch": 100, "shard": 1024, "npz": True})
+    config.sample.update({"resolution": placeholder(int), "rounding": "nearest"})
+    config.sample.update({"categorical": False, "smooth": False, "unmasked_prefix": False})
     config.sample.filter = ConfigDict({"temperature": 1.0, "top_k": 0, "top_p": 1.0})
     config.sample.by_plan = ConfigDict()
     config.evaluate = ConfigDict(
@@ -121,6 +127,16 @@ def demo(family: str) -> ConfigDict:
             "plans": (),  # rows, besides the teacher
             "check": "S0 J*",  # lossless refinement, on `check_count` noises
             "check_count": 250,
+            # Scores of what --stage=sample wrote, by the network that FID is defined by: folders and files.
+            "inception": placeholder(str),  # what `python -m port_weights inception` wrote; none: no such scores
+            "reference_statistics": placeholder(str),  # VIRTUAL_imagenet256_labeled.npz, statistic.pth, or one's own
+            "protocol": "adm",  # or pytorch_fid, clean (see `metrics.protocols`)
+            "features_batch": 64,  # images that the network looks at together, over all devices
+            "products": "highest",  # precision of its products; "high", "default": faster, less exact
+            "distances": "float32",  # of precision and recall; "float16" rounds as ADM's code does
+            "extras": False,  # a bootstrap error, and FID-infinity
+            "force": False,  # a reference of another protocol; the result says so
+            "memory": False,  # score images as they are drawn, and store none
         }
     )
     config.baselines = ConfigDict({"onestep": True, "skip": (), "skip_drop": ()})

@@ -17,7 +17,7 @@ def base(family: str, resolution: int) -> ConfigDict:
     heads = {"ce": 0.1, "embedding": 1.0, "distance": "lpips", "distance_batch": 64}
     config.train = common.distil(steps=0, batch=512, lr=1e-4, timesteps=(0,), **heads, **published)
     config.train.checkpoint_every = 1000
-    config.sample.update({"count": 16, "batch": 16, "categorical": True})
+    config.sample.update({"count": 50_000, "batch": 128, "categorical": True})
     config.evaluate.update({"count": 64, "reference": 0, "batch": 16, "check": "", "check_count": 0})
     config.baselines.update({"onestep": False})
     config.speed.update({"batches": (1, 8), "training": False})  # a step at batch 512 wants a pod

@@ -20,6 +20,7 @@ def get(depth: int) -> ConfigDict:
     """`depth` sets everything: width is 64 depth, with depth heads. 512 px models share their modulation layer."""
     resolution, second, gate_init, final_lr = DEPTHS[depth]
     config = imagenet.base("var", resolution)
+    config.published = f"VAR-d{depth}"
     config.guidance = 2.0
     config.filter.update({"top_k": 900, "top_p": 0.95})
     stack = ConfigDict({"ch": 160, "ch_mult": (1, 1, 2, 2, 4), "z_channels": 32})

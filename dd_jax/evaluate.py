@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import optax
 from ml_collections import ConfigDict
 
 from dd_jax import baselines, files, rng
+from dd_jax.conditions import Conditions, assign
 from dd_jax.factory import System
 from dd_jax.fewstep import generator
 from dd_jax.interfaces import Cond, Draft, Generator, Params
@@ -33,7 +34,7 @@ class Samples:
     exact: np.ndarray  # (M,) certified steps
     sweeps: np.ndarray  # (M,)
     features: np.ndarray  # (M, F) of the judge; F = 0 without one
-    label: np.ndarray  # (M,) what the judge sees
+    seen: np.ndarray  # (M, K) logits of the judge; K = 0 without one
     nll: np.ndarray  # (M,) mean over tokens under the guided teacher
     images: np.ndarray  # uint8, the first few
     ms_per_image: float
@@ -70,23 +71,32 @@ def rows(system: System, config: ConfigDict) -> Iterator[Row]:
         yield Row("onestep*", "marginals", 1, baselines.onestep(system.models), count)
 
 
-def sample_rows(system: System, params: dict[str, Params], row: Row, seed: int, batch: int, keep: int) -> Samples:
+def sample_rows(
+    system: System,
+    params: dict[str, Params],
+    conditions: Conditions,
+    row: Row,
+    label: np.ndarray,
+    seed: int,
+    batch: int,
+    keep: int,
+) -> Samples:
     """Run one generator on noises 0..count-1 of the evaluation stream and look at the results."""
     root = rng.stream(seed, "evaluate")
     batch = min(batch, row.count)
 
-    def draw(id_B: np.ndarray, label_B: jax.Array) -> tuple[Draft, jax.Array]:
-        draft = row.generate(params, Cond(label_B), rng.example_keys(root, jnp.asarray(id_B)))
+    def draw(id_B: np.ndarray, cond: Cond) -> tuple[Draft, jax.Array]:
+        draft = row.generate(params, cond, rng.example_keys(root, jnp.asarray(id_B)))
         return draft, decode(system, params["tokenizer"], draft.token_BxLxC)
 
     parts, images, times = [], [], []
     for first in range(0, row.count, batch):
         ids = np.arange(first, first + batch, dtype=np.int32)
-        label = jnp.asarray(rng.labels(ids, system.classes, "balanced", seed))
+        cond = conditions(np.resize(label[first : row.count], batch))
         begin = time.perf_counter()
-        draft, img = jax.block_until_ready(draw(ids, label))
+        draft, img = jax.block_until_ready(draw(ids, cond))
         times.append(time.perf_counter() - begin)
-        features, seen, nll = inspect(system, params, label, draft.code_BxL, img)
+        features, seen, nll = inspect(system, params, cond, draft.code_BxL, img)
         parts.append([np.asarray(x) for x in (draft.code_BxL, draft.exact_B, draft.sweeps_B, features, seen, nll)])
         if first < keep:
             images.append(to_uint8(img))
@@ -106,14 +116,14 @@ def decode(system: System, params: Params, token_BxLxC: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=0)
 def inspect(
-    system: System, params: dict[str, Params], label_B: jax.Array, code_BxL: jax.Array, img: jax.Array
+    system: System, params: dict[str, Params], cond: Cond, code_BxL: jax.Array, img: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Judge's features and label of the images, and the codes' NLL per token under the guided teacher."""
-    features, seen = jnp.zeros((len(img), 0)), jnp.full(len(img), -1)
+    """Judge's features and logits of the images, and the codes' NLL per token under the guided teacher."""
+    features, seen = jnp.zeros((len(img), 0)), jnp.zeros((len(img), 0))
     if system.judge is not None:
         features = system.judge.features(params["judge"], img)
-        seen = jnp.argmax(system.judge.logits(params["judge"], img), -1)
-    logits = system.models.teacher.parallel(params["teacher"], Cond(label_B), code_BxL)
+        seen = system.judge.logits(params["judge"], img)
+    logits = system.models.teacher.parallel(params["teacher"], cond, code_BxL)
     nll = optax.softmax_cross_entropy_with_integer_labels(logits, code_BxL)
     return features, seen, nll.mean(-1)
 
@@ -128,13 +138,14 @@ def features_of(system: System, params: dict[str, Params], img: np.ndarray, batc
     return np.concatenate(parts)[: len(img)]
 
 
-def teacher_reference(system: System, params: dict[str, Params], count: int, batch: int, seed: int) -> np.ndarray:
-    """Features of `count` teacher samples of other noises: the reference of `fd_teacher`."""
-    ids = np.arange(count, dtype=np.int32)
-    label = rng.labels(ids, system.classes, "balanced", seed)
+def teacher_reference(
+    system: System, params: dict[str, Params], conditions: Conditions, label: np.ndarray, batch: int, seed: int
+) -> np.ndarray:
+    """Features of teacher samples of other noises: the reference of `fd_teacher`."""
+    ids = np.arange(len(label), dtype=np.int32)
     root, codebook = rng.stream(seed, "reference"), system.tokenizer.codebook(params["tokenizer"])
     parts = []
-    for code in sample_codes(system.models, params, root, ids, label, batch):
+    for code in sample_codes(system.models, params, root, ids, label, batch, conditions):
         token = codebook[np.pad(code, ((0, batch - len(code)), (0, 0)))]
         parts.append(np.asarray(decode(system, params["tokenizer"], token))[: len(code)])
     return features_of(system, params, np.concatenate(parts))
@@ -163,7 +174,7 @@ def judged(made: Samples, label: np.ndarray, references: References | None) -> d
     own = scores.statistics(made.features)
     real, teacher = references.statistics
     precision, recall = scores.precision_recall(references.real[: len(label)], made.features)
-    accuracy = float(np.mean(made.label == label[: len(made.label)]))
+    accuracy = float(np.mean(made.seen.argmax(-1) == label[: len(made.seen)]))
     numbers = scores.frechet(*own, *real), scores.frechet(*own, *teacher), accuracy, precision, recall
     return dict(zip(JUDGED, numbers, strict=True))
 
@@ -193,40 +204,68 @@ def score(row: Row, made: Samples, teacher: Samples, label: np.ndarray, referenc
     return result
 
 
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Conditions that are scored together; `name` is empty where there is only one split."""
+
+    name: str
+    pool: np.ndarray  # numbers of the conditions
+    real: np.ndarray | None  # pictures that no model was trained on; without them nothing is judged
+
+
 def run(
     system: System,
     params: dict[str, Params],
+    conditions: Conditions,
     config: ConfigDict,
     workdir: Path,
-    held_out: np.ndarray | None,
+    splits: Sequence[Split],
     seed: int,
-    keep: int = 20,
 ) -> list[dict]:
-    """All rows -> results.jsonl and grids.npz; returns the rows. Without held-out pictures nothing is judged."""
-    settings = config.evaluate
+    """All rows of all splits -> results.jsonl and grids.npz; returns the rows. Baselines are of the first split."""
     todo = list(rows(system, config))
-    label = rng.labels(np.arange(settings.count), system.classes, "balanced", seed)
+    trained = [row for row in todo if row.name in ("teacher", "student")]
     results: list[dict] = []
     grids: dict[str, np.ndarray] = {}
-    teacher: Samples | None = None
-    with Progress(len(todo) + 1, "evaluate", unit="rows") as progress:
-        references = None
-        if held_out is not None:
-            references = References(
-                features_of(system, params, held_out),
-                teacher_reference(system, params, settings.reference, settings.batch, seed),
-            )
-        progress.update()
-        for row in todo:
-            made = sample_rows(system, params, row, seed, settings.batch, keep)
-            teacher = teacher or made
-            results.append(score(row, made, teacher, label, references))
-            grids[f"{row.name}|{row.plan}"] = made.images
-            shown = ("fd", "fd_teacher", "nll", "agreement")
-            progress.update(**{key: results[-1][key] for key in shown if results[-1][key] is not None})
+    total = len(todo) + (len(splits) - 1) * len(trained) + len(splits)
+    with Progress(total, "evaluate", unit="rows") as progress:
+        for i, split in enumerate(splits):
+            for result, images in run_split(system, params, conditions, config, split, trained if i else todo, seed):
+                if result is not None:
+                    results.append(result)
+                    grids["|".join((result["generator"], result["plan"], *filter(None, [split.name])))] = images
+                numbers = {key: (result or {}).get(key) for key in ("fd", "fd_teacher", "nll", "agreement")}
+                progress.update(**{key: value for key, value in numbers.items() if value is not None})
     files.replace(workdir / "results.jsonl", "".join(json.dumps(r) + "\n" for r in results).encode())
     save_grids(workdir / "grids.npz", grids)
     return results
+
+
+def run_split(
+    system: System,
+    params: dict[str, Params],
+    conditions: Conditions,
+    config: ConfigDict,
+    split: Split,
+    todo: Sequence[Row],
+    seed: int,
+    keep: int = 20,
+) -> Iterator[tuple[dict | None, np.ndarray]]:
+    """(result, the first pictures) of every row; before them, once the references are there, (None, none)."""
+    settings, references, teacher = config.evaluate, None, None
+    label = assign(split.pool, np.arange(settings.count), "balanced", seed)
+    if split.real is not None:
+        other = assign(split.pool, np.arange(settings.reference), "balanced", seed)
+        references = References(
+            features_of(system, params, split.real),
+            teacher_reference(system, params, conditions, other, settings.batch, seed),
+        )
+    yield None, np.zeros(0)
+    for row in todo:
+        made = sample_rows(system, params, conditions, row, label, seed, settings.batch, keep)
+        teacher = teacher or made
+        result = score(row, made, teacher, label, references)
+        yield ({"split": split.name} if split.name else {}) | result, made.images
 
 
 def save_grids(path: Path, grids: dict[str, np.ndarray]) -> None:

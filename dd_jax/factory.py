@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from dd_jax.conditions import Classes, Conditions
 from dd_jax.errors import UserError
 from dd_jax.families.llamagen import build as llamagen
 from dd_jax.families.var import build as var
@@ -46,6 +47,10 @@ class System:
     @property
     def layout(self) -> Layout:
         return self.models.layout
+
+    def conditions(self, params: dict[str, Params]) -> Conditions:
+        """What there is to draw."""
+        return Classes(self.classes)
 
 
 def build(config: ConfigDict) -> System:
@@ -118,7 +123,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
     config.train.update({"steps": 4, "batch": 4, "checkpoint_every": 2})
     if config.train.get("distance_batch"):
         config.train.distance_batch = 0  # CPUs are slow at convolutions inside loops
-    config.sample.update({"count": 4, "batch": 4})
+    config.sample.update({"count": 4, "few": 4, "batch": 4})
     config.evaluate.update({"count": 4, "batch": 4})
     config.speed.update({"batches": (1,), "repeats": 2})
     return config

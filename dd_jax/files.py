@@ -2,11 +2,12 @@
 
 import contextlib
 import errno
+import mmap
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from dd_jax.errors import UserError
 
@@ -41,6 +42,14 @@ def writing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError):
             raise write_error(path, error) from error
         raise
+
+
+def let_go(x: Any) -> None:
+    """Take an array's pages out of this process's memory if it is a view of a mapped file; it can be read again."""
+    while x is not None and not isinstance(x, mmap.mmap):
+        x = x.obj if isinstance(x, memoryview) else getattr(x, "base", None)
+    if x is not None and hasattr(mmap, "MADV_DONTNEED"):
+        x.madvise(mmap.MADV_DONTNEED)
 
 
 def write_error(path: str | os.PathLike, error: OSError) -> UserError:

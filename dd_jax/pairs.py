@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dd_jax import pairset, processes, rng, stopping
+from dd_jax.conditions import Conditions, assign
 from dd_jax.errors import UserError
 from dd_jax.fewstep import Models, generator, noise_for
 from dd_jax.interfaces import Cond, Params
@@ -26,15 +27,15 @@ from dd_jax.sharding import ALONE, Placement
 
 @functools.lru_cache
 def sampler(models: Models, placement: Placement = ALONE) -> Callable[..., jax.Array]:
-    """Algorithm 1's loop body: ((params, root key), id_B, label_B) -> code_BxL, always through the flow.
+    """Algorithm 1's loop body: ((params, root key), id_B, cond) -> code_BxL, always through the flow.
 
     Under a mesh it is one program, compiled once for all shards: every device draws its own share of the batch.
     """
     generate = generator(f"T0:{models.layout.steps}", dataclasses.replace(models, categorical=False))
 
-    def sample(given: tuple[dict[str, Params], jax.Array], id_B: jax.Array, label_B: jax.Array) -> jax.Array:
+    def sample(given: tuple[dict[str, Params], jax.Array], id_B: jax.Array, cond: Cond) -> jax.Array:
         params, root = given
-        return generate(params, Cond(label_B), rng.example_keys(root, id_B)).code_BxL
+        return generate(params, cond, rng.example_keys(root, id_B)).code_BxL
 
     return placement.each(sample)
 
@@ -46,11 +47,13 @@ def sample_codes(
     id_M: np.ndarray,
     label_M: np.ndarray,
     batch: int,
+    conditions: Conditions,
     placement: Placement = ALONE,
 ) -> Iterator[np.ndarray]:
     """Teacher samples of these ids, batch by batch; the last batch is padded for the compiler and cut again.
 
     The next batch is on its way before one is read.
+
     Under a mesh a batch is rounded up, so that all devices have equal shares. `params` are where `placement` puts them.
     """
     sample = sampler(models, placement)
@@ -59,7 +62,7 @@ def sample_codes(
     for first in range(0, len(id_M), batch):
         ids, label = id_M[first : first + batch], label_M[first : first + batch]
         pad = batch - len(ids)
-        rows = placement.batch((jnp.asarray(np.pad(ids, (0, pad))), jnp.asarray(np.pad(label, (0, pad)))))
+        rows = placement.batch((jnp.asarray(np.pad(ids, (0, pad))), conditions(np.pad(label, (0, pad), "edge"))))
         running.append((sample((params, root), *rows), len(ids)))
         if len(running) > 1:
             yield _host(*running.pop(0))
@@ -79,7 +82,7 @@ def generate(
     shard: int,
     batch: int,
     seed: int,
-    classes: int,
+    conditions: Conditions,
     label_scheme: str,
     facts: dict[str, Any],
     placement: Placement = ALONE,
@@ -102,8 +105,8 @@ def generate(
     todo = {pairset.name_of(int(ids[0]), shard): ids for ids in parts}
 
     def draw(ids: np.ndarray, tell: Callable[[int], None]) -> pairset.Shard:
-        label, codes = rng.labels(ids, classes, label_scheme, seed), []
-        for code in sample_codes(models, params, root, ids, label, batch, placement):
+        label, codes = assign(conditions.pool, ids, label_scheme, seed), []
+        for code in sample_codes(models, params, root, ids, label, batch, conditions, placement):
             codes.append(_checked(code, folder))
             tell(len(code))
         return {"id": ids, "label": label, "code": np.concatenate(codes)}

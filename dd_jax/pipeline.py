@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from dd_jax import factory, rng, weights
 from dd_jax.errors import UserError
 from dd_jax.fewstep import noise_for, run_plan
-from dd_jax.interfaces import Cond, Draft, Params
+from dd_jax.interfaces import Draft, Params
 from dd_jax.loop import load_ema
 from dd_jax.plans import parse
 
@@ -106,6 +106,7 @@ class Pipeline:
 
     def __init__(self, system: factory.System, params: dict[str, Params]):
         self.system, self.params = system, params
+        self.conditions = system.conditions(params)
         self._compiled: dict[str, Any] = {}
 
     @classmethod
@@ -166,21 +167,20 @@ class Pipeline:
 
         The images are those numbered `ids` of a seed, by default 0, 1, ...; `noise=` fixes the noise instead.
         """
-        label = np.asarray(labels, np.int32).reshape(-1)
-        if label.size and not (label.min() >= 0 and label.max() < self.system.classes):
-            raise UserError(f"labels must lie in 0..{self.system.classes - 1}, got {label.tolist()}")
+        cond = self.conditions.of(labels)
+        count = len(jax.tree.leaves(cond)[0])
         for op in parse(plan, self.system.layout.steps, self.system.objective.timesteps):
             network = "student" if op.kind == "S" else "teacher"
             if network not in self.params:
                 raise UserError(f"plan {plan!r} needs a {network}: dd_jax.load(folder, {network}=FOLDER)")
-        ids = np.arange(len(label)) if ids is None else ids
-        wanted = (len(label), self.system.layout.tokens, self.system.tokenizer.code_dim)
+        ids = np.arange(count) if ids is None else ids
+        wanted = (count, self.system.layout.tokens, self.system.tokenizer.code_dim)
         if noise is None:
             noise = self.noise(ids, seed)
         elif noise.shape != wanted:
             raise UserError(f"noise must be {wanted}, one row a label, got {noise.shape}")
         keys = rng.example_keys(jax.random.fold_in(rng.stream(seed, "sample"), 1 << 20), jnp.asarray(ids))
-        return self._run(plan)(self.params, Cond(jnp.asarray(label)), jnp.asarray(noise), keys)
+        return self._run(plan)(self.params, cond, jnp.asarray(noise), keys)
 
     def sample(
         self,

@@ -118,7 +118,7 @@ def time_training(system: System, config: ConfigDict, params: dict[str, Params])
     ids = np.arange(recipe.batch, dtype=np.int32)
     draw = np.random.default_rng(0)
     code = draw.integers(0, system.tokenizer.vocab, (recipe.batch, system.layout.tokens), np.int32)
-    batch = {"id": ids, "label": rng.labels(ids, system.classes, "balanced", 0), "code": code}
+    batch = {"id": ids, "cond": system.teacher.blank(recipe.batch), "code": code}
     batch = jax.tree.map(jnp.asarray, batch)
     state = init_state(params["student"], recipe.optimizer())
     needed = flops.count(step, state, batch, frozen)

@@ -16,6 +16,7 @@ from dd_jax import (
     data,
     evaluate,
     factory,
+    fid,
     files,
     flops,
     generate,
@@ -24,20 +25,20 @@ from dd_jax import (
     pairset,
     pretrain,
     processes,
+    publish,
     report,
     speed,
     stopping,
     train,
     verify,
     watch,
-    weights,
 )
+from dd_jax.conditions import Conditions
 from dd_jax.diary import Extras
 from dd_jax.errors import UserError
 from dd_jax.factory import System, recipe
 from dd_jax.interfaces import Params
-from dd_jax.pipeline import PARTS, Pipeline, load_params, missing
-from dd_jax.plans import parse
+from dd_jax.pipeline import PARTS, load_params, missing
 from dd_jax.rng import stream
 from dd_jax.sharding import ALONE, Placement, make_mesh
 from dd_jax.workdir import STAGES, Workdir, digest
@@ -64,7 +65,7 @@ class Run:
 
     @functools.cached_property
     def placement(self) -> Placement:
-        """Where pairs and train keep their arrays. UserError if config.mesh does not fit the devices."""
+        """Where pairs, train and sample keep their arrays. UserError if config.mesh does not fit the devices."""
         mesh = make_mesh(self.config.mesh)
         return Placement(mesh, self.system.rules) if mesh.size > 1 else ALONE
 
@@ -94,9 +95,11 @@ class Run:
         """The stages that must be done before `name`; ready weights stand for those that would train them."""
         ready = {"pretrain"} if self.ready else set()
         ready |= {"train"} if self.config.weights.student else set()
-        if name == "sample" and self.config.weights.tokenizer and self.config.weights.student:
+        scored = name == "evaluate" and bool(self.config.evaluate.inception)
+        if (name == "sample" or scored) and self.config.weights.tokenizer and self.config.weights.student:
             ready |= {"pretrain"}
-        return [stage for stage in NEEDS[name] if stage not in ready]
+        needed = NEEDS["sample" if scored else name]
+        return [stage for stage in needed if stage not in ready]
 
     def check_distance(self) -> None:
         """UserError, before hours of work, if training could not compute its distance."""
@@ -149,12 +152,12 @@ class Run:
             "filter": self.config.filter.to_dict(),
             "flow": self.config.flow.to_dict(),
         }
-        first = settings.first or 0
+        first, conditions = settings.first or 0, self.system.conditions(params)
         if settings.verify:
             facts |= {"seed": self.config.seed, "labels": settings.labels, "first": first}
             vocab = self.system.tokenizer.vocab
             return verify.verify(
-                self.work / "pairs", self.system.models, params, self.system.classes, vocab, settings.batch, facts
+                self.work / "pairs", self.system.models, params, conditions, vocab, settings.batch, facts
             )
         pairs.generate(
             self.work / "pairs",
@@ -164,7 +167,7 @@ class Run:
             settings.shard,
             settings.batch,
             self.config.seed,
-            self.system.classes,
+            conditions,
             settings.labels,
             facts,
             self.own_placement,
@@ -181,7 +184,7 @@ class Run:
         frozen = train.frozen_for(system.tokenizer, params)
         distance = train.distance_of(system.objective, system.tokenizer, system.judge, system.lpips)
         found = pairset.load(self.work / "pairs")
-        settings = recipe(self.config.train)
+        settings, conditions = recipe(self.config.train), system.conditions(params)
         train.run(
             self.work / "student",
             settings,
@@ -191,49 +194,50 @@ class Run:
             frozen,
             distance,
             found,
+            conditions,
             self.config.seed,
             self.placement,
-            self._extras(params),
+            self._extras(params, conditions),
         )
-        return f"{self.work / 'student'} and {self._publish()}"
+        return f"{self.work / 'student'} and {publish.run(self.config, self.work.path, self.params)}"
 
-    def _extras(self, params: dict[str, Params]) -> Extras:
+    def _extras(self, params: dict[str, Params], conditions: Conditions) -> Extras:
         """What training tells besides its curve."""
         settings, folder = self.config.train, self.work / "student" / "grids"
         look = None
         if settings.grid_every:
-            look = watch.watcher(folder, self.system, params, self.config.seed, self.placement)
+            look = watch.watcher(folder, self.system, params, conditions, self.config.seed, self.placement)
         return Extras(tuple(settings.log), watch=look, watch_every=settings.grid_every)
-
-    def _publish(self) -> Path:
-        """What this run has trained, as folders that `dd_jax.load` and every config take."""
-        folder, ported = self.work / "weights", self.config.weights
-        made = {part: ported.get(part) or part for part in ("tokenizer", "teacher")}
-        for part in ("tokenizer", "teacher", "student"):
-            if (self.work / part).exists() and not ported.get(part):
-                companions = {name: where for name, where in made.items() if name != part}
-                about = {"id": f"{self.work.path.name}/{part}", "part": part, "companions": companions}
-                params = self.params(*dict.fromkeys(("tokenizer", part)), dtype="float32")[part]
-                params = params["trunk"] if part == "teacher" else params
-                if not processes.is_first():
-                    continue
-                weights.save(folder / part, params, about | {"config": self.config.to_dict()})
-        return folder
 
     def sample(self) -> Any:
         """Pictures."""
-        networks = {op.kind for plan in self.config.sample.plans for op in parse(plan, self.system.layout.steps)}
-        parts = ["teacher"] * bool(networks - {"S"}) + ["student"] * ("S" in networks)
-        pipeline = Pipeline(self.system, self.params("tokenizer", *parts))
-        return ", ".join(map(str, generate.run(pipeline, self.config, self.work.path, self.config.seed)))
+        return ", ".join(map(str, generate.run(self.sampling())))
+
+    def sampling(self) -> generate.Sampling:
+        """What `config.sample` describes."""
+        return generate.Sampling(self.system, self.config, self.work.path, self.params, self.placement)
 
     def evaluate(self) -> Any:
-        """results.jsonl."""
+        """scores/*.json of what was sampled, where an Inception is named; results.jsonl, where there is a teacher."""
+        wrote = []
+        if self.config.evaluate.inception:
+            wrote += fid.run(self.sampling(), self.config.evaluate, self.work.path)
+        elif self.system.judge is None:
+            print(f"evaluate: {fid.HINT}", flush=True)
+        teacher = self.ready or self.work.done("pretrain")
+        if not wrote or (teacher and not (self.work / "results.jsonl").exists()):
+            wrote.append(self._beside_teacher())
+        return ", ".join(map(str, wrote))
+
+    def _beside_teacher(self) -> Path:
+        """results.jsonl: all rows on shared noises."""
         params = self.params()
         if self.config.baselines.onestep or self.config.baselines.skip or self.config.baselines.skip_drop:
             found = pairset.load(self.work / "pairs")
             params["marginals"] = baselines.marginals(found.code, found.label, self.system.classes)
-        evaluate.run(self.system, params, self.config, self.work.path, self.held_out(), self.config.seed)
+        conditions = self.system.conditions(params)
+        splits = [evaluate.Split("", conditions.pool, self.held_out())]
+        evaluate.run(self.system, params, conditions, self.config, self.work.path, splits, self.config.seed)
         return self.work / "results.jsonl"
 
     def speed(self) -> Any:
@@ -281,7 +285,7 @@ def run(config: ConfigDict, workdir: str, stage: str) -> None:
         first = next((name for name in STAGES if not here.work.done(name)), None)
         # A stage that ran again makes the later ones stale.
         todo = list(STAGES[STAGES.index(first) :]) if first else ["report"]
-    if {"pairs", "train"} & {*todo}:
+    if {"pairs", "train", "sample"} & {*todo}:
         _ = here.placement  # now, not hours later
     if processes.count() > 1 and not {*todo} <= {"pairs", "train"}:
         raise UserError(f"--stage={stage} runs in one process; several share the work of --stage=pairs or train")

@@ -13,10 +13,11 @@ import optax
 
 from dd_jax import losses
 from dd_jax.batches import index_batches
+from dd_jax.conditions import Conditions
 from dd_jax.diary import Extras
 from dd_jax.errors import UserError
 from dd_jax.fewstep import noise_for
-from dd_jax.interfaces import Cond, Params, Tokenizer
+from dd_jax.interfaces import Params, Tokenizer
 from dd_jax.loop import Metrics, Recipe, TrainState, fit, gradients, init_state, update
 from dd_jax.meter import Meter
 from dd_jax.metrics.judge import Judge
@@ -68,7 +69,7 @@ def frozen_for(tokenizer: Tokenizer, params: dict[str, Params]) -> dict[str, Par
 
 def train_step(
     state: TrainState,
-    batch: dict[str, jax.Array],
+    batch: dict[str, Any],
     frozen: dict[str, Params],
     *,
     student: Student,
@@ -89,8 +90,8 @@ def train_step(
     t_B = jnp.asarray(objective.timesteps)[turn_B]
     x_t = layout.mix(t_B, codebook[code_BxL], noise)
 
-    def loss_fn(params: Params, part: dict[str, jax.Array]) -> tuple[jax.Array, Metrics]:
-        logits, token = student(params, Cond(part["label"]), part["x"], part["t"])
+    def loss_fn(params: Params, part: dict[str, Any]) -> tuple[jax.Array, Metrics]:
+        logits, token = student(params, part["cond"], part["x"], part["t"])
         far = functools.partial(distance, frozen) if distance else None
         return losses.distill_loss(
             logits,
@@ -105,7 +106,7 @@ def train_step(
             objective.timesteps,
         )
 
-    parts = {"label": batch["label"], "code": code_BxL, "x": x_t, "t": t_B}
+    parts = {"cond": batch["cond"], "code": code_BxL, "x": x_t, "t": t_B}
     grads, metrics = gradients(loss_fn, state.params, parts, accumulate, len(objective.timesteps))
     state, norm = update(state, grads, tx, ema)
     return state, {**metrics, "grad_norm": norm}
@@ -157,6 +158,7 @@ def run(
     frozen: dict[str, Params],
     distance: Callable | None,
     pairs: PairSet,
+    conditions: Conditions,
     seed: int,
     placement: Placement = ALONE,
     extras: Extras | None = None,
@@ -165,9 +167,9 @@ def run(
     step = stepper(recipe, objective, student, distance, seed, placement)
     indices, mine = index_batches(len(pairs), recipe.batch, seed), placement.mine(recipe.batch)
 
-    def batch_at(step: int) -> dict[str, np.ndarray]:
+    def batch_at(step: int) -> dict[str, Any]:
         rows = pairs.rows(indices(step)[mine])
-        return rows | {"code": rows["code"].astype(np.int32)}
+        return {"id": rows["id"], "cond": conditions(rows["label"]), "code": rows["code"].astype(np.int32)}
 
     state, frozen = init_state(start, recipe.optimizer(), placement), placement.whole(frozen)
     devices = 1 if placement.mesh is None else placement.mesh.size

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dd_jax import pairset, rng
+from dd_jax.conditions import Conditions
 from dd_jax.errors import UserError
 from dd_jax.fewstep import Models, advance, noise_for
-from dd_jax.interfaces import Cond, Draft, Params
+from dd_jax.interfaces import Draft, Params
 from dd_jax.pairs import noise_check
 from dd_jax.plans import Op
 from dd_jax.progress import track
@@ -18,7 +19,13 @@ AGREE = 0.99  # of the tokens; other hardware may decide near ties in another wa
 
 
 def verify(
-    folder: Path, models: Models, params: dict[str, Params], classes: int, vocab: int, batch: int, facts: dict[str, Any]
+    folder: Path,
+    models: Models,
+    params: dict[str, Params],
+    conditions: Conditions,
+    vocab: int,
+    batch: int,
+    facts: dict[str, Any],
 ) -> str:
     """What was found, in words. UserError for the first thing that is wrong.
 
@@ -31,21 +38,21 @@ def verify(
     for key, there, here in pairset.differences(manifest, {**manifest, **facts, "noise": noise}):
         raise UserError(f"{folder} was made with {key}={there}, here it is {here}")
     for name, shard in track(list(zip(manifest["shards"], found.shards, strict=True)), "verify", "shards"):
-        _check_shard(folder / name, shard, manifest["shard"], classes, vocab, models.layout.tokens)
+        _check_shard(folder / name, shard, manifest["shard"], conditions.pool, vocab, models.layout.tokens)
     if len(found) != manifest["count"] or len(np.unique(found.id)) != len(found):
         raise UserError(f"{folder} holds {len(found)} pairs, its manifest says {manifest['count']}, each once")
-    same = agreement(found, models, params, manifest["seed"], batch)
+    same = agreement(found, models, params, manifest["seed"], conditions, batch)
     if same < AGREE:
         raise UserError(f"{folder}: teacher and flow give {same:.2%} of its tokens again, less than {AGREE:.0%}")
     return f"{len(found)} pairs in {len(found.shards)} shards are whole; {same:.4%} of sampled tokens come again"
 
 
-def _check_shard(path: Path, shard: pairset.Shard, size: int, classes: int, vocab: int, tokens: int) -> None:
+def _check_shard(path: Path, shard: pairset.Shard, size: int, pool: np.ndarray, vocab: int, tokens: int) -> None:
     ids, label, code = (np.asarray(shard[name]) for name in pairset.FIELDS)
     wrong = {
         "ids of another shard": pairset.name_of(int(ids[0]), size) != path.name,
         "ids with gaps": not np.array_equal(ids, np.arange(ids[0], ids[0] + len(ids))),
-        f"labels outside 0..{classes - 1}": not ((label >= 0) & (label < classes)).all(),
+        "labels that this config does not have": not np.isin(label, pool).all(),
         f"codes outside 0..{vocab - 1}": not (code < vocab).all(),
         f"codes of another shape than ({len(ids)}, {tokens})": code.shape != (len(ids), tokens),
     }
@@ -54,7 +61,9 @@ def _check_shard(path: Path, shard: pairset.Shard, size: int, classes: int, voca
             raise UserError(f"pair shard {path} has {what}: delete it and run --stage=pairs again")
 
 
-def agreement(found: pairset.PairSet, models: Models, params: dict[str, Params], seed: int, batch: int) -> float:
+def agreement(
+    found: pairset.PairSet, models: Models, params: dict[str, Params], seed: int, conditions: Conditions, batch: int
+) -> float:
     """Share of tokens that one parallel pass of teacher and flow gives again, in `batch` pairs spread over the set."""
     rows = found.rows(np.linspace(0, len(found) - 1, min(batch, len(found))).astype(int))
     code = jnp.asarray(rows["code"].astype(np.int32))
@@ -63,5 +72,5 @@ def agreement(found: pairset.PairSet, models: Models, params: dict[str, Params],
     noise = noise_for(keys, models.layout.tokens, codebook.shape[-1])
     none = jnp.zeros(len(code), jnp.int32)
     draft = Draft(codebook[code], code, none, none)
-    again = advance(Op("J"), models, params, Cond(jnp.asarray(rows["label"])), noise, keys, draft, 1)
+    again = advance(Op("J"), models, params, conditions(rows["label"]), noise, keys, draft, 1)
     return float(jnp.mean(again.code_BxL == code))

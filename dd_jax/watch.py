@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dd_jax import files, processes, rng
+from dd_jax.conditions import Conditions, assign
 from dd_jax.factory import System
 from dd_jax.fewstep import generator
 from dd_jax.generate import sheet
@@ -22,7 +23,13 @@ FLOOR = -50.0  # what a code that the teacher's filter forbids counts for
 
 
 def watcher(
-    folder: Path, system: System, params: dict[str, Params], seed: int, placement: Placement = ALONE, count: int = COUNT
+    folder: Path,
+    system: System,
+    params: dict[str, Params],
+    conditions: Conditions,
+    seed: int,
+    placement: Placement = ALONE,
+    count: int = COUNT,
 ) -> Callable[[int, Any], dict[str, float]]:
     """(step, state) -> {"nll": ...}, and `folder`/step-00001000.png: one step of the averaged student.
 
@@ -31,12 +38,11 @@ def watcher(
     """
     count += -count % placement.rows
     ids = placement.mine(count).astype(np.int32)
-    rows = placement.batch((ids, rng.labels(ids, system.classes, "balanced", seed)))
+    rows = placement.batch((ids, conditions(assign(conditions.pool, ids, "balanced", seed))))
     fixed = placement.whole({part: params[part] for part in ("tokenizer", "teacher")})
     generate, root = generator("S0", system.models), rng.stream(seed, "sample")
 
-    def draw(student: Params, fixed: dict[str, Params], id_B: jax.Array, label_B: jax.Array) -> Any:
-        cond = Cond(label_B)
+    def draw(student: Params, fixed: dict[str, Params], id_B: jax.Array, cond: Cond) -> Any:
         draft = generate({**fixed, "student": student}, cond, rng.example_keys(root, id_B))
         logits = system.models.filter(system.teacher.parallel(fixed["teacher"], cond, draft.code_BxL))
         chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), draft.code_BxL[..., None], -1)

@@ -21,15 +21,16 @@ NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 
 
-def save(folder: str | Path, params: Params, about: Mapping[str, Any]) -> Path:
+def save(folder: str | Path, params: Params, about: Mapping[str, Any], dtype: str = "") -> Path:
     """Write `params` and what they are; a folder without config.json is not finished. Returns the folder.
 
-    Arrays are written one after another, so that views of a mapped file never fill the memory.
+    Arrays are written one after another, as `dtype` if it is given, so that views of a mapped file never fill the
+    memory.
     UserError for numbers that are no weights (NaN, infinity, integers) or a disk that is full.
     """
     folder = Path(folder)
     flat = traverse_util.flatten_dict(params, sep="/")
-    write_safetensors(folder / WEIGHTS, flat)
+    write_safetensors(folder / WEIGHTS, flat, dtype)
     about = {"format": FORMAT, **about, "parameters": int(sum(x.size for x in flat.values()))}
     about["sha256"] = sha256(folder / WEIGHTS)
     files.replace(folder / CONFIG, json.dumps(about, indent=1).encode())
@@ -52,8 +53,8 @@ def describe(folder: str | Path) -> dict[str, Any]:
     return about
 
 
-def load(folder: str | Path, expected: Params, verify: bool = False) -> Params:
-    """Parameters shaped like `expected` (anything with shapes), in float32.
+def load(folder: str | Path, expected: Params, verify: bool = False, dtype: Any = np.float32) -> Params:
+    """Parameters shaped like `expected` (anything with shapes), as `dtype`.
 
     `verify` reads the file once more for its checksum. UserError for a damaged file or another model's weights.
     """
@@ -69,25 +70,31 @@ def load(folder: str | Path, expected: Params, verify: bool = False) -> Params:
         odd = sorted(key for key in {*wanted, *found} if wanted.get(key) != getattr(found.get(key), "shape", None))
         told = ", ".join(odd[:6]) + (f" and {len(odd) - 6} more" if len(odd) > 6 else "")
         raise UserError(f"{folder} holds {about.get('id')}, which is not the configured model; they differ in {told}")
-    return traverse_util.unflatten_dict({key: x.astype(np.float32, copy=False) for key, x in found.items()}, sep="/")
+    for key in wanted:  # one after another, not all in both types at once
+        found[key] = found[key].astype(dtype, copy=False)
+    return traverse_util.unflatten_dict(found, sep="/")
 
 
-def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
-    """A safetensors file, written array by array."""
+def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], dtype: str = "") -> Path:
+    """A safetensors file, written array by array; `dtype`: of all of them, if it is given."""
     header, first = {}, 0
     for key, x in arrays.items():
-        if str(x.dtype) not in NAMES:
-            raise UserError(f"{key} is {x.dtype}: weights are {', '.join(NAMES)}")
-        header[key] = {"dtype": NAMES[str(x.dtype)], "shape": list(x.shape), "data_offsets": [first, first + x.nbytes]}
-        first += x.nbytes
+        kind = dtype or str(x.dtype)
+        if str(x.dtype) not in NAMES or kind not in NAMES:
+            raise UserError(f"{key} is {kind if str(x.dtype) in NAMES else x.dtype}: weights are {', '.join(NAMES)}")
+        last = first + x.size * np.dtype(kind).itemsize
+        header[key] = {"dtype": NAMES[kind], "shape": list(x.shape), "data_offsets": [first, last]}
+        first = last
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with files.writing(path) as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for key, x in arrays.items():
+        for key, given in arrays.items():
+            x = np.asarray(given)
             if not np.isfinite(x).all():
                 raise UserError(f"{key} holds numbers that are not finite: fetch the file again")
-            file.write(np.ascontiguousarray(x).view(np.uint8).data)
+            file.write(np.ascontiguousarray(x, dtype or None).reshape(-1).view(np.uint8).data)
+            files.let_go(x)
     return path
 
 

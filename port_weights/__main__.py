@@ -8,6 +8,9 @@ downloaded. PyTorch is not needed, and nothing in a file is ever executed.
     python -m port_weights vq16 llamagen_l_dd --out weights
     python -m port_weights llamagen_l --src ~/Downloads/c2i_L_256.pt
     python -m port_weights lpips_vgg --src vgg16-397923af.pth vgg.pth
+    python -m port_weights flan_t5_xl --src FOLDER --dtype bfloat16
+
+A model in several shards is named by its folder, its index JSON, or all of its files.
 """
 
 import argparse
@@ -17,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dd_jax import weights
+from dd_jax import files, weights
 from dd_jax.errors import UserError
 from dd_jax.pipeline import frozen
-from port_weights import catalog, download, rules
+from port_weights import catalog, download, rules, shards
 from port_weights.catalog import CATALOG, Known, find
 from port_weights.source import merge, open_weights
 
@@ -39,22 +42,32 @@ def fetch(known: Known, out: Path) -> Path | list[Path]:
     """Download a model's file or files. UserError that says what to fetch by hand where that fails."""
     if known.urls:
         return download.fetch(known.id, known.urls, known.sha256, out)
+    links = " and ".join(f"https://huggingface.co/{known.repo}/resolve/main/{name}" for name in known.files)
     by_hand = (
-        f"fetch https://huggingface.co/{known.repo}/resolve/main/{known.file} on a machine that can, "
-        f"then run: python -m port_weights {known.id} --src {Path(known.file).name} --out {out}"
+        f"fetch {links} on a machine that can, "
+        f"then run: python -m port_weights {known.id} --src {Path(known.files[0]).name} --out {out}"
     )
     try:
         from huggingface_hub import hf_hub_download  # only here: it is slow to import
 
-        return Path(hf_hub_download(known.repo, known.file))
+        found = [Path(hf_hub_download(known.repo, name)) for name in known.files]
     except Exception as error:  # no network, no such file, no space: all end in the same advice
-        raise UserError(f"cannot download {known.file} ({type(error).__name__}); {by_hand}") from error
+        names = " and ".join(known.files)
+        raise UserError(f"cannot download {names} ({type(error).__name__}); {by_hand}") from error
+    return found if len(found) > 1 else found[0]
 
 
-def port(known: Known, source: Path | Sequence[Path], out: Path, containers: tuple[str, ...] = ()) -> Path:
-    """One published model, in a file or several -> the folder out/<id>."""
-    sources = [source] if isinstance(source, Path) else list(source)
-    state_dict = merge([open_weights(path, containers or known.containers) for path in sources])
+def port(
+    known: Known, source: Path | Sequence[Path], out: Path, containers: tuple[str, ...] = (), dtype: str = ""
+) -> Path:
+    """One published model, in a file or several -> the folder out/<id>; `dtype`: its numbers', if not as published."""
+    named = [source] if isinstance(source, Path) else list(source)
+    sources = [path for path in named if path.name not in known.beside]
+    if known.shards:
+        sources = shards.find(sources)
+        state_dict = shards.open_shards(sources, containers or known.containers)
+    else:
+        state_dict = merge([open_weights(path, containers or known.containers) for path in sources])
     names, table = " + ".join(path.name for path in sources), known.table()
     try:
         params, config = rules.convert(state_dict, table, known.expected()), known.settle(state_dict)
@@ -68,7 +81,18 @@ def port(known: Known, source: Path | Sequence[Path], out: Path, containers: tup
         **known.about(config),
         "source": {"file": names, "sha256": " + ".join(map(weights.sha256, sources)), "dropped": dropped},
     }
-    return weights.save(out / known.id, params, about)
+    folder = weights.save(out / known.id, params, about, dtype)
+    for name in known.beside:
+        copy_beside(next((path for path in named if path.name == name), sources[0].parent / name), folder)
+    return folder
+
+
+def copy_beside(path: Path, folder: Path) -> None:
+    """A file that comes with the weights, as it is; where it is missing, that is said."""
+    if path.is_file():
+        files.replace(folder / path.name, path.read_bytes())
+    else:
+        print(f"{path} is not there: put {path.name}, published beside the weights, into {folder} before you use them")
 
 
 def export(folder: Path, out: Path) -> Path:
@@ -87,6 +111,7 @@ def main() -> None:
     parser.add_argument("--src", nargs="+", type=Path, help="files that are here already, model after model")
     parser.add_argument("--out", type=Path, help="where to write (default: weights)")
     parser.add_argument("--container", help="dotted name of the dict in the file, e.g. ema or trainer.ema_parameters")
+    parser.add_argument("--dtype", default="", choices=weights.NAMES, help="of the numbers (default: as published)")
     parser.add_argument("--export", type=Path, metavar="FOLDER", help="the way back, for PyTorch")
     args = parser.parse_args()
     try:
@@ -107,19 +132,21 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         sources = deal(known, args.src) if args.src else [fetch(one, out) for one in known]
         containers = (args.container,) if args.container is not None else ()
         for one, source in zip(known, sources, strict=True):
-            print("wrote", port(one, source, out, containers))
+            print("wrote", port(one, source, out, containers, args.dtype))
 
 
 def deal(known: Sequence[Known], src: Sequence[Path]) -> list[list[Path]]:
     """Which of the files are whose: as many as each model was published in, or one each."""
+    if len(known) == 1 and known[0].shards:
+        return [list(src)]
     counts = [max(1, len(one.urls)) for one in known]
     if len(src) == len(known):
         counts = [1] * len(known)
     if len(src) != sum(counts):
         wanted = ", ".join(f"{count} of {one.id} ({one.file})" for one, count in zip(known, counts, strict=True))
         raise UserError(f"--src has {len(src)} files and should have {wanted}")
-    files = iter(src)
-    return [[next(files) for _ in range(count)] for count in counts]
+    given = iter(src)
+    return [[next(given) for _ in range(count)] for count in counts]
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from dd_jax.interfaces import Params
 from dd_jax.layout import Layout
 from dd_jax.metrics.inception import published_shapes
 from dd_jax.metrics.lpips import LPIPS
-from port_weights import inception, llamagen, lpips, tokenizers, var
+from dd_jax.text.t5 import T5Config, init
+from port_weights import inception, llamagen, lpips, t5, tokenizers, var
 from port_weights.rules import Table
 from port_weights.source import CONTAINERS
 
@@ -37,7 +38,7 @@ class Known:
     """One published model. `repo` and `file` are those of huggingface.co, unless there are `urls`."""
 
     id: str
-    part: str  # what it is for a config: "tokenizer", "teacher", "student", "lpips"; or "inception", for scores
+    part: str  # what it is for a config: "tokenizer", "teacher", "student", "lpips", "text"; or "inception", for scores
     repo: str
     file: str
     config: Callable[[], ConfigDict]
@@ -46,6 +47,13 @@ class Known:
     licence: str = "MIT"
     urls: tuple[str, ...] = ()  # files from elsewhere, which make one model together
     sha256: tuple[str, ...] = ()  # how their checksums begin
+    shards: tuple[str, ...] = ()  # the index and the files of a model that was published in several
+    beside: tuple[str, ...] = ()  # files without weights that it is used with, copied as they are
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All names under `repo`."""
+        return (*(self.shards or (self.file,)), *self.beside)
 
     def expected(self) -> Params:
         """Shapes of its parameters."""
@@ -92,9 +100,11 @@ EYES: dict[str, tuple[Callable[[], Params], Callable[[], Table]]] = {
 
 
 def expected(config: ConfigDict, part: str) -> Params:
-    """Shapes of the parameters of a config's part, or of a network that looks at images."""
+    """Shapes of the parameters of a config's part, or of a network that looks at images or reads captions."""
     if part in EYES:
         return EYES[part][0]()
+    if part == "text":
+        return jax.eval_shape(functools.partial(init, T5Config(**config)), jax.random.key(0))
     system, key = factory.build(config), jax.random.key(0)
     if part == "teacher":
         return jax.eval_shape(system.teacher_init, key, jax.eval_shape(system.tokenizer.init, key))
@@ -102,9 +112,11 @@ def expected(config: ConfigDict, part: str) -> Params:
 
 
 def table(config: ConfigDict, part: str) -> Table:
-    """How the published keys of a config's part, or of a network that looks at images, map."""
+    """How the published keys of a config's part, or of a network that looks at images or reads captions, map."""
     if part in EYES:
         return EYES[part][1]()
+    if part == "text":
+        return t5.table()
     levels = len(config.tokenizer.stack.ch_mult)
     tables: dict[tuple[str, str], Callable[[], Table]] = {
         ("llamagen", "tokenizer"): functools.partial(tokenizers.vq, levels),
@@ -177,7 +189,14 @@ def _eyes() -> list[Known]:
     return found
 
 
-CATALOG = {known.id: known for known in (*_llamagen(), *_var(), *_eyes())}
+def _text() -> list[Known]:
+    """The encoder of captions."""
+    more: dict[str, Any] = {"licence": "Apache-2.0", "shards": t5.FILES, "beside": t5.BESIDE}
+    config, file = functools.partial(ConfigDict, T5Config().sizes()), "model-0000[12]-of-00002.safetensors"
+    return [Known("flan_t5_xl", "text", "google/flan-t5-xl", file, config, RAW_FIRST, **more)]
+
+
+CATALOG = {known.id: known for known in (*_llamagen(), *_var(), *_eyes(), *_text())}
 
 
 def find(name: str) -> Known:

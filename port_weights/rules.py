@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
+from dd_jax import files
 from dd_jax.errors import UserError
 
 Array = Any
@@ -91,6 +92,7 @@ class Table:
 
     rules: Sequence[Rule]
     strays: Sequence[str] = ()  # regular expressions of keys that are dropped
+    aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)  # another name of a key -> that key
 
     def stray(self, key: str) -> bool:
         """Is this a key that carries no weight?"""
@@ -104,6 +106,20 @@ class Table:
         return found[0] if found else None
 
 
+def _places(state_dict: Mapping[str, Array], table: Table) -> dict[str, str]:
+    """Key -> the name under which the file has it. UserError for two names of a key that hold different numbers."""
+    names = {key: key for key in state_dict if key not in table.aliases}
+    for alias, key in table.aliases.items():
+        if alias in state_dict and names.setdefault(key, alias) == key:
+            both = (state_dict[key], state_dict[alias])
+            same = np.array_equal(*both)
+            for x in both:
+                files.let_go(x)
+            if not same:
+                raise UserError(f"{key} and {alias} are one matrix and hold different numbers: fetch the file again")
+    return names
+
+
 def convert(state_dict: Mapping[str, Array], table: Table, expected: Any) -> Any:
     """A file's arrays -> parameters shaped like `expected` (a nested dict of anything with a shape).
 
@@ -111,6 +127,7 @@ def convert(state_dict: Mapping[str, Array], table: Table, expected: Any) -> Any
     lists every missing, unknown, misshaped, mistyped and doubly used key.
     """
     params, read, missing, misshaped, mistyped = {}, Counter[str](), [], [], []
+    place = _places(state_dict, table)
     for path, leaf in traverse_util.flatten_dict(expected, sep="/").items():
         found = table.find(path)
         if found is None:
@@ -118,10 +135,10 @@ def convert(state_dict: Mapping[str, Array], table: Table, expected: Any) -> Any
             continue
         rule, keys = found
         read.update(keys)
-        absent = [key for key in keys if key not in state_dict]
+        absent = [key for key in keys if key not in place]
         missing += absent
         if not absent:
-            arrays = [np.asarray(state_dict[key]) for key in keys]
+            arrays = [np.asarray(state_dict[place[key]]) for key in keys]
             mistyped += [
                 f"{key} ({x.dtype})" for key, x in zip(keys, arrays, strict=True) if str(x.dtype) not in FLOATS
             ]
@@ -130,7 +147,7 @@ def convert(state_dict: Mapping[str, Array], table: Table, expected: Any) -> Any
                 wanted = rule.how.theirs(np.broadcast_to(np.float32(0), leaf.shape))
                 for key, x, want in zip(keys, arrays, wanted, strict=True):
                     misshaped.append(f"{key} is {x.shape}, should be {want.shape}")
-    unknown = [key for key in state_dict if key not in read and not table.stray(key)]
+    unknown = [key for key in place if key not in read and not table.stray(key)]
     twice = [key for key, count in read.items() if count > 1]
     _complain(missing=missing, unknown=unknown, misshaped=misshaped, mistyped=mistyped, duplicate=twice)
     return traverse_util.unflatten_dict(params, sep="/")

@@ -1,10 +1,12 @@
 """Any published weights file as a lazy state dict: PyTorch's formats or safetensors, in whatever container."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
@@ -14,6 +16,12 @@ from port_weights.torch_old import open_torch
 
 # Where trainers keep the weights, in the order in which to look; "" is the file itself.
 CONTAINERS = ("model", "module", "state_dict", "")
+KINDS: dict[str, Any] = {  # safetensors' names; integers are read to be refused by name
+    **{f"F{8 * size}": f"<f{size}" for size in (2, 4, 8)},
+    **{f"{kind.upper()}{8 * size}": f"<{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)},
+    "BF16": ml_dtypes.bfloat16,
+    "BOOL": np.bool_,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,10 +85,23 @@ def _container(tree: Any, containers: Sequence[str]) -> Mapping[str, Tensor] | N
 
 
 def _safetensors(path: Path) -> StateDict:
+    """Its arrays as views of the mapped file, read when they are used; the library checks that the file is whole."""
     try:
-        file = safe_open(path, framework="numpy")
-        return StateDict(tuple(file.keys()), file.get_tensor)
+        with safe_open(path, framework="numpy") as file:
+            names = tuple(file.keys())
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is no readable safetensors file: {error}") from error
+    data = np.memmap(path, np.uint8, "r")
+    start = 8 + int.from_bytes(data[:8].tobytes(), "little")
+    header = json.loads(data[8:start].tobytes())
+
+    def array(key: str) -> np.ndarray:
+        about = header[key]
+        if about["dtype"] not in KINDS:
+            raise UserError(f"{path}: {key} is {about['dtype']}: weights are float32, float16 or bfloat16")
+        first, last = (start + at for at in about["data_offsets"])
+        return data[first:last].view(KINDS[about["dtype"]]).reshape(about["shape"])
+
+    return StateDict(names, array)

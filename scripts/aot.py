@@ -75,7 +75,7 @@ class Programs:
         step = train.stepper(recipe, system.objective, system.student, distance, self.config.seed, self.placement)
         frozen = shapes(lambda params: train.frozen_for(system.tokenizer, params), self.params)
         state: TrainState = shapes(lambda params: init_state(params, recipe.optimizer()), self.params["student"])
-        rows = {"id": _ints(recipe.batch), "label": _ints(recipe.batch)}
+        rows = {"id": _ints(recipe.batch), "cond": shapes(lambda: system.teacher.blank(recipe.batch))}
         rows["code"] = _ints(recipe.batch, system.layout.tokens)
         place = self.placement
         given = place.shardings(state), place.spread(rows, "data"), place.spread(frozen)
@@ -93,15 +93,16 @@ class Programs:
         system, generate = self.system, generator("S0", self.system.models)
         root = rng.stream(self.config.seed, "sample")
 
-        def draw(params: dict, id_B: jax.Array, label_B: jax.Array) -> jax.Array:
-            draft = generate(params, Cond(label_B), rng.example_keys(root, id_B))
+        def draw(params: dict, id_B: jax.Array, cond: Cond) -> jax.Array:
+            draft = generate(params, cond, rng.example_keys(root, id_B))
             return system.tokenizer.decode(params["tokenizer"], draft.token_BxLxC)
 
         return self.placement.each(draw), *self._rows(("student", "tokenizer"), batch or self.config.sample.batch)
 
     def _rows(self, parts: tuple[str, ...], batch: int) -> tuple[tuple, int]:
         batch += -batch % self.placement.rows
-        params, rows = {part: self.params[part] for part in parts}, (_ints(batch), _ints(batch))
+        params = {part: self.params[part] for part in parts}
+        rows = _ints(batch), shapes(lambda: self.system.teacher.blank(batch))
         given = self.placement.shardings(params, fsdp=False), self.placement.spread(rows, "data")
         params, rows = jax.tree.map(_at, (params, rows), given)
         return (params, *rows), batch

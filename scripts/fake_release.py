@@ -2,6 +2,7 @@
 
     python -m scripts.fake_release llamagen_l_dd --out llamagen-L.pt
     python -m scripts.fake_release lpips_vgg --out vgg16.pth vgg.pth
+    python -m scripts.fake_release flan_t5_xl --out FOLDER [--format bin] [--tiny] [--dtype bfloat16] [--shards 2]
 
 Keys, shapes, container and PyTorch's format are those of the real file; the pictures will be noise. VGG16 comes without
 the matrices of its classifier, which nothing here reads.
@@ -27,6 +28,7 @@ from port_weights import rules, var
 from port_weights.catalog import find
 from port_weights.torch_file import STORAGES
 from port_weights.torch_old import MAGIC
+from scripts import fake_shards
 
 KINDS = {str(np.dtype(kind)): name for name, kind in STORAGES.items()}
 
@@ -51,21 +53,23 @@ class _Pickler(pickle._Pickler):
     def save(self, obj: Any, save_persistent_id: bool = True) -> Any:
         if isinstance(obj, _Global):
             return self.write(obj.text)
-        if isinstance(obj, np.ndarray):
+        if isinstance(obj, np.ndarray | fake_shards.Lazy):
             return self._tensor(obj)
         return super().save(obj, save_persistent_id)
 
-    def _tensor(self, x: np.ndarray) -> None:
-        self.arrays.append(x)
-        storage = _Storage(str(len(self.arrays) - 1), x)
-        strides = tuple(step // x.itemsize for step in np.empty(x.shape, x.dtype).strides)
+    def _tensor(self, x: Any) -> None:
+        found = [i for i, other in enumerate(self.arrays) if other is x]  # two names of one tensor share its storage
+        if not found:
+            self.arrays.append(x)
+        storage = _Storage(str(found[0] if found else len(self.arrays) - 1), x)
+        strides = tuple(step // x.dtype.itemsize for step in np.empty(x.shape, x.dtype).strides)
         self.save(_Global("torch._utils", "_rebuild_tensor_v2"))
         self.save((storage, 0, x.shape, strides, False, OrderedDict()))
         self.write(pickle.REDUCE)
 
 
 class _Storage:
-    def __init__(self, key: str, x: np.ndarray):
+    def __init__(self, key: str, x: Any):
         self.pid = ("storage", _Global("torch", KINDS[str(x.dtype)]), key, "cpu", x.size)
 
 
@@ -77,7 +81,8 @@ def write_torch(path: str | Path, tree: Any) -> Path:
         archive.writestr("archive/data.pkl", buffer.getvalue())
         archive.writestr("archive/byteorder", "little")
         for i, x in enumerate(arrays):
-            archive.writestr(f"archive/data/{i}", np.ascontiguousarray(x).tobytes())
+            with archive.open(f"archive/data/{i}", "w", force_zip64=True) as entry:
+                entry.write(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data)
         archive.writestr("archive/version", "3\n")
     return Path(path)
 
@@ -149,12 +154,23 @@ def release(name: str, *paths: str | Path) -> list[Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="an id of `python -m port_weights list`")
-    parser.add_argument("--out", type=Path, nargs="+", required=True)
+    parser.add_argument("--out", type=Path, nargs="+", required=True, help="files; a folder for a model in shards")
+    shards = parser.add_argument_group("models in shards")
+    shards.add_argument("--format", choices=("safetensors", "bin"), default="safetensors")
+    shards.add_argument("--tiny", action="store_true", help="toy sizes, the same keys")
+    shards.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    shards.add_argument("--shards", type=int, default=2)
     args = parser.parse_args()
-    wanted = max(1, len(find(args.model).urls))
+    known = find(args.model)
+    wanted = max(1, len(known.urls))
     if len(args.out) != wanted:
         parser.error(f"{args.model} is published in {wanted}: --out takes as many names")
-    print("wrote", *release(args.model, *args.out))
+    if known.shards:
+        cfg = fake_shards.TINY if args.tiny else fake_shards.T5Config(**known.config())
+        how = (write_torch, _random, args.format, args.dtype, args.shards)
+        print("wrote", *fake_shards.release(args.out[0], cfg, *how))
+    else:
+        print("wrote", *release(args.model, *args.out))
 
 
 if __name__ == "__main__":

@@ -17,9 +17,11 @@ import tiny
 
 from dd_jax import losses, rng
 from dd_jax.checkpoint import Checkpoints
+from dd_jax.conditions import Classes
 from dd_jax.factory import FAMILIES
 from dd_jax.families.llamagen.build import RULES as RASTER
 from dd_jax.families.var.build import RULES as SCALES
+from dd_jax.interfaces import Cond
 from dd_jax.loop import Recipe, TrainState, init_state
 from dd_jax.pairs import sample_codes, sampler
 from dd_jax.sharding import ALONE, DATA, Placement, make_mesh
@@ -39,7 +41,8 @@ def codes(models, params, placement: Placement) -> np.ndarray:
     """Twenty pairs, eight at a time: the last batch is padded."""
     ids = np.arange(20, dtype=np.int32)
     params, root = placement.put(params, fsdp=False), rng.stream(0, "pairs")
-    return np.concatenate(list(sample_codes(models, params, root, ids, ids % tiny.CLASSES, 8, placement)))
+    classes = Classes(tiny.CLASSES)
+    return np.concatenate([*sample_codes(models, params, root, ids, ids % tiny.CLASSES, 8, classes, placement)])
 
 
 def trained(models, params, placement: Placement, accumulate: int = 1) -> tuple[TrainState, np.ndarray]:
@@ -53,7 +56,7 @@ def trained(models, params, placement: Placement, accumulate: int = 1) -> tuple[
     for i in range(STEPS):
         code = draw.integers(0, len(codebook), (BATCH, layout.tokens), np.int32)
         ids = np.arange(BATCH * i, BATCH * (i + 1), dtype=np.int32)
-        batch = placement.batch({"id": ids, "label": ids % tiny.CLASSES, "code": code})
+        batch = placement.batch({"id": ids, "cond": Cond(ids % tiny.CLASSES), "code": code})
         state, metrics = step(state, batch, frozen)
         seen.append(float(metrics["loss"]))
     return state, np.array(seen)
@@ -106,7 +109,7 @@ def main(family: str, folder: str) -> None:
     np.testing.assert_allclose(seen, alone_losses, rtol=1e-5)
     row = jnp.zeros(8, jnp.int32)
     given = meshes[0].put(params, fsdp=False), rng.stream(0, "pairs")
-    text = sampler(models, meshes[0]).lower(given, *meshes[0].batch((row, row))).compile().as_text()
+    text = sampler(models, meshes[0]).lower(given, *meshes[0].batch((row, Cond(row)))).compile().as_text()
     assert not any(word in text for word in ("all-gather", "all-reduce", "all-to-all", "collective-permute"))
 
 

@@ -15,13 +15,13 @@ PACKAGE = ROOT / "dd_jax"
 LAYERS = [
     {"main"},
     {"stages"},
-    {"pretrain", "generate", "evaluate", "speed", "report", "pipeline", "workdir", "watch"},
+    {"pretrain", "generate", "evaluate", "fid", "speed", "report", "pipeline", "workdir", "publish", "watch"},
     {"factory", "build"},
-    {"pairs", "verify", "train", "loop", "diary"},
+    {"pairs", "verify", "train", "loop", "diary", "samples"},
     {"ar", "fewstep", "baselines", "student", "losses"},
-    {"families", "nn", "metrics"},
-    {"layout", "flow", "interfaces", "plans", "solvers", "filtering", "weights"},
-    {"sharding", "checkpoint", "data", "progress", "metrics_writer", "errors", "files", "labels", "rng"}
+    {"families", "nn", "metrics", "text"},
+    {"conditions", "layout", "flow", "interfaces", "plans", "solvers", "filtering", "weights"},
+    {"sharding", "checkpoint", "data", "emoji", "progress", "metrics_writer", "errors", "files", "labels", "rng"}
     | {"batches", "flops", "meter", "pairset", "processes", "runtime", "sinks", "stopping"},
 ]
 FAMILY_HOMES = ("dd_jax/families/", "dd_jax/factory.py", "configs/", "port_weights/", "tests/")

@@ -12,11 +12,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from dd_jax import ar
 from dd_jax.errors import UserError
 from dd_jax.families.llamagen.backbone import GPT, GPTConfig, inherit, rope_table
-from dd_jax.families.llamagen.caption import hide_padding, pad_in_front
+from dd_jax.families.llamagen.caption import hide_padding
 from dd_jax.families.llamagen.teacher import RasterTeacher
 from dd_jax.interfaces import Cond
 from dd_jax.layout import Layout
 from dd_jax.student import Student, StudentNet
+from dd_jax.text.t5 import left_pad
 from port_weights import llamagen
 
 CASES = (8, 120)
@@ -42,7 +43,7 @@ def caption(golden):
 @pytest.mark.parametrize("tokens", CASES)
 def test_padding_moves_to_the_front(tokens):
     golden = system(tokens)[3]
-    features, valid = pad_in_front(jnp.asarray(golden["cap_right_padded"]), jnp.asarray(golden["mask_right_padded"]))
+    features, valid = left_pad(jnp.asarray(golden["cap_right_padded"]), jnp.asarray(golden["mask_right_padded"]))
     assert_array_equal(features, golden["cap"])
     assert_array_equal(valid, golden["mask"] == 1)
 

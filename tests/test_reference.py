@@ -8,39 +8,19 @@ import helpers
 import numpy as np
 import pytest
 from PIL import Image
+from stand_in import POOL, SPATIAL, Stand, stand
 
 from dd_jax import weights
 from dd_jax.errors import UserError
 from dd_jax.metrics import images, inception, protocols, reference, score, scores
-from dd_jax.metrics.features import Extractor
-from dd_jax.metrics.inception import Features, Inception
+from dd_jax.metrics.inception import Inception
 from scripts.fake_release import write_torch
-
-POOL, SPATIAL = 12, 6
-
-
-class Stand(Extractor):
-    """Random projections of the pixels, cheap and of few dimensions."""
-
-    def stream(self, some, digest=None):
-        weight = np.random.default_rng(7).standard_normal((POOL + SPATIAL + 10, 12)).astype(np.float32)
-        for pixels in some.read(self.batch):
-            if digest is not None:
-                digest.update(pixels)
-            x = pixels.reshape(len(pixels), -1)[:, :12].astype(np.float32) / 128 - 1
-            y = x @ weight.T
-            logits = y[:, POOL + SPATIAL :]
-            yield Features(y[:, :POOL], y[:, POOL : POOL + SPATIAL], logits + 1, logits)
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr(inception, "POOL", POOL)
     monkeypatch.setattr(inception, "SPATIAL", SPATIAL)
-
-
-def stand(protocol="adm", sha="a" * 64, **more):
-    return Stand(Inception({}, {"id": "stand", "sha256": sha, "origin": "nowhere"}), protocols.find(protocol), **more)
 
 
 def pictures(count, seed, top=256):

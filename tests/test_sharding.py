@@ -17,6 +17,7 @@ from conftest import tiny_config
 
 from dd_jax import factory, losses
 from dd_jax.errors import UserError
+from dd_jax.interfaces import Cond
 from dd_jax.loop import Recipe, gradients, init_state
 from dd_jax.sharding import ALONE, AXES, Placement, make_mesh, path_of
 from dd_jax.student import StudentNet
@@ -101,7 +102,7 @@ def change(models, params, accumulate=1):
     """What one step of plain gradient descent changes, and its metrics."""
     layout, codebook = models.layout, params["tokenizer"]["codebook"]
     code = np.random.default_rng(0).integers(0, len(codebook), (16, layout.tokens), np.int32)
-    batch = {"id": np.arange(16), "label": np.arange(16) % tiny.CLASSES, "code": code}
+    batch = {"id": np.arange(16), "cond": Cond(np.arange(16) % tiny.CLASSES), "code": code}
     objective, tx = Objective((0, 1), layout.steps // 2, losses.Weights(0.1, 1.0), "mse"), optax.sgd(1.0)
 
     @jax.jit

@@ -86,7 +86,7 @@ def test_smoke_runs_every_stage(smoke_run):
     speed = json.loads((smoke_run / "speed.json").read_text())
     assert speed["random_weights"] == ["tokenizer", "teacher"]
     assert all(row["share_of_matmul"] > 0 and row["memory_gb"] > 0 for row in speed["plans"])
-    with np.load(smoke_run / "samples/S0.npz") as file:
+    with np.load(smoke_run / "samples/named/S0.npz") as file:
         assert file["arr_0"].shape == (4, 64, 64, 3)
         np.testing.assert_array_equal(file["label"], [207, 3, 207, 3])
 

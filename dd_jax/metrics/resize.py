@@ -1,6 +1,7 @@
 """The three ways in which published FIDs bring images to 299 x 299. Each is a linear map per axis: a matrix.
 
-They are worth about 0.1 FID to each other, and more at low resolutions (Parmar et al., arXiv 2104.11222).
+They are worth about 0.1 FID to each other, and more at low resolutions (Parmar et al., arXiv 2104.11222). A fourth
+one is what LlamaGen's script does before that to images of 384 px.
 """
 
 from collections.abc import Callable
@@ -31,13 +32,27 @@ def pil_bicubic(before: int, after: int, a: float = -0.5) -> np.ndarray:
     wide = max(scale, 1.0)
     centre = (np.arange(after)[:, None] + 0.5) * scale
     pixel = np.arange(before)[None]
-    x = np.abs(pixel + 0.5 - centre) / wide
-    near = ((a + 2) * x - (a + 3)) * x * x + 1
-    far = (((x - 5) * x + 8) * x - 4) * a
-    weight = np.where(x < 1, near, np.where(x < 2, far, 0.0))
+    weight = _cubic(np.abs(pixel + 0.5 - centre) / wide, a)
     inside = (pixel >= np.floor(centre - 2 * wide + 0.5)) & (pixel < np.floor(centre + 2 * wide + 0.5))
     weight = np.where(inside, weight, 0.0)
     return (weight / weight.sum(1, keepdims=True)).astype(np.float32)
+
+
+def torch_bicubic(before: int, after: int, a: float = -0.75) -> np.ndarray:
+    """PyTorch's interpolate(mode="bicubic", align_corners=False): always four pixels, borders repeated."""
+    centre = (np.arange(after) + 0.5) * (before / after) - 0.5
+    first = np.floor(centre).astype(int) - 1
+    matrix = np.zeros((after, before))
+    for pixel in first + np.arange(4)[:, None]:
+        np.add.at(matrix, (np.arange(after), np.clip(pixel, 0, before - 1)), _cubic(np.abs(pixel - centre), a))
+    return matrix.astype(np.float32)
+
+
+def _cubic(x: np.ndarray, a: float) -> np.ndarray:
+    """Keys' kernel at the distance x."""
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * a
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
 
 
 def resize(img_BxRxRxc: jax.Array, side: int, matrix: Matrix) -> jax.Array:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from dd_jax import files, metrics_writer
+from dd_jax import files, labels, metrics_writer
 from dd_jax.errors import UserError
+from dd_jax.report import sets, tables
 from dd_jax.report.page import render
 from dd_jax.report.picture import Grid, grid_png
 from dd_jax.report.rows import Row, kind, number
@@ -21,17 +22,21 @@ CURVES = ("judge", "tokenizer", "teacher", "student")
 
 
 def from_workdir(workdir: str | os.PathLike, config: Mapping[str, Any], record: Mapping[str, Any]) -> Path:
-    """results.jsonl, grids.npz, the curves and speed.json -> report.html, and its picture as grid.png.
+    """results.jsonl, grids.npz, scores/, the curves and speed.json -> report.html, and its picture as grid.png.
 
     `record` is the stage record, {stage: {"done": ..., "seconds": ...}}. What is missing is left out, except
-    results.jsonl: a UserError.
+    results.jsonl where there are no scores either: a UserError.
     """
     workdir = Path(workdir)
-    results, speed = _results(workdir / "results.jsonl"), _json(workdir / "speed.json")
+    scores, speed = tables.read_scores(workdir / "scores"), _json(workdir / "speed.json")
+    results = _results(workdir / "results.jsonl", optional=bool(scores))
     classes = (config.get("data") or {}).get("classes") or 10
     grid = _grid(workdir / "grids.npz", results, classes)
     curves = {name: metrics_writer.read(workdir / name / "curve.jsonl") for name in CURVES}
-    page = render(results, [grid] if grid else [], curves, config, facts(config, record, speed))
+    model = str(config.get("published") or "")
+    more = tables.sections(scores, model or str(config.get("family"))) if model or scores else []
+    shown = [grid, *(_by_class(workdir / "samples", config, classes) if more else [])]
+    page = render(results, [one for one in shown if one], curves, config, facts(config, record, speed), more)
     if grid:
         picture = grid_png(grid.images, grid.scale, grid.columns, grid.rows, grid.noises)
         files.replace(workdir / "grid.png", picture)
@@ -65,10 +70,18 @@ def facts(config: Mapping[str, Any], record: Mapping[str, Any], speed: Mapping[s
     return found | machine
 
 
-def _results(path: Path) -> list[Row]:
+def _by_class(folder: Path, config: Mapping[str, Any], classes: int) -> list[Grid | None]:
+    """Pictures of the full sets and of the quick ones."""
+    names = labels.names(str((config.get("data") or {}).get("name")), classes)
+    return [sets.grid(folder, names), sets.grid(folder / "fast", names)]
+
+
+def _results(path: Path, optional: bool) -> list[Row]:
     try:
         return [json.loads(line) for line in path.read_text().splitlines()]
     except FileNotFoundError as error:
+        if optional:
+            return []
         raise UserError(f"no {path}: run --stage=evaluate first") from error
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}): run --stage=evaluate again") from error

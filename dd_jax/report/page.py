@@ -26,13 +26,14 @@ def render(
     curves: Mapping[str, Sequence[Row]],
     config: Mapping[str, Any],
     facts: Mapping[str, Any],
+    more: Sequence[str] = (),
 ) -> str:
     """The whole page as a string.
 
     `results`: rows of results.jsonl. `curves`: stage -> rows of its metrics file ("step", "loss", ...).
     `facts`: "title", "stages" {name: seconds}, "matmul_gflops", "train_share" {stage: share}, "device",
     "versions" {package: version}, "speed" [{"plan", "batch", "ms_per_image", ...}]; whatever else
-    it holds is listed as it is.
+    it holds is listed as it is. `more`: further sections, as HTML.
     """
     who = roles(results)
     title = str(facts.get("title") or "Distilled Decoding")
@@ -40,6 +41,7 @@ def render(
         _headline(who, title),
         _tiles(who),
         _pictures(grids),
+        *more,
         _table(results),
         _plots(results),
         _curves(curves),

@@ -82,6 +82,8 @@ path.refined { stroke: @refined; } path.baseline { stroke: @baseline; }
 circle.student { fill: @student; } circle.teacher { fill: @teacher; }
 circle.refined { fill: @refined; } circle.baseline { fill: @baseline; }
 circle { stroke: @card; stroke-width: 1.5; }
+circle.published { fill: none; stroke: @soft; } .dot.published { border: 1.5px solid @soft; }
+th.text { text-align: left; } table.published { font-size: 12.5px; }
 details { border: 1px solid @line; border-radius: 10px; padding: 10px 16px; margin-top: 16px;
   background: @card; }
 summary { cursor: pointer; font-weight: 600; } pre { overflow-x: auto; }

@@ -35,16 +35,6 @@ class CaptionEmbed(nn.Module):
         return Dense(self.width, False, dtype=self.dtype, name="fc2")(hidden)
 
 
-def pad_in_front(caption_BxPxF: jax.Array, valid_BxP: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Features padded behind, as text encoders give them -> padded in front, padding zero; (features, valid)."""
-    tokens = valid_BxP.shape[1]
-    length_B = jnp.sum(valid_BxP.astype(jnp.int32), 1)
-    source_BxP = (jnp.arange(tokens) + length_B[:, None]) % tokens
-    valid_BxP = jnp.arange(tokens) >= tokens - length_B[:, None]
-    moved = jnp.take_along_axis(caption_BxPxF, source_BxP[..., None], 1)
-    return jnp.where(valid_BxP[..., None], moved, 0), valid_BxP
-
-
 def hide_padding(mask: jax.Array | np.ndarray, first: jax.Array | int, valid_BxP: jax.Array | None) -> jax.Array:
     """Padded caption tokens are seen by nobody but themselves: (M, N) or (B, M, N) -> (B, M, N).
 
