@@ -7,6 +7,8 @@ from ml_collections.config_dict import placeholder
 
 # Small raster models on small data find their place and their class sooner with these (see `GPTConfig`).
 CLEAR = {"positions": True, "loud_cond": True}
+# What a teacher gets used to: missing conditions, missing words of captions, wrong codes before the next one.
+HABITS = {"label_drop": 0.1, "word_drop": 0.0, "corrupt": 0.0}
 
 
 def recipe(steps: int, batch: int, lr: float, **more: Any) -> ConfigDict:
@@ -46,6 +48,19 @@ def pairs(count: int, shard: int, batch: int, labels: str) -> ConfigDict:
     # Runs on several machines begin at different ids (a multiple of `shard`); scripts.merge_pairs joins their sets.
     fields["first"] = placeholder(int)
     fields["verify"] = False  # --stage=pairs then looks at the set that is there, and makes none
+    return ConfigDict(fields)
+
+
+def text(words: bool = False, dtype: str = "bfloat16", **sizes: Any) -> ConfigDict:
+    """Captions instead of classes, and their T5 encoder; `sizes` differ from flan-t5-xl's (see `T5Config`)."""
+    fields: dict[str, Any] = {
+        "prompts": placeholder(str),  # a file of captions, or tfds:NAME; none: those that come with the data
+        "sizes": sizes,
+        "dtype": dtype,
+        "words": words,  # captions are words of a vocabulary of their own
+        "batch": 64,  # captions that are encoded at a time
+        "store": placeholder(str),  # a folder that keeps their features; none: made when needed
+    }
     return ConfigDict(fields)
 
 
@@ -94,6 +109,7 @@ def demo(family: str) -> ConfigDict:
             "tokenizer": placeholder(str),
             "teacher": placeholder(str),
             "student": placeholder(str),
+            "text": placeholder(str),  # the encoder of captions
             "lpips": placeholder(str),  # what config.train.distance = "lpips" looks through
             "random": False,
         }
@@ -115,6 +131,8 @@ def demo(family: str) -> ConfigDict:
     # the release, whose teacher reads a draft without the mask that it was trained with. Both: next-scale models only.
     config.sample = ConfigDict({"plans": ("S0",), "count": 100, "scheme": "balanced", "fast": False, "labels": ""})
     config.sample.update({"few": 16, "batch": 100, "shard": 1024, "npz": True})
+    # Captions, where the model reads them: one, or a file of them (txt, csv, tsv, jsonl, parquet, or tfds:NAME).
+    config.sample.update({"prompt": "", "prompts": ""})
     config.sample.update({"resolution": placeholder(int), "rounding": "nearest"})
     config.sample.update({"categorical": False, "smooth": False, "unmasked_prefix": False})
     config.sample.filter = ConfigDict({"temperature": 1.0, "top_k": 0, "top_p": 1.0})

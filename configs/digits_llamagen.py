@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
         {
             "judge": common.recipe(400, 128, 2e-3, final_lr=0.0),
             "tokenizer": common.recipe(500, 128, 3e-3, revive_every=30),
-            "teacher": common.recipe(500, 128, 3e-3, label_drop=0.1),
+            "teacher": common.recipe(500, 128, 3e-3, **common.HABITS),
         }
     )
     config.pairs = common.pairs(count=16_000, shard=4000, batch=500, labels="balanced")

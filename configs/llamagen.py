@@ -1,8 +1,9 @@
 """LlamaGen's released sizes (arXiv 2406.06525), distilled as published; `llamagen_b.py` and its like pick one."""
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
-from configs import imagenet
+from configs import common, imagenet
 
 # width, depth, heads, guidance that the release samples with, split of the published few-step plans
 SIZES = {
@@ -49,10 +50,17 @@ def get(size: str, option: str = "") -> ConfigDict:
 
 
 def t2i(resolution: int) -> ConfigDict:
-    """The text-conditional XL at 256 or 512 px: 120 caption tokens in front."""
+    """The text-conditional XL at 256 or 512 px: 120 caption tokens in front, read by flan-t5-xl."""
     config = get("xl")
+    config.text = common.text(depth=24)
     config.data.update({"name": "captions", "resolution": resolution})
     config.tokenizer.side = resolution // 16
     config.model.update(CAPTION)
-    config.guidance, config.sample.filter.top_k = 7.5, 1000
+    config.guidance, config.sample.filter.top_k = 7.5, 1000  # as the release samples; the paper's pairs: guidance 2.0
+    config.pairs.count = 3_000_000
+    config.train.steps = config.pairs.count * EPOCHS // config.train.batch
+    config.student.split = placeholder(int)  # no split was published: the logits head everywhere
+    config.sample.by_plan = ConfigDict()
+    config.sample.plans = config.evaluate.plans = config.speed.plans = ("S0", "S0 S80")
+    config.evaluate.protocol = "clean"
     return config

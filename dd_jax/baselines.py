@@ -12,16 +12,17 @@ from dd_jax.interfaces import Cond, Draft, Generator, Params
 from dd_jax.plans import Op
 
 
-def marginals(code_MxL: np.ndarray, label_M: np.ndarray, classes: int) -> dict[str, jax.Array]:
+def marginals(code_MxL: np.ndarray, label_M: np.ndarray, pool: np.ndarray) -> dict[str, jax.Array]:
     """Prop. 3.1's optimum: how often a class's teacher samples have each code at each position.
 
     Kept as the samples themselves, class by class: a token is drawn from the marginals by taking the one of a
     random sample. A table of frequencies would take classes x L x V numbers, 16 GB for ImageNet.
-    UserError for a class without a sample.
+    `pool`: the classes (or captions) that are drawn. UserError for one without a sample.
     """
-    count = np.bincount(label_M, minlength=classes)
-    if not count.all():
-        raise UserError(f"no teacher sample of class {int(count.argmin())}: raise config.pairs.count")
+    count = np.bincount(label_M, minlength=int(max(pool)) + 1)
+    if not count[pool].all():
+        missing = int(pool[count[pool].argmin()])
+        raise UserError(f"no teacher sample of class {missing}: raise config.pairs.count")
     order = np.argsort(label_M, kind="stable")
     start = np.concatenate([[0], np.cumsum(count)]).astype(np.int32)
     return {"code": jnp.asarray(code_MxL[order]), "start": jnp.asarray(start)}

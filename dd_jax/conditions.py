@@ -6,10 +6,9 @@ millions of captions need no table on a device.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
@@ -71,7 +70,3 @@ class Classes:
         if label.size and not (label.min() >= 0 and label.max() < self.count):
             raise UserError(f"labels must lie in 0..{self.count - 1}, got {label.tolist()}")
         return self(label)
-
-
-# Captions -> features (B, P, F), padding in front, and which of them are valid (B, P).
-Encode = Callable[[Sequence[str]], tuple[jax.Array, jax.Array]]

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from dd_jax import files
+from dd_jax import emoji, files
 from dd_jax.errors import UserError
 
 Split = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 HELD_OUT = {"mnist": 1000, "digits": 297}
+BUNDLED = (*HELD_OUT, "emoji")
 
 
 def load(name: str, cache_dir: str | os.PathLike | None = None) -> Split:
@@ -25,6 +26,10 @@ def load(name: str, cache_dir: str | os.PathLike | None = None) -> Split:
     the classes. MNIST is parsed once and kept in `cache_dir`, by default ~/.cache/dd_jax.
     Raises UserError for an unknown name or a package that is not installed.
     """
+    if name == "emoji":
+        images, unseen = emoji.pictures().astype(np.float32) / 127.5 - 1, emoji.held_out()
+        label = np.arange(len(images), dtype=np.int32)
+        return images[~unseen], label[~unseen], images[unseen], label[unseen]
     if name == "mnist":
         pixels, label = _mnist(Path(cache_dir) if cache_dir else _cache_dir())
         images = pixels.astype(np.float32) / 127.5 - 1
@@ -32,7 +37,7 @@ def load(name: str, cache_dir: str | os.PathLike | None = None) -> Split:
         pixels, label = _digits()
         images = pixels.astype(np.float32) / 8 - 1
     else:
-        raise UserError(f"unknown data set {name!r}: choose one of {', '.join(sorted(HELD_OUT))}")
+        raise UserError(f"unknown data set {name!r}: choose one of {', '.join(sorted(BUNDLED))}")
     return split(images[..., None], label.astype(np.int32), HELD_OUT[name])
 
 
@@ -73,6 +78,11 @@ def augment(
         source = np.arange(part.start, part.stop) % len(images)
         out[part] = _warp(images[source], _inverse_maps(draw[part]), draw[part, 3:])
     return out
+
+
+def flipped(images: np.ndarray, copies: int) -> np.ndarray:
+    """(N, R, R, c) -> (copies * N, R, R, c): as they are, and mirrored, in turns."""
+    return np.concatenate([images[:, :, :: -1 if i % 2 else 1] for i in range(copies)])
 
 
 def _inverse_maps(draw_Nx5: np.ndarray) -> np.ndarray:

@@ -165,6 +165,7 @@ class References:
 
 
 JUDGED = ("fd", "fd_teacher", "class_accuracy", "precision", "recall")
+AMONG = 51  # captions, one of which is the right one
 
 
 def judged(made: Samples, label: np.ndarray, references: References | None) -> dict[str, float | None]:
@@ -174,9 +175,22 @@ def judged(made: Samples, label: np.ndarray, references: References | None) -> d
     own = scores.statistics(made.features)
     real, teacher = references.statistics
     precision, recall = scores.precision_recall(references.real[: len(label)], made.features)
-    accuracy = float(np.mean(made.seen.argmax(-1) == label[: len(made.seen)]))
+    own_label = label[: len(made.seen)]
+    accuracy = float(np.mean(made.seen.argmax(-1) == own_label))
     numbers = scores.frechet(*own, *real), scores.frechet(*own, *teacher), accuracy, precision, recall
-    return dict(zip(JUDGED, numbers, strict=True))
+    result: dict[str, float | None] = dict(zip(JUDGED, numbers, strict=True))
+    if made.seen.shape[1] >= AMONG:
+        result["caption_found"] = caption_found(made.seen, own_label)
+    return result
+
+
+def caption_found(logits_MxK: np.ndarray, label_M: np.ndarray, among: int = AMONG) -> float:
+    """Share of pictures whose caption the judge prefers to among - 1 others, drawn at random."""
+    draw, hits = np.random.default_rng(0), 0
+    for logits, label in zip(logits_MxK, label_M, strict=True):
+        others = draw.choice(len(logits) - 1, among - 1, replace=False)
+        hits += bool(logits[label] > logits[others + (others >= label)].max())
+    return hits / len(label_M)
 
 
 def score(row: Row, made: Samples, teacher: Samples, label: np.ndarray, references: References | None) -> dict:

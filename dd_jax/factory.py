@@ -5,8 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from dd_jax import emoji
 from dd_jax.conditions import Classes, Conditions
 from dd_jax.errors import UserError
 from dd_jax.families.llamagen import build as llamagen
@@ -23,6 +25,9 @@ from dd_jax.metrics.lpips import LPIPS
 from dd_jax.plans import parse
 from dd_jax.sharding import Rules
 from dd_jax.student import Student
+from dd_jax.text.captions import EXAMPLES, Text
+from dd_jax.text.prompts import Prompts
+from dd_jax.text.t5 import T5Config
 from dd_jax.train import Objective
 
 FAMILIES = {"llamagen": llamagen.build, "var": var.build}
@@ -37,6 +42,7 @@ class System:
     student: Student
     judge: Judge | None  # none for photographs: no network of our own looks at them
     lpips: LPIPS | None  # where training compares by it
+    text: Text | None  # what reads captions; none: classes are drawn
     models: Models
     objective: Objective
     classes: int
@@ -48,9 +54,20 @@ class System:
     def layout(self) -> Layout:
         return self.models.layout
 
-    def conditions(self, params: dict[str, Params]) -> Conditions:
-        """What there is to draw."""
-        return Classes(self.classes)
+    def conditions(self, params: dict[str, Params], asked: Prompts | None = None) -> Conditions:
+        """What there is to draw; `asked`: other captions than the config's. UserError without an encoder for them."""
+        if self.text is None:
+            return Classes(self.classes)
+        if "text" not in params:
+            raise UserError("captions need their encoder: port flan_t5_xl and name its folder, text=... (weights.text)")
+        return self.text.conditions(params["text"], asked)
+
+    def learned_init(self, key: jax.Array, tokenizer_params: Params) -> Params:
+        """What is trained as the teacher: its trunk, and an encoder of captions unless a ported one reads them."""
+        start = {"trunk": self.teacher_init(key, tokenizer_params)}
+        if self.text is not None and not self.text.folder:
+            start["text"] = self.text.init(jax.random.fold_in(key, 1))
+        return start
 
 
 def build(config: ConfigDict) -> System:
@@ -91,12 +108,29 @@ def build(config: ConfigDict) -> System:
         student=family.student,
         judge=judge,
         lpips=LPIPS() if objective.distance == "lpips" and objective.weights.embedding else None,
+        text=_text(config),
         models=models,
         objective=objective,
         classes=data.classes,
         teacher_init=family.teacher_init,
         teacher_params=family.teacher_params,
         rules=family.rules,
+    )
+
+
+def _text(config: ConfigDict) -> Text | None:
+    if "text" not in config:
+        return None
+    fields, data = config.text, config.data.name
+    bundled = emoji.captions() if data == "emoji" else EXAMPLES
+    return Text(
+        sizes=T5Config(**fields.sizes, dtype=jnp.dtype(fields.dtype)),
+        source=fields.prompts or bundled,
+        folder=config.weights.text or "",
+        unseen=tuple(emoji.held_out().tolist()) if data == "emoji" and not fields.prompts else (),
+        batch=fields.batch,
+        store=fields.store or "",
+        words=fields.words,
     )
 
 
@@ -116,8 +150,13 @@ def _special(plan: str, own: ConfigDict, config: ConfigDict, steps: int, split: 
 
 def shrink(config: ConfigDict) -> ConfigDict:
     """`config.smoke`: the same path at full width, one layer deep, with random weights and a handful of everything."""
-    config.weights.update({"tokenizer": None, "teacher": None, "student": None, "lpips": None, "random": True})
+    config.weights.update(
+        {"tokenizer": None, "teacher": None, "student": None, "text": None, "lpips": None, "random": True}
+    )
     config.model.depth = 1
+    if "text" in config:  # nobody's captions, by a vocabulary of their own words
+        config.text.update({"prompts": None, "words": True})
+        config.text.sizes.depth = 1
     config.mesh = (1, 1)  # so little does not spread
     config.pairs.update({"count": 8, "shard": 4, "batch": 4})
     config.train.update({"steps": 4, "batch": 4, "checkpoint_every": 2})

@@ -1,6 +1,7 @@
 """Stage `sample`: images of any plan, by the thousand and resumable; as shards, one .npz and a picture each.
 
-`samples/` holds all classes, `samples/fast/` the few of a quick score, `samples/named/` what `--labels` asked for.
+`samples/` holds all classes or captions, `samples/fast/` the few of a quick score, `samples/named/` what `--labels`
+or `--prompt` asked for, `samples/prompts/` a file of captions. Pictures of captions also lie there one by one.
 """
 
 import dataclasses
@@ -19,7 +20,8 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from dd_jax import files, labels, rng, weights
+from dd_jax import captioned, files, labels, rng, weights
+from dd_jax.conditions import Conditions, assign
 from dd_jax.errors import UserError
 from dd_jax.factory import System
 from dd_jax.fewstep import noise_for, run_plan
@@ -29,6 +31,7 @@ from dd_jax.plans import parse
 from dd_jax.progress import Progress
 from dd_jax.samples import SampleSet
 from dd_jax.sharding import ALONE, Placement
+from dd_jax.text.prompts import Prompts, read
 from dd_jax.workdir import digest
 
 AHEAD = 2  # batches that devices work on while the host stores earlier ones
@@ -57,17 +60,17 @@ class Finish:
 
 @functools.lru_cache
 def sampler(system: System, plan: str, finish: Finish, placement: Placement = ALONE) -> Callable[..., jax.Array]:
-    """((params, root key), id_B, label_B) -> uint8 images: one program, each device with its own rows.
+    """((params, root key), id_B, cond) -> uint8 images: one program, each device with its own rows.
 
     An image follows from its id, as in `Pipeline.sample`.
     """
     tokens, code_dim = system.layout.tokens, system.tokenizer.code_dim
 
-    def draw(given: tuple[dict[str, Params], jax.Array], id_B: jax.Array, label_B: jax.Array) -> jax.Array:
+    def draw(given: tuple[dict[str, Params], jax.Array], id_B: jax.Array, cond: Cond) -> jax.Array:
         params, root = given
         noise = noise_for(rng.example_keys(root, id_B), tokens, code_dim)
         draws = rng.example_keys(jax.random.fold_in(root, 1 << 20), id_B)
-        draft = run_plan(plan, system.models, params, Cond(label_B), noise, draws)
+        draft = run_plan(plan, system.models, params, cond, noise, draws)
         return finish(system.tokenizer.decode(params["tokenizer"], draft.token_BxLxC))
 
     return jax.jit(placement.each(draw))
@@ -90,9 +93,13 @@ class Sampling:
         self.system, self.config, self._load, self.placement = system, config, load, placement
         settings = config.sample
         self.plans: tuple[str, ...] = tuple(dict.fromkeys(settings.plans))
-        self.finish = Finish(None if settings.labels else settings.resolution, settings.rounding)
-        self.count = settings.few if settings.labels else FAST if settings.fast else settings.count
-        kind = "named" if settings.labels else "fast" if settings.fast else ""
+        self.asked = asked_for(system, settings)
+        named = bool(settings.labels or settings.prompt)
+        self.finish = Finish(None if named else settings.resolution, settings.rounding)
+        self.count = settings.few if named else FAST if settings.fast else settings.count
+        if settings.prompts:
+            self.count = len(self.asked or ())
+        kind = "named" if named else "prompts" if settings.prompts else "fast" if settings.fast else ""
         self.folder, self._identity = workdir / "samples" / kind, dict[str, dict[str, str]]()
         batch = min(settings.batch, self.count)
         self.batch = batch + -batch % placement.rows
@@ -107,10 +114,16 @@ class Sampling:
         parts = dict.fromkeys(part for plan in self.plans for part in self.parts(plan))
         return self.placement.put(self._load(*parts), fsdp=False)
 
+    @functools.cached_property
+    def conditions(self) -> Conditions:
+        """What may be drawn, by number."""
+        return self.system.conditions(self.params, self.asked)
+
     def parts(self, plan: str) -> list[str]:
         """The networks that a plan runs."""
         kinds = {op.kind for op in parse(plan, self.system.layout.steps, self.system.objective.timesteps)}
-        return ["tokenizer", *["teacher"] * bool(kinds - {"S"}), *["student"] * ("S" in kinds)]
+        text = ["text"] * (self.system.text is not None)
+        return ["tokenizer", *text, *["teacher"] * bool(kinds - {"S"}), *["student"] * ("S" in kinds)]
 
     def identity(self, part: str) -> dict[str, str]:
         """Which weights: what the ported folder says of itself, else a checksum of what was trained here."""
@@ -134,6 +147,7 @@ class Sampling:
             "shard": sample.shard,
             "seed": config.seed,
             "labels": sample.labels or sample.scheme,
+            **({"prompts": self.prompts.sha256} if self.prompts else {}),
             "split": models.split,
             "guidance": config.guidance,
             "cfg_interval": config.cfg_interval,
@@ -148,15 +162,23 @@ class Sampling:
 
     def set_of(self, plan: str) -> SampleSet:
         """The set on disk, begun or not. UserError if another run's is in its place; named classes replace theirs."""
-        return SampleSet(self.folder / slug(plan), self.settings(plan), replace=bool(self.config.sample.labels))
+        named = bool(self.config.sample.labels or self.config.sample.prompt)
+        return SampleSet(self.folder / slug(plan), self.settings(plan), replace=named)
 
     def label(self, ids: np.ndarray) -> np.ndarray:
-        """The classes of these images: those of `sample.labels` in turn, else by the scheme."""
+        """What these images show, by number: classes of `sample.labels` or given captions in turn, else by scheme."""
         sample, data = self.config.sample, self.config.data
         if sample.labels:
             found = np.asarray(labels.find(sample.labels, data.name, data.classes), np.int32)
             return found[ids % len(found)]
-        return rng.labels(ids, data.classes, sample.scheme, self.config.seed)
+        if self.asked:
+            return (ids % len(self.asked)).astype(np.int32)
+        return assign(self.conditions.pool, ids, sample.scheme, self.config.seed)
+
+    @property
+    def prompts(self) -> Prompts | None:
+        """The captions that numbers stand for; none where classes are drawn."""
+        return self.asked or (self.system.text.prompts if self.system.text else None)
 
     def images(self, plan: str, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """uint8 images of each piece, which are at most `batch` ids: padded, never dropped, next ones on their way."""
@@ -166,7 +188,18 @@ class Sampling:
 
     def _rows(self, ids: np.ndarray) -> Any:
         padded = np.pad(ids, (0, self.batch - len(ids)))
-        return self.placement.batch((jnp.asarray(padded), jnp.asarray(self.label(padded))))
+        return self.placement.batch((jnp.asarray(padded), self.conditions(self.label(padded))))
+
+
+def asked_for(system: System, settings: ConfigDict) -> Prompts | None:
+    """Captions that a user gave. UserError where the model draws classes, or for two wishes at once."""
+    if settings.prompt and settings.prompts:
+        raise UserError("--prompt and --prompts: give one of them")
+    if not (settings.prompt or settings.prompts):
+        return None
+    if system.text is None:
+        raise UserError("this config draws classes, not captions: use --labels")
+    return Prompts.of(settings.prompt) if settings.prompt else read(settings.prompts)
 
 
 def _ahead(batches: Iterable[tuple[jax.Array, int]]) -> Iterator[np.ndarray]:
@@ -196,6 +229,8 @@ def run(sampling: Sampling) -> list[Path]:
         if sampling.config.sample.npz:
             written.append(made.export())
         written.append(_picture(made))
+        if sampling.prompts is not None:
+            written.append(captioned.write(made, sampling.prompts.captions))
     return written
 
 

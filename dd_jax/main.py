@@ -8,7 +8,8 @@ samples, scores everything and writes report.html. Stages:
   pretrain  tokenizer, teacher and judge for the bundled data
   pairs     Alg. 1: noise-code pairs, in shards
   train     Alg. 2: the student
-  sample    pictures of config.sample.plans; --labels="golden retriever, 3" says of what
+  sample    pictures of config.sample.plans; --labels="golden retriever, 3" says of what, or --prompt="a red fox",
+            or --prompts=FILE (txt, csv, tsv, jsonl, parquet, or tfds:NAME) where captions are drawn
   evaluate  results.jsonl: every plan and baseline on shared noises
   speed     speed.json: ms per image, compile times, share of the machine's matmul rate
   report    report.html
@@ -41,6 +42,8 @@ COORDINATOR = flags.DEFINE_string("coordinator", None, "With several processes: 
 PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there are (not with --coordinator=auto).")
 PROCESS = flags.DEFINE_integer("process", None, "Which of them this one is, from 0.")
 LABELS = flags.DEFINE_string("labels", None, "Classes to draw, by name or number: short for --config.sample.labels.")
+PROMPT = flags.DEFINE_string("prompt", None, "A caption to draw: short for --config.sample.prompt.")
+PROMPTS = flags.DEFINE_string("prompts", None, "A file of captions to draw: short for --config.sample.prompts.")
 
 
 def main(argv: list[str]) -> None:
@@ -60,6 +63,10 @@ def main(argv: list[str]) -> None:
     config = CONFIG.value
     if LABELS.value is not None:
         config.sample.labels = LABELS.value
+    if PROMPT.value is not None:
+        config.sample.prompt = PROMPT.value
+    if PROMPTS.value is not None:
+        config.sample.prompts = PROMPTS.value
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     try:
         smoke = "_smoke" if config.smoke else ""

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from numpy.typing import ArrayLike
 
 from dd_jax import factory, rng, weights
+from dd_jax.conditions import Conditions
 from dd_jax.errors import UserError
 from dd_jax.fewstep import noise_for, run_plan
 from dd_jax.interfaces import Draft, Params
@@ -36,7 +37,7 @@ def frozen(settings: Mapping[str, Any]) -> ConfigDict:
     return ConfigDict(freeze(settings))
 
 
-PARTS = ("judge", "tokenizer", "teacher", "student")  # and, for training alone, "lpips"
+PARTS = ("judge", "tokenizer", "text", "teacher", "student")  # and, for training alone, "lpips"
 
 
 def load_params(
@@ -56,24 +57,34 @@ def load_params(
     recipes = {**config.get("pretrain", {}), "student": config.train}
     params: dict[str, Params] = {}
     for name in parts:
-        if name in ("judge", "lpips") and getattr(system, name) is None:
+        if name in ("judge", "lpips", "text") and getattr(system, name) is None:
             continue
         init = functools.partial(_init(system, name), key, *([params["tokenizer"]] if name == "teacher" else []))
         folder = config.weights.get(name)
         if folder:
-            params[name] = jax.tree.map(jnp.asarray, weights.load(folder, jax.eval_shape(init)))
+            kind = jnp.dtype(config.text.dtype if name == "text" else "float32")
+            params[name] = jax.tree.map(jnp.asarray, weights.load(folder, jax.eval_shape(init), dtype=kind))
             if name == "student":
                 _check_mask(folder, config)
-        elif name in random and not (workdir / name).exists():
+        elif name in random and not (workdir / trained_in(name)).exists():
             params[name] = jax.jit(init)()
-        elif name not in recipes:
+        elif trained_in(name) not in recipes:
             raise UserError(missing(name))
+        elif trained_in(name) == "teacher":
+            learned = functools.partial(system.learned_init, key, params["tokenizer"])
+            found = load_ema(workdir / "teacher", factory.recipe(recipes["teacher"]), learned)
+            params[name] = found["trunk" if name == "teacher" else name]
         else:
             params[name] = load_ema(workdir / name, factory.recipe(recipes[name]), init)
     if "teacher" in params:
         trunk = jax.tree.map(lambda x: x.astype(dtype or config.dtype.teacher), params["teacher"])
         params["teacher"] = system.teacher_params(trunk, params["tokenizer"])
     return params
+
+
+def trained_in(part: str) -> str:
+    """The folder of the training that a part comes from: an encoder of captions is trained with the teacher."""
+    return "teacher" if part == "text" else part
 
 
 def missing(part: str) -> str:
@@ -106,7 +117,6 @@ class Pipeline:
 
     def __init__(self, system: factory.System, params: dict[str, Params]):
         self.system, self.params = system, params
-        self.conditions = system.conditions(params)
         self._compiled: dict[str, Any] = {}
 
     @classmethod
@@ -142,6 +152,11 @@ class Pipeline:
             raise UserError(f"{path} needs its tokenizer {name}: python -m port_weights {name} --out {path.parent}")
         system = factory.build(config)
         return cls(system, load_params(system, config, path, parts))
+
+    @functools.cached_property
+    def conditions(self) -> Conditions:
+        """What may be drawn."""
+        return self.system.conditions(self.params)
 
     def _run(self, plan: str) -> Any:
         if plan not in self._compiled:

@@ -16,9 +16,19 @@ from dd_jax.factory import System
 from dd_jax.interfaces import Cond, Params
 from dd_jax.loop import Metrics, Recipe, TrainState, fit, init_state, update
 from dd_jax.metrics.judge import Judge
+from dd_jax.text.captions import drop_words
 
 Batch = dict[str, jax.Array]
 Loss = Callable[[Params, Batch, jax.Array, dict[str, Params]], tuple[jax.Array, Metrics]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Habits:
+    """What a teacher gets used to in training, as shares of what it reads."""
+
+    label_drop: float = 0.1  # conditions that are left out, for guidance
+    word_drop: float = 0.0  # of a caption's words
+    corrupt: float = 0.0  # of the codes before the next one, at most
 
 
 def _train(
@@ -105,18 +115,37 @@ def train_teacher(
     code: np.ndarray,
     label: np.ndarray,
     seed: int,
-    drop: float,
+    habits: Habits,
 ) -> Params:
-    """Next-step prediction with class labels, dropped at rate `drop` for guidance."""
-    teacher = system.teacher
+    """Next-step prediction of codes under their classes, or captions, whose encoder learns with the teacher."""
+    teacher, text = system.teacher, system.text
+
+    def condition(params: Params, batch: Batch, key: jax.Array) -> Cond:
+        if text is None:
+            return Cond(batch["label"])
+        valid_BxP = drop_words(key, batch["token"], batch["valid"], habits.word_drop)
+        return text.read(params["text"], batch["token"], valid_BxP)
 
     def loss(params: Params, batch: Batch, key: jax.Array, frozen: Any) -> tuple[jax.Array, Metrics]:
-        cond = Cond(batch["label"], drop_B=jax.random.bernoulli(key, drop, batch["label"].shape))
-        weights = system.teacher_params(params, frozen["tokenizer"])
-        logits = teacher.forward(weights, cond, batch["code"])
+        keys = jax.random.split(key, 3)
+        drop_B = jax.random.bernoulli(keys[0], habits.label_drop, batch["code"].shape[:1])
+        cond = dataclasses.replace(condition(params, batch, keys[1]), drop_B=drop_B)
+        weights = system.teacher_params(params["trunk"], frozen["tokenizer"])
+        logits = teacher.forward(weights, cond, corrupt(keys[2], batch["code"], habits.corrupt))
         nll = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch["code"]))
         return nll, {"loss": nll}
 
-    start = jax.jit(system.teacher_init)(jax.random.key(seed), tokenizer_params)
-    data = {"code": code.astype(np.int32), "label": label}
+    start = jax.jit(system.learned_init)(jax.random.key(seed), tokenizer_params)
+    data = {"code": code.astype(np.int32), **({"label": label} if text is None else text.tokens(label))}
     return _train("teacher", folder, recipe, start, loss, data, seed, {"tokenizer": tokenizer_params})
+
+
+def corrupt(key: jax.Array, code_BxL: jax.Array, most: float) -> jax.Array:
+    """A share, uniform in 0..`most`, of each example's codes replaced by codes of others: what a teacher that walks
+    on its own samples has to bear."""
+    if not most:
+        return code_BxL
+    keys = jax.random.split(key, 3)
+    rate_Bx1 = most * jax.random.uniform(keys[0], (len(code_BxL), 1))
+    other = jax.random.permutation(keys[1], code_BxL.reshape(-1)).reshape(code_BxL.shape)
+    return jnp.where(jax.random.uniform(keys[2], code_BxL.shape) < rate_Bx1, other, code_BxL)

@@ -128,6 +128,12 @@ class SampleSet:
                 labels.append(shard["label"])
         return np.concatenate(images)[:count], np.concatenate(labels)[:count]
 
+    def parts(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(images, labels) shard by shard. UserError for one that is missing or damaged."""
+        for name in self.shards:
+            with self._open(name) as shard:
+                yield shard["arr_0"], shard["label"]
+
     def _whole(self, name: str) -> bool:
         path = self.folder / name
         return path.exists() and self.manifest["shards"].get(name) == weights.sha256(path)

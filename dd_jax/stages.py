@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from dd_jax import (
     baselines,
-    data,
     evaluate,
     factory,
     fid,
@@ -38,6 +36,7 @@ from dd_jax.diary import Extras
 from dd_jax.errors import UserError
 from dd_jax.factory import System, recipe
 from dd_jax.interfaces import Params
+from dd_jax.pictures import Pictures, known
 from dd_jax.pipeline import PARTS, load_params, missing
 from dd_jax.rng import stream
 from dd_jax.sharding import ALONE, Placement, make_mesh
@@ -122,28 +121,29 @@ class Run:
         """Judge, tokenizer, teacher on augmented pictures."""
         if self.ready:
             return f"nothing: {self.ready}"
-        if self.config.data.name not in data.HELD_OUT:
+        if not known(self.config.data.name):
             raise UserError(
                 f"no tokenizer and teacher for {self.config.data.name}: port published ones (python -m port_weights "
                 "list) and name both folders, --config.weights.tokenizer=... --config.weights.teacher=...; or try the "
                 "path with random ones, --config.smoke=true"
             )
         settings, seed = self.config.pretrain, self.config.seed
-        img, label = self.training_images()
+        img, label = self.pictures.training()
         judge, tokenizer, teacher = (recipe(settings[k]) for k in ("judge", "tokenizer", "teacher"))
         if self.system.judge is not None:
-            pretrain.train_judge(self.system.judge, self.work / "judge", judge, img, label, seed)
+            seen = self.pictures.judged(self.system.text is not None)
+            pretrain.train_judge(self.system.judge, self.work / "judge", judge, *seen, seed)
         codes = pretrain.train_tokenizer(
             self.system, self.work / "tokenizer", tokenizer, img, seed, settings.tokenizer.revive_every
         )
         code = pretrain.encode(self.system, codes, img)
-        drop = settings.teacher.label_drop
-        pretrain.train_teacher(self.system, self.work / "teacher", teacher, codes, code, label, seed, drop)
+        habits = pretrain.Habits(**{k: settings.teacher[k] for k in ("label_drop", "word_drop", "corrupt")})
+        pretrain.train_teacher(self.system, self.work / "teacher", teacher, codes, code, label, seed, habits)
         return f"{self.work / 'judge'}, tokenizer, teacher"
 
     def pairs(self) -> Any:
         """Algorithm 1."""
-        settings, params = self.config.pairs, self.params("tokenizer", "teacher")
+        settings, params = self.config.pairs, self.params("tokenizer", "text", "teacher")
         facts = {
             "teacher": digest(params["teacher"]),
             "guidance": self.config.guidance,
@@ -152,34 +152,35 @@ class Run:
             "filter": self.config.filter.to_dict(),
             "flow": self.config.flow.to_dict(),
         }
+        if self.system.text is not None:
+            facts["prompts"] = self.system.text.prompts.sha256
         first, conditions = settings.first or 0, self.system.conditions(params)
+        folder, models, seed = self.work / "pairs", self.system.models, self.config.seed
         if settings.verify:
-            facts |= {"seed": self.config.seed, "labels": settings.labels, "first": first}
+            facts |= {"seed": seed, "labels": settings.labels, "first": first}
             vocab = self.system.tokenizer.vocab
-            return verify.verify(
-                self.work / "pairs", self.system.models, params, conditions, vocab, settings.batch, facts
-            )
+            return verify.verify(folder, models, params, conditions, vocab, settings.batch, facts)
         pairs.generate(
-            self.work / "pairs",
-            self.system.models,
+            folder,
+            models,
             params,
             settings.count,
             settings.shard,
             settings.batch,
-            self.config.seed,
+            seed,
             conditions,
             settings.labels,
             facts,
             self.own_placement,
             first,
         )
-        return self.work / "pairs" / pairset.MANIFEST
+        return folder / pairset.MANIFEST
 
     def train(self) -> Any:
         """Algorithm 2."""
         if self.config.weights.student:
             return f"nothing: {self.config.weights.student} is ready"
-        system, params = self.system, self.params("judge", "lpips", "tokenizer", "teacher", dtype="float32")
+        system, params = self.system, self.params("judge", "lpips", "tokenizer", "text", "teacher", dtype="float32")
         start = system.student.init_from_teacher(stream(self.config.seed, "init"), params["teacher"]["trunk"])
         frozen = train.frozen_for(system.tokenizer, params)
         distance = train.distance_of(system.objective, system.tokenizer, system.judge, system.lpips)
@@ -206,7 +207,9 @@ class Run:
         settings, folder = self.config.train, self.work / "student" / "grids"
         look = None
         if settings.grid_every:
-            look = watch.watcher(folder, self.system, params, conditions, self.config.seed, self.placement)
+            look = watch.watcher(
+                folder, self.system, params, self.system.conditions(params), self.config.seed, self.placement
+            )
         return Extras(tuple(settings.log), watch=look, watch_every=settings.grid_every)
 
     def sample(self) -> Any:
@@ -232,11 +235,17 @@ class Run:
     def _beside_teacher(self) -> Path:
         """results.jsonl: all rows on shared noises."""
         params = self.params()
+        conditions = self.system.conditions(params)
         if self.config.baselines.onestep or self.config.baselines.skip or self.config.baselines.skip_drop:
             found = pairset.load(self.work / "pairs")
-            params["marginals"] = baselines.marginals(found.code, found.label, self.system.classes)
-        conditions = self.system.conditions(params)
-        splits = [evaluate.Split("", conditions.pool, self.held_out())]
+            params["marginals"] = baselines.marginals(found.code, found.label, conditions.pool)
+        held = None if self.system.judge is None else self.pictures.held_out()[0]
+        splits = [evaluate.Split("", conditions.pool, held)]
+        if len(conditions.held_out):
+            splits = [
+                evaluate.Split("seen", conditions.pool, self.pictures.training()[0]),
+                evaluate.Split("held out", conditions.held_out, held),
+            ]
         evaluate.run(self.system, params, conditions, self.config, self.work.path, splits, self.config.seed)
         return self.work / "results.jsonl"
 
@@ -258,21 +267,10 @@ class Run:
         random = random or ((*PARTS[:3], "lpips") if self.config.weights.random else ())
         return load_params(self.system, self.config, self.work.path, parts or PARTS, random, dtype)
 
-    def training_images(self) -> tuple[np.ndarray, np.ndarray]:
-        """Augmented training pictures and their labels."""
-        img, label, _, _ = data.load(self.config.data.name)
-        return self._augmented(img, self.config.data.copies, 0), np.tile(label, self.config.data.copies)
-
-    def held_out(self) -> np.ndarray | None:
-        """Augmented pictures that no model was trained on, where the data are bundled."""
-        if self.system.judge is None:
-            return None
-        _, _, img, _ = data.load(self.config.data.name)
-        return self._augmented(img, self.config.data.heldout_copies, 1)
-
-    def _augmented(self, img: np.ndarray, copies: int, part: int) -> np.ndarray:
-        d = self.config.data
-        return data.augment(img, copies, d.rotate, d.scale, d.shear, d.shift, seed=2 * self.config.seed + part)
+    @functools.cached_property
+    def pictures(self) -> Pictures:
+        """What this config trains tokenizer and teacher on."""
+        return Pictures(self.config.data, self.config.seed)
 
 
 def run(config: ConfigDict, workdir: str, stage: str) -> None:

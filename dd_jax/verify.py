@@ -41,7 +41,7 @@ def verify(
         _check_shard(folder / name, shard, manifest["shard"], conditions.pool, vocab, models.layout.tokens)
     if len(found) != manifest["count"] or len(np.unique(found.id)) != len(found):
         raise UserError(f"{folder} holds {len(found)} pairs, its manifest says {manifest['count']}, each once")
-    same = agreement(found, models, params, manifest["seed"], conditions, batch)
+    same = agreement(found, models, params, conditions, manifest["seed"], batch)
     if same < AGREE:
         raise UserError(f"{folder}: teacher and flow give {same:.2%} of its tokens again, less than {AGREE:.0%}")
     return f"{len(found)} pairs in {len(found.shards)} shards are whole; {same:.4%} of sampled tokens come again"
@@ -52,7 +52,7 @@ def _check_shard(path: Path, shard: pairset.Shard, size: int, pool: np.ndarray, 
     wrong = {
         "ids of another shard": pairset.name_of(int(ids[0]), size) != path.name,
         "ids with gaps": not np.array_equal(ids, np.arange(ids[0], ids[0] + len(ids))),
-        "labels that this config does not have": not np.isin(label, pool).all(),
+        "labels that this run does not draw": not np.isin(label, pool).all(),
         f"codes outside 0..{vocab - 1}": not (code < vocab).all(),
         f"codes of another shape than ({len(ids)}, {tokens})": code.shape != (len(ids), tokens),
     }
@@ -62,7 +62,12 @@ def _check_shard(path: Path, shard: pairset.Shard, size: int, pool: np.ndarray, 
 
 
 def agreement(
-    found: pairset.PairSet, models: Models, params: dict[str, Params], seed: int, conditions: Conditions, batch: int
+    found: pairset.PairSet,
+    models: Models,
+    params: dict[str, Params],
+    conditions: Conditions,
+    seed: int,
+    batch: int,
 ) -> float:
     """Share of tokens that one parallel pass of teacher and flow gives again, in `batch` pairs spread over the set."""
     rows = found.rows(np.linspace(0, len(found) - 1, min(batch, len(found))).astype(int))

@@ -113,7 +113,7 @@ def test_verifying_notices(copy):
     cases = [
         ({"id": np.arange(0, 4, dtype=np.int32)}, "ids of another shard"),
         ({"id": np.array([4, 5, 5, 7], np.int32)}, "ids with gaps"),
-        ({"label": np.full(4, tiny.CLASSES, np.int32)}, "labels that this config does not have"),
+        ({"label": np.full(4, tiny.CLASSES, np.int32)}, "labels that this run does not draw"),
         ({"code": code + np.uint16(tiny.VOCAB)}, r"codes outside 0\.\.11"),
         ({"code": code[:, 1:]}, "codes of another shape"),
         ({"code": (code + np.uint16(1)) % np.uint16(tiny.VOCAB)}, "of its tokens again, less than 99%"),

@@ -35,6 +35,11 @@ METRICS = {
         "{:.1%}",
         "share of pictures in which the judge sees the class that was asked for. Higher is better.",
     ),
+    "caption_found": Metric(
+        "caption found\N{NO-BREAK SPACE}↑",
+        "{:.1%}",
+        "share of pictures whose caption the judge prefers to 50 others. Higher is better.",
+    ),
     "precision": Metric(
         "precision\N{NO-BREAK SPACE}↑",
         "{:.3f}",

@@ -32,14 +32,14 @@ def store(encoder: TextEncoder, prompts: Prompts, root: str | Path, shard: int =
     UserError for a full disk; run the same command again to go on. Shards that are damaged are made again.
     """
     folder = Path(root) / f"{encoder.key}-{prompts.sha256[:16]}"
-    about = {"format": FORMAT, "encoder": encoder.key, "prompts": prompts.sha256, "count": len(prompts)}
+    about: dict[str, Any] = {"format": FORMAT, "encoder": encoder.key, "prompts": prompts.sha256, "count": len(prompts)}
     about |= {"tokens": encoder.cfg.tokens, "width": encoder.cfg.width, "shard": shard}
     if (folder / MANIFEST).exists():
         about |= {"shard": (before := _manifest(folder))["shard"]}  # as it was begun
         if before != about:
             raise UserError(f"{folder} was made otherwise ({before}): delete it or use another folder")
     files.replace(folder / MANIFEST, json.dumps(about, indent=1).encode())
-    parts = _Parts(folder, **{name: about[name] for name in ("count", "shard", "width")})
+    parts = _Parts(folder, len(prompts), about["shard"], encoder.cfg.width)
     todo = [i for i in range(parts.shards) if not parts.whole(i, verify)]
     left = sum(parts.captions(i) for i in todo)
     if todo:

@@ -128,7 +128,7 @@ class GPT(nn.Module):
         cfg = self.cfg
         normal = nn.initializers.normal(0.02)
         self.cls_embedding: nn.Module = (
-            CaptionEmbed(cfg.width, cfg.cond, cfg.caption_dim, cfg.dtype)
+            CaptionEmbed(cfg.width, cfg.cond, cfg.caption_dim, cfg.dtype, null=not self.distilled)
             if cfg.caption_dim
             else nn.Embed(cfg.classes + 1, cfg.width, embedding_init=normal)
         )
@@ -204,4 +204,5 @@ class GPT(nn.Module):
 def inherit(fresh: dict, teacher: dict) -> dict:
     """The student trunk's start: classes, layers, final norm and output from the teacher, the rest fresh."""
     taken = {k: v for k, v in teacher.items() if k != "tok_embeddings"}
+    taken["cls_embedding"] = {k: v for k, v in teacher["cls_embedding"].items() if k != "uncond_embedding"}
     return {**fresh, **taken}

@@ -13,23 +13,28 @@ from dd_jax.nn.layers import Dense, Dtype
 class CaptionEmbed(nn.Module):
     """(B, P, F) features -> (B, P, D) condition tokens.
 
-    A dropped caption becomes the null features before the projection: never trained, they come with the weights.
+    A dropped caption becomes the null features before the projection: never trained, they come with the weights. A
+    student, which needs no guidance, has none (`null=False`).
     """
 
     width: int
     tokens: int
     features: int
     dtype: Dtype = jnp.float32
+    null: bool = True
 
     @nn.compact
     def __call__(self, cond: Cond) -> jax.Array:
-        init = nn.initializers.normal(self.features**-0.5)
-        null_PxF = self.param("uncond_embedding", init, (self.tokens, self.features), jnp.float32)
+        shape = self.tokens, self.features
         x = cond.caption_BxPxF
-        if x is None or x.shape[1:] != null_PxF.shape:
+        if x is None or x.shape[1:] != shape:
             found = None if x is None else x.shape
-            raise UserError(f"this model takes caption features {('batch', *null_PxF.shape)}, got {found}")
+            raise UserError(f"this model takes caption features {('batch', *shape)}, got {found}")
+        if self.null:
+            init = nn.initializers.normal(self.features**-0.5)
+            null_PxF = self.param("uncond_embedding", init, shape, jnp.float32)
         if cond.drop_B is not None:
+            assert self.null, "a student draws what it is asked for"
             x = jnp.where(cond.drop_B[:, None, None], null_PxF, x)
         hidden = nn.gelu(Dense(self.width, False, dtype=self.dtype, name="fc1")(x), approximate=True)
         return Dense(self.width, False, dtype=self.dtype, name="fc2")(hidden)

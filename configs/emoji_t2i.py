@@ -1,0 +1,51 @@
+"""Emoji, 32x32 px colour, text to image: "purple fox" -> 64 tokens, raster order.
+
+    pip install -e '.[emoji]' && python -m dd_jax.main --config=configs/emoji_t2i.py
+
+The encoder of captions, a tiny T5, learns with the teacher. Of every object one colour is held out. Pictures are
+OpenMoji's (CC BY-SA 4.0), recoloured.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config() -> ConfigDict:
+    """One-step pictures of captions, LlamaGen-like."""
+    config = common.demo("llamagen")
+    config.data = ConfigDict(
+        {
+            "name": "emoji",
+            "resolution": 32,
+            "channels": 3,
+            "classes": 384,  # captions, as the judge counts them
+            "copies": 2,
+            "heldout_copies": 2,
+            "flip": True,  # copies are mirrored in turns, nothing else
+        }
+    )
+    config.judge = ConfigDict({"patch": 2, "hidden": 128})
+    stack = ConfigDict({**common.stack(2), "background": 1.0})
+    config.tokenizer = ConfigDict({"side": 8, "code_dim": 8, "vocab": 1024, "pixels": 10.0, "stack": stack})
+    sizes = {"width": 64, "depth": 2, "heads": 4, "head_dim": 16, "hidden": 128, "tokens": 4}
+    config.text = common.text(words=True, dtype="float32", **sizes)
+    config.cache_chunk = 16
+    config.guidance = 1.5
+    config.filter.temperature = 0.7
+    config.model = ConfigDict({"width": 128, "depth": 5, "heads": 4, "multiple_of": 32, **common.CLEAR})
+    config.model.update({"cond": 4, "caption_dim": 64})
+    habits = {"label_drop": 0.1, "word_drop": 0.1, "corrupt": 0.35}
+    config.pretrain = ConfigDict(
+        {
+            "judge": common.recipe(500, 128, 2e-3, final_lr=0.0),
+            "tokenizer": common.recipe(700, 64, 1e-2, revive_every=30),
+            "teacher": common.recipe(900, 64, 1e-2, muon=True, **habits),
+        }
+    )
+    config.pairs = common.pairs(count=12_000, shard=4000, batch=250, labels="balanced")
+    config.train = common.distil(800, 64, 1e-2, muon=True, timesteps=(0, 21), ce=1.0, embedding=0.0, distance="none")
+    config.evaluate.plans = ("S0", "S0 S21", "S0 J4")
+    config.evaluate.update({"count": 1000, "reference": 1500})
+    config.speed.plans = ("S0", "S0 S21")
+    return config

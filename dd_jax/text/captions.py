@@ -1,0 +1,164 @@
+"""Captions as conditions: the text side of a config, and what it makes of captions by their number or word by word."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dd_jax import weights
+from dd_jax.conditions import Conditions
+from dd_jax.errors import UserError
+from dd_jax.interfaces import Cond, Params
+from dd_jax.text import cache, prompts, t5
+from dd_jax.text.features import Features, Live, TextEncoder
+from dd_jax.text.prompts import Prompts
+from dd_jax.text.t5 import T5Config
+from dd_jax.text.tokens import EOS, CaptionTokenizer, SentencePiece, Words
+
+KEEP = 1 << 28  # bytes: features of fewer captions stay in memory
+EXAMPLES = (  # for a first try, where no prompts are given
+    "a red fox in fresh snow",
+    "an old lighthouse on a cliff, storm clouds",
+    "a bowl of ramen seen from above",
+    "a cat asleep on a stack of books",
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Text:
+    """The text side of a config, without parameters.
+
+    `folder`: a ported encoder; without one the encoder is trained together with the teacher. `source`: a file of
+    prompts (see `prompts.read`), or the captions themselves. `unseen`: (captions,) which are never trained on.
+    """
+
+    sizes: T5Config
+    source: str | tuple[str, ...] = EXAMPLES
+    folder: str = ""
+    unseen: tuple[bool, ...] = ()
+    batch: int = 64
+    store: str = ""  # a folder for a cache of features; none: they are made when they are needed
+    words: bool = False  # captions are words of `source`, not pieces of a published vocabulary
+
+    @functools.cached_property
+    def prompts(self) -> Prompts:
+        return prompts.read(self.source) if isinstance(self.source, str) else Prompts.of(*self.source)
+
+    @functools.cached_property
+    def tokenizer(self) -> CaptionTokenizer:
+        return Words.of(self.prompts.captions, self.sizes.tokens) if self.words else self._published
+
+    @property
+    def _published(self) -> CaptionTokenizer:
+        if not self.folder:
+            raise UserError(
+                "captions need their encoder: python -m port_weights flan_t5_xl, then --config.weights.text=FOLDER"
+            )
+        return SentencePiece(Path(self.folder), self.sizes.tokens)
+
+    @functools.cached_property
+    def cfg(self) -> T5Config:
+        """Sizes, with the vocabulary of one's own words."""
+        return dataclasses.replace(self.sizes, vocab=self.tokenizer.vocab) if self.words else self.sizes
+
+    def init(self, key: jax.Array) -> Params:
+        """Random parameters of the encoder."""
+        return t5.init(self.cfg, key)
+
+    def read(self, params: Params, token_BxP: jax.Array, valid_BxP: jax.Array) -> Cond:
+        """Tokens padded behind -> what backbones take; differentiable, for training the encoder too."""
+        caption_BxPxF, valid_BxP = t5.encode(self.cfg, params, token_BxP, valid_BxP)
+        return Cond(caption_BxPxF=caption_BxPxF, valid_BxP=valid_BxP)
+
+    def tokens(self, number_M: np.ndarray) -> dict[str, np.ndarray]:
+        """`token` (M, P) and `valid` (M, P) of these captions."""
+        token_BxP, valid_BxP = self.tokenizer([self.prompts.captions[i] for i in number_M])
+        return {"token": token_BxP, "valid": valid_BxP}
+
+    def conditions(self, params: Params, given: Prompts | None = None) -> Conditions:
+        """This text side with its parameters; `given`: other captions than those it was made with."""
+        source = weights.describe(self.folder)["sha256"] if self.folder else ""
+        encoder = TextEncoder(
+            self.cfg, params, self.tokenizer, self.batch, self._lengths, cleaned=not self.words, digest=source
+        )
+        asked = given or self.prompts
+        unseen = np.array(self.unseen) if self.unseen and given is None else np.zeros(len(asked), bool)
+        return Captions(encoder, asked, unseen, self.store)
+
+    @property
+    def _lengths(self) -> tuple[int, ...]:
+        return () if self.words else (32,)
+
+
+def drop_words(key: jax.Array, token_BxP: jax.Array, valid_BxP: jax.Array, rate: float) -> jax.Array:
+    """Which tokens are left when each is left out at `rate`; end marks stay."""
+    kept = jax.random.uniform(key, valid_BxP.shape) >= rate
+    return valid_BxP & (kept | (token_BxP == EOS))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Captions:
+    """`Conditions` of a list of captions."""
+
+    encoder: TextEncoder
+    prompts: Prompts
+    unseen: np.ndarray  # (captions,) bool
+    store: str = ""
+
+    @property
+    def pool(self) -> np.ndarray:
+        return np.flatnonzero(~self.unseen).astype(np.int32)
+
+    @property
+    def held_out(self) -> np.ndarray:
+        return np.flatnonzero(self.unseen).astype(np.int32)
+
+    def __call__(self, number_B: np.ndarray) -> Cond:
+        caption_BxPxF, valid_BxP = self._features.rows(number_B)
+        return _cond(number_B, caption_BxPxF, valid_BxP)
+
+    def of(self, wanted: ArrayLike | Sequence[str]) -> Cond:
+        """Captions, or numbers of captions in the list."""
+        asked = np.atleast_1d(np.asarray(wanted))
+        if asked.dtype.kind in "US":
+            return _cond(np.zeros(len(asked)), *self.encoder([str(caption) for caption in asked]))
+        if asked.size and not (asked.min() >= 0 and asked.max() < len(self.prompts)):
+            raise UserError(f"there are {len(self.prompts)} captions, numbers from 0; got {asked.tolist()}")
+        return self(asked)
+
+    @functools.cached_property
+    def _features(self) -> Features:
+        if self.store:
+            return cache.store(self.encoder, self.prompts, self.store)
+        cfg = self.encoder.cfg
+        small = len(self.prompts) * cfg.tokens * cfg.width * 4 <= KEEP
+        return _Kept(self.encoder, self.prompts) if small else Live(self.encoder, self.prompts)
+
+
+def _cond(number_B: np.ndarray, caption_BxPxF: np.ndarray, valid_BxP: np.ndarray) -> Cond:
+    number_B = np.asarray(number_B, np.int32)
+    return Cond(jnp.asarray(number_B), jnp.asarray(caption_BxPxF), jnp.asarray(valid_BxP))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Kept:
+    """`Features` of a few captions, all made at the first use."""
+
+    encoder: TextEncoder
+    prompts: Prompts
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def rows(self, index_B: np.ndarray | Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        caption_NxPxF, valid_NxP = self._all
+        return caption_NxPxF[np.asarray(index_B)], valid_NxP[np.asarray(index_B)]
+
+    @functools.cached_property
+    def _all(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.encoder(self.prompts.captions)
