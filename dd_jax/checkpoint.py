@@ -68,7 +68,7 @@ class Checkpoints:
         if self._waiting is None:
             return
         (step, state, total, data), self._waiting = self._waiting, None
-        meta = {"checksum": int(total), "data": data}
+        meta = {"sum": int(total), "data": data}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         try:
             self._manager.save(step, args=items)
@@ -95,8 +95,8 @@ class Checkpoints:
         except Exception as error:  # whatever the reader met: the file is not what was written
             first = str(error).strip().splitlines()
             raise UserError(self._damaged(path, first[0][:200] if first else repr(error))) from error
-        if int(_checksum(found.state)) != found.meta["checksum"]:
-            raise UserError(self._damaged(path, "its checksum does not match"))
+        if int(_checksum(found.state)) != found.meta.get("sum"):
+            raise UserError(self._damaged(path, "its checksum does not match, or an older version wrote it"))
         return found.state, found.meta.get("data", {})
 
     def close(self) -> None:

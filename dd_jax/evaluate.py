@@ -21,6 +21,7 @@ from dd_jax.fewstep import generator
 from dd_jax.interfaces import Cond, Draft, Generator, Params
 from dd_jax.metrics.judging import References, judged, look
 from dd_jax.pairs import sample_codes
+from dd_jax.pictures import Pictures
 from dd_jax.pipeline import to_uint8
 from dd_jax.plans import cost
 from dd_jax.progress import Progress
@@ -179,6 +180,17 @@ class Split:
     real: np.ndarray | None  # pictures that no model was trained on; without them nothing is judged
     example: Callable[[np.ndarray], np.ndarray] | None = None  # numbers -> a real picture of each
     names: Sequence[str] = ()  # of all conditions by number, where a picture says more with one
+
+
+def splits_of_captions(conditions: Conditions, pictures: Pictures, captions: Sequence[str]) -> list[Split]:
+    """Captions that were trained on, and those that were not; the bundled data have one picture of each."""
+    img, label, more, held = pictures.split
+    of_number = np.concatenate([img, more])[np.argsort(np.concatenate([label, held]))]
+    split = functools.partial(Split, example=lambda number_B: of_number[number_B], names=captions)
+    return [
+        split("seen", conditions.pool, pictures.training()[0]),
+        split("held out", conditions.held_out, pictures.held_out()[0]),
+    ]
 
 
 def run(

@@ -36,7 +36,7 @@ class Meter:
         self._work = flops.count_jaxpr(self._trace(*args), recomputed=False)
         kind = jax.local_devices()[0].device_kind
         # A machine that no table knows is measured: its rate of float32 products.
-        self._peak = self._devices * PEAK[kind] if kind in PEAK else flops.matmul_rate(repeats=3)
+        self._peak = self._devices * PEAK[kind] if kind in PEAK else flops.matmul_rate(side=1024, repeats=3)
 
     def look(self, done: int) -> dict[str, float]:
         """Numbers since the last look, now that `done` steps are finished; none at first, since that saw compiling."""

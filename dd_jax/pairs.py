@@ -53,6 +53,7 @@ def sample_codes(
     """Teacher samples of these ids, batch by batch; the last batch is padded for the compiler and cut again.
 
     The next batch is on its way before one is read.
+
     Under a mesh a batch is rounded up, so that all devices have equal shares. `params` are where `placement` puts them.
     """
     sample = sampler(models, placement)

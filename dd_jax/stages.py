@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from dd_jax import (
     baselines,
-    data,
     evaluate,
     factory,
     fid,
@@ -25,26 +23,25 @@ from dd_jax import (
     pairset,
     pretrain,
     processes,
+    publish,
     report,
     speed,
     stopping,
     train,
     verify,
     watch,
-    weights,
 )
 from dd_jax.conditions import Conditions
 from dd_jax.diary import Extras
 from dd_jax.errors import UserError
-from dd_jax.evaluate import Split
 from dd_jax.factory import System, recipe
 from dd_jax.interfaces import Params
+from dd_jax.pictures import Pictures, known
 from dd_jax.pipeline import PARTS, load_params, missing
 from dd_jax.rng import stream
 from dd_jax.sharding import ALONE, Placement, make_mesh
 from dd_jax.workdir import STAGES, Workdir, digest
 
-JUDGED = 4  # warped copies of every picture that a judge of captions learns from
 # What must be there before a stage can run.
 NEEDS = {
     "pretrain": (),
@@ -124,17 +121,17 @@ class Run:
         """Judge, tokenizer, teacher on augmented pictures."""
         if self.ready:
             return f"nothing: {self.ready}"
-        if self.config.data.name not in data.BUNDLED:
+        if not known(self.config.data.name):
             raise UserError(
                 f"no tokenizer and teacher for {self.config.data.name}: port published ones (python -m port_weights "
                 "list) and name both folders, --config.weights.tokenizer=... --config.weights.teacher=...; or try the "
                 "path with random ones, --config.smoke=true"
             )
         settings, seed = self.config.pretrain, self.config.seed
-        img, label = self.training_images()
+        img, label = self.pictures.training()
         judge, tokenizer, teacher = (recipe(settings[k]) for k in ("judge", "tokenizer", "teacher"))
         if self.system.judge is not None:
-            seen = self.judged_images(img, label)
+            seen = self.pictures.judged(self.system.text is not None)
             pretrain.train_judge(self.system.judge, self.work / "judge", judge, *seen, seed)
         codes = pretrain.train_tokenizer(
             self.system, self.work / "tokenizer", tokenizer, img, seed, settings.tokenizer.revive_every
@@ -157,34 +154,27 @@ class Run:
         }
         if self.system.text is not None:
             facts["prompts"] = self.system.text.prompts.sha256
-        first = settings.first or 0
+        first, conditions = settings.first or 0, self.system.conditions(params)
+        folder, models, seed = self.work / "pairs", self.system.models, self.config.seed
         if settings.verify:
-            facts |= {"seed": self.config.seed, "labels": settings.labels, "first": first}
+            facts |= {"seed": seed, "labels": settings.labels, "first": first}
             vocab = self.system.tokenizer.vocab
-            return verify.verify(
-                self.work / "pairs",
-                self.system.models,
-                params,
-                self.system.conditions(params),
-                vocab,
-                settings.batch,
-                facts,
-            )
+            return verify.verify(folder, models, params, conditions, vocab, settings.batch, facts)
         pairs.generate(
-            self.work / "pairs",
-            self.system.models,
+            folder,
+            models,
             params,
             settings.count,
             settings.shard,
             settings.batch,
-            self.config.seed,
-            self.system.conditions(params),
+            seed,
+            conditions,
             settings.labels,
             facts,
             self.own_placement,
             first,
         )
-        return self.work / "pairs" / pairset.MANIFEST
+        return folder / pairset.MANIFEST
 
     def train(self) -> Any:
         """Algorithm 2."""
@@ -195,7 +185,7 @@ class Run:
         frozen = train.frozen_for(system.tokenizer, params)
         distance = train.distance_of(system.objective, system.tokenizer, system.judge, system.lpips)
         found = pairset.load(self.work / "pairs")
-        settings = recipe(self.config.train)
+        settings, conditions = recipe(self.config.train), system.conditions(params)
         train.run(
             self.work / "student",
             settings,
@@ -205,14 +195,14 @@ class Run:
             frozen,
             distance,
             found,
-            self.system.conditions(params),
+            conditions,
             self.config.seed,
             self.placement,
-            self._extras(params),
+            self._extras(params, conditions),
         )
-        return f"{self.work / 'student'} and {self._publish()}"
+        return f"{self.work / 'student'} and {publish.run(self.config, self.work.path, self.params)}"
 
-    def _extras(self, params: dict[str, Params]) -> Extras:
+    def _extras(self, params: dict[str, Params], conditions: Conditions) -> Extras:
         """What training tells besides its curve."""
         settings, folder = self.config.train, self.work / "student" / "grids"
         look = None
@@ -221,21 +211,6 @@ class Run:
                 folder, self.system, params, self.system.conditions(params), self.config.seed, self.placement
             )
         return Extras(tuple(settings.log), watch=look, watch_every=settings.grid_every)
-
-    def _publish(self) -> Path:
-        """What this run has trained, as folders that `dd_jax.load` and every config take."""
-        folder, ported = self.work / "weights", self.config.weights
-        made = {part: ported.get(part) or part for part in ("tokenizer", "teacher")}
-        for part in ("tokenizer", "teacher", "student"):
-            if (self.work / part).exists() and not ported.get(part):
-                companions = {name: where for name, where in made.items() if name != part}
-                about = {"id": f"{self.work.path.name}/{part}", "part": part, "companions": companions}
-                params = self.params(*dict.fromkeys(("tokenizer", part)), dtype="float32")[part]
-                params = params["trunk"] if part == "teacher" else params
-                if not processes.is_first():
-                    continue
-                weights.save(folder / part, params, about | {"config": self.config.to_dict()})
-        return folder
 
     def sample(self) -> Any:
         """Pictures."""
@@ -264,23 +239,12 @@ class Run:
         if self.config.baselines.onestep or self.config.baselines.skip or self.config.baselines.skip_drop:
             found = pairset.load(self.work / "pairs")
             params["marginals"] = baselines.marginals(found.code, found.label, conditions.pool)
-        splits = [Split("", conditions.pool, self.held_out())]
-        if len(conditions.held_out):
-            splits = self._splits_of_captions(conditions)
+        held = None if self.system.judge is None else self.pictures.held_out()[0]
+        splits = [evaluate.Split("", conditions.pool, held)]
+        if self.system.text is not None and len(conditions.held_out):
+            splits = evaluate.splits_of_captions(conditions, self.pictures, self.system.text.prompts.captions)
         evaluate.run(self.system, params, conditions, self.config, self.work.path, splits, self.config.seed)
         return self.work / "results.jsonl"
-
-    def _splits_of_captions(self, conditions: Conditions) -> list[Split]:
-        """Captions that were trained on, and those that were not; the bundled data have one picture of each."""
-        img, label, more, held = data.load(self.config.data.name)
-        order = np.argsort(np.concatenate([label, held]))
-        pictures = np.concatenate([img, more])[order]
-        captions = self.system.text.prompts.captions if self.system.text else ()
-        split = functools.partial(Split, example=lambda number_B: pictures[number_B], names=captions)
-        return [
-            split("seen", conditions.pool, self.training_images()[0]),
-            split("held out", conditions.held_out, self.held_out()),
-        ]
 
     def speed(self) -> Any:
         """speed.json."""
@@ -300,35 +264,10 @@ class Run:
         random = random or ((*PARTS[:3], "lpips") if self.config.weights.random else ())
         return load_params(self.system, self.config, self.work.path, parts or PARTS, random, dtype)
 
-    def training_images(self) -> tuple[np.ndarray, np.ndarray]:
-        """Augmented training pictures and their labels."""
-        img, label, _, _ = data.load(self.config.data.name)
-        return self._augmented(img, self.config.data.copies, 0), np.tile(label, self.config.data.copies)
-
-    def held_out(self) -> np.ndarray | None:
-        """Augmented pictures that no model was trained on, where the data are bundled."""
-        if self.system.judge is None:
-            return None
-        _, _, img, _ = data.load(self.config.data.name)
-        return self._augmented(img, self.config.data.heldout_copies, 1)
-
-    def judged_images(self, img: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What the judge learns from: these; for captions also pictures of those held out, all warped a little."""
-        if self.system.text is None:
-            return img, label
-        copies = self.config.data.heldout_copies
-        img = np.concatenate([img, np.asarray(self.held_out())])
-        label = np.concatenate([label, np.tile(data.load(self.config.data.name)[3], copies)])
-        # A picture of its own is soon known by heart: shift, size and noise are what a judge has to overlook.
-        warped = -data.augment(-img, JUDGED, 0.05, 0.08, 0.05, 1.5, seed=2 * self.config.seed)  # on white
-        noise = np.random.default_rng(self.config.seed).normal(0, 0.1, warped.shape).astype(np.float32)
-        return np.clip(warped + noise, -1, 1), np.tile(label, JUDGED)
-
-    def _augmented(self, img: np.ndarray, copies: int, part: int) -> np.ndarray:
-        d = self.config.data
-        if d.get("flip"):
-            return data.flipped(img, copies)
-        return data.augment(img, copies, d.rotate, d.scale, d.shear, d.shift, seed=2 * self.config.seed + part)
+    @functools.cached_property
+    def pictures(self) -> Pictures:
+        """What this config trains tokenizer and teacher on."""
+        return Pictures(self.config.data, self.config.seed)
 
 
 def run(config: ConfigDict, workdir: str, stage: str) -> None:

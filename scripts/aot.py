@@ -5,7 +5,8 @@ and how long compiling takes. No accelerator is needed, but the platform's compi
 version that JAX's own [tpu] extra names; for --topology=h100x8, `pip install --no-deps jax-cuda12-plugin
 jax-cuda12-pjrt nvidia-cuda-nvcc-cu12` in JAX's version (cuDNN's own workspaces are not counted).
 --batch is the global one, of training, pairs and samples alike; --json=FILE keeps the numbers.
-Any setting can be changed: --config.train.remat=true --config.train.accumulate=4 --config.dtype.student=bfloat16
+Training with LPIPS is slow to compile, --effort=-1 is quicker and optimises less. Any setting can be changed:
+--config.train.remat=true --config.train.accumulate=4 --config.dtype.student=bfloat16
 """
 
 import os
@@ -42,6 +43,7 @@ MESH = flags.DEFINE_string("mesh", "-1,1", "data,model")
 WHAT = flags.DEFINE_list("what", ["train", "pairs", "sample"], "Programs to compile.")
 BATCH = flags.DEFINE_integer("batch", 0, "Global batch (default: the config's own for each program).")
 JSON = flags.DEFINE_string("json", None, "Where the numbers go.")
+EFFORT = flags.DEFINE_float("effort", 0.0, "-1: compile in less time and optimise less.")
 DUMP = flags.DEFINE_string("dump", None, "A folder for the compiled programs' text.")
 
 GIB = 2**30
@@ -158,6 +160,8 @@ def _cell(value: Any) -> str:
 
 def main(argv: list[str]) -> None:
     """Compile what was asked for."""
+    jax.config.update("jax_exec_time_optimization_effort", EFFORT.value)
+    jax.config.update("jax_memory_fitting_effort", EFFORT.value)
     try:
         devices = chips.devices_of(TOPOLOGY.value)
         kind = devices[0].device_kind

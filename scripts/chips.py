@@ -1,9 +1,10 @@
-"""Devices that are not there, for ahead-of-time compilation: a TPU slice (`v5e:4x4`) or a node of GPUs (`h100x8`)."""
+"""Devices to compile for, there or not: a TPU slice (`v5e:4x4`), a node of GPUs (`h100x8`), or this machine's `cpu`."""
 
 import importlib.util
 import re
 from typing import Any
 
+import jax
 from jax.experimental import topologies
 
 from dd_jax.errors import UserError
@@ -30,6 +31,8 @@ TOLD = {  # what a platform's compiler comes in
 
 def devices_of(name: str) -> list[Any]:
     """The devices of a topology by name. UserError if its compiler is not installed or knows no such slice."""
+    if name == "cpu":
+        return list(jax.devices("cpu"))
     gpus = re.fullmatch(r"h100x(\d+)", name)
     platform = "cuda" if gpus else "tpu"
     if importlib.util.find_spec("jax_cuda12_plugin" if gpus else "libtpu") is None:

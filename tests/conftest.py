@@ -20,6 +20,7 @@ def tiny_config(family: str) -> ConfigDict:
     config.model.width, config.model.depth, config.model.heads = 32, 1, 2
     for part in (config.pretrain.judge, config.pretrain.tokenizer, config.pretrain.teacher, config.train):
         part.steps, part.batch, part.warmup, part.checkpoint_every = 12, 32, 4, 5
+    config.train.grid_every = 6
     config.pairs.count, config.pairs.shard, config.pairs.batch = 96, 32, 32
     config.sample.count, config.sample.batch = 10, 10
     config.evaluate.count, config.evaluate.reference, config.evaluate.batch = 80, 80, 40

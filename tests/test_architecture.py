@@ -15,14 +15,38 @@ PACKAGE = ROOT / "dd_jax"
 LAYERS = [
     {"main"},
     {"stages"},
-    {"pretrain", "generate", "evaluate", "fid", "speed", "report", "pipeline", "workdir", "watch"},
+    {
+        "pretrain",
+        "generate",
+        "evaluate",
+        "fid",
+        "speed",
+        "report",
+        "pipeline",
+        "workdir",
+        "publish",
+        "pictures",
+        "watch",
+    },
     {"factory", "build"},
     {"pairs", "verify", "train", "loop", "samples", "captioned", "diary"},
     {"ar", "fewstep", "baselines", "student", "losses"},
     {"families", "nn", "metrics", "text"},
     {"conditions", "layout", "flow", "interfaces", "plans", "solvers", "filtering", "weights"},
-    {"sharding", "checkpoint", "data", "emoji", "progress", "metrics_writer", "errors", "files", "labels", "rng"}
-    | {"batches", "flops", "meter", "pairset", "processes", "runtime", "sinks", "stopping"},
+    {
+        "sharding",
+        "checkpoint",
+        "data",
+        "emoji",
+        "pictures",
+        "progress",
+        "metrics_writer",
+        "errors",
+        "files",
+        "labels",
+        "rng",
+    }
+    | {"batches", "flops", "meter", "pairset", "pictures", "processes", "runtime", "sinks", "stopping"},
 ]
 FAMILY_HOMES = ("dd_jax/families/", "dd_jax/factory.py", "configs/", "port_weights/", "tests/")
 FILES = sorted(PACKAGE.rglob("*.py"))

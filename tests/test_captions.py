@@ -105,7 +105,8 @@ def test_another_word_changes_every_token():
     moved = made.teacher.forward(params["teacher"], cond, code) - made.teacher.forward(params["teacher"], other, code)
     assert (np.abs(moved).max(-1) > 1e-4).all()
     t = jnp.zeros(1, jnp.int32)
-    for a, b in zip(made.student(params["student"], cond, x, t), made.student(params["student"], other, x, t)):
+    outputs = (made.student(params["student"], one, x, t) for one in (cond, other))
+    for a, b in zip(*outputs, strict=True):
         assert (np.abs(a - b).max(-1) > 1e-5).all()
 
 

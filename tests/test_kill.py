@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ import dd_jax
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("kill")]
 ROOT = Path(__file__).parents[1]
+KILLS = 8  # of each stage, by one process and by two: more than thirty in all
 SMALL = {
     "data.copies": 1,
     "pretrain.judge.steps": 20,
@@ -37,23 +39,39 @@ def command(workdir: Path, stage: str, more: dict | None = None) -> list[str]:
     return [sys.executable, "-m", "dd_jax.main", *flags]
 
 
-def finish(workdir: Path, stage: str) -> None:
-    subprocess.run(command(workdir, stage), cwd=ROOT, check=True, capture_output=True)
+def commands(workdir: Path, stage: str, count: int = 1, more: dict | None = None) -> list[list[str]]:
+    """One for each process."""
+    line = command(workdir, stage, more)
+    if count == 1:
+        return [line]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        where = f"--coordinator=localhost:{free.getsockname()[1]}"
+    return [[*line, where, f"--processes={count}", f"--process={i}"] for i in range(count)]
 
 
-def kill_while_it_works(workdir: Path, stage: str, started: str, moment: float, more: dict | None = None) -> int:
-    """Start a stage, wait for its first file, and SIGKILL it `moment` seconds later -> exit status."""
+def finish(workdir: Path, stage: str, count: int = 1, devices: int = 1) -> None:
+    flags = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    running = [subprocess.Popen(line, cwd=ROOT, env=flags) for line in commands(workdir, stage, count)]
+    assert [process.wait(timeout=1200) for process in running] == [0] * count
+
+
+def kill_while_it_works(
+    workdir: Path, stage: str, started: str, moment: float, count: int, more: dict | None = None
+) -> bool:
+    """Start a stage, wait for its first file, and SIGKILL all of it `moment` seconds later -> was it still running?"""
     before = set(workdir.rglob("*"))
-    process = subprocess.Popen(command(workdir, stage, more), cwd=ROOT, stdout=subprocess.DEVNULL)
-    deadline = time.time() + 120
-    while process.poll() is None and time.time() < deadline:
+    running = [subprocess.Popen(c, cwd=ROOT, stdout=subprocess.DEVNULL) for c in commands(workdir, stage, count, more)]
+    deadline = time.time() + 300
+    while running[0].poll() is None and time.time() < deadline:
         if any(path not in before and path.match(started) for path in workdir.rglob("*")):
             break
         time.sleep(0.02)
     time.sleep(moment)
-    if process.poll() is None:
-        os.kill(process.pid, signal.SIGKILL)
-    return process.wait()
+    for process in running:
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+    return -signal.SIGKILL in [process.wait() for process in running]
 
 
 @pytest.fixture(scope="module")
@@ -64,27 +82,50 @@ def whole(tmp_path_factory) -> Path:
     return workdir
 
 
-def killed_copy(whole: Path, workdir: Path, stage: str, made: str, started: str) -> None:
-    """A copy of the run without what `stage` made, killed three times at random moments, then finished."""
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at % len(data)] ^= 1
+    path.write_bytes(data)
+
+
+def damage(workdir: Path, stage: str, draw: random.Random) -> None:
+    """What a bad disk or a careless hand does to a finished stage: a flipped byte in a shard, a lost checkpoint."""
+    if stage == "pairs" and (workdir / "pairs/manifest.json").exists():
+        flip(draw.choice(sorted((workdir / "pairs").glob("shard-*.npz"))), draw.randrange(1 << 30))
+    steps = [int(path.name) for path in (workdir / "student").glob("*") if path.name.isdigit()]
+    if stage == "train" and SMALL["train.steps"] in steps:
+        shutil.rmtree(workdir / "student" / str(max(steps)))
+
+
+def killed_copy(whole: Path, workdir: Path, stage: str, count: int) -> None:
+    """A copy of the run without what `stage` made, killed at random moments, damaged when done, then finished."""
     shutil.copytree(whole, workdir)
-    for path in workdir.glob(made):
-        shutil.rmtree(path)
-    draw = random.Random(0)
-    codes = [kill_while_it_works(workdir, stage, started, draw.uniform(0.0, 1.5)) for _ in range(3)]
-    assert -signal.SIGKILL in codes, codes
-    finish(workdir, stage)
+    made, started = {"pairs": ("pairs", "shard-*.npz"), "train": ("student", "student/*")}[stage]
+    shutil.rmtree(workdir / made)
+    draw, kills = random.Random(count), 0
+    while kills < KILLS:
+        damage(workdir, stage, draw)
+        kills += kill_while_it_works(workdir, stage, started, draw.uniform(0.0, 1.5), count)
+    finish(workdir, stage, count)
 
 
-def test_pairs(whole, tmp_path):
-    killed_copy(whole, tmp_path / "run", "pairs", "pairs", "shard-*.npz")
+@pytest.mark.parametrize("count", [1, 2])
+def test_pairs(whole, tmp_path, count):
+    killed_copy(whole, tmp_path / "run", "pairs", count)
     names = sorted(path.name for path in (whole / "pairs").iterdir())
     assert sorted(path.name for path in (tmp_path / "run/pairs").iterdir() if path.suffix != ".tmp") == names
     for name in names:
         assert (tmp_path / "run/pairs" / name).read_bytes() == (whole / "pairs" / name).read_bytes(), name
 
 
-def test_training(whole, tmp_path):
-    killed_copy(whole, tmp_path / "run", "train", "student", "student/*")
+@pytest.mark.parametrize("count", [1, 2])
+def test_training(whole, tmp_path, count):
+    killed_copy(whole, tmp_path / "run", "train", count)
+    if count > 1:  # sums over two processes have an order of their own
+        shutil.copytree(whole, tmp_path / "reference")
+        shutil.rmtree(tmp_path / "reference/student")
+        finish(tmp_path / "reference", "train", count)
+        whole = tmp_path / "reference"
     a, b = dd_jax.load(whole).params["student"], dd_jax.load(tmp_path / "run").params["student"]
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
@@ -97,13 +138,23 @@ def test_samples(whole, tmp_path):
     subprocess.run(command(tmp_path / "a", "sample", more), cwd=ROOT, check=True, capture_output=True)
     draw = random.Random(1)
     times = [draw.uniform(0.0, 0.4) for _ in range(3)]
-    codes = [kill_while_it_works(tmp_path / "b", "sample", "S0/shard-*.npz", moment, more) for moment in times]
-    assert -signal.SIGKILL in codes, codes
+    killed = [kill_while_it_works(tmp_path / "b", "sample", "S0/shard-*.npz", moment, 1, more) for moment in times]
+    assert any(killed)
     subprocess.run(command(tmp_path / "b", "sample", more), cwd=ROOT, check=True, capture_output=True)
     names = [path.relative_to(tmp_path / "a") for path in (tmp_path / "a/samples").rglob("*.npz")]
     assert len(names) == 25
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+def test_another_mesh_goes_on(whole, tmp_path):
+    """The last checkpoint lost, two devices train the rest of what one began."""
+    shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/student" / str(SMALL["train.steps"]))
+    finish(tmp_path / "run", "train", devices=2)
+    a, b = (jax.tree.leaves(dd_jax.load(folder).params["student"]) for folder in (whole, tmp_path / "run"))
+    far = sum(float(((x - y) ** 2).sum()) for x, y in zip(a, b, strict=True))
+    assert far < 1e-10 * sum(float((x**2).sum()) for x in a)
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,16 @@ def test_all_stages_leave_their_files(tiny_run):
     assert "onestep" in (workdir / "report.html").read_text()
 
 
+def test_training_shows_how_it_learns(tiny_run):
+    workdir, _ = tiny_run
+    assert sorted(path.name for path in (workdir / "student/grids").iterdir()) == [f"step-{i:08d}.png" for i in (6, 12)]
+    curve = [json.loads(line) for line in (workdir / "student/curve.jsonl").open()]
+    assert [row["step"] for row in curve if row.get("nll", 0) > 0] == [6, 12]
+    assert {"ce/t0", "ce/t5", "agreement/t0", "agreement/steps_0-3", "grad_norm"} <= set(curve[-1])
+    speed = [json.loads(line) for line in (workdir / "student/speed.jsonl").open()]
+    assert all(row["tokens_per_s"] > 0 and row["mfu"] > 0 for row in speed)
+
+
 def test_a_second_run_only_writes_the_report(tiny_run, capsys):
     workdir, config = tiny_run
     stages.run(config, str(workdir), "all")
