@@ -1,4 +1,4 @@
-"""python -m scripts.aot --config=configs/llamagen_l.py --topology=v5e:4x4 --mesh=16,1 [--what=train,pairs,sample]
+"""python -m scripts.aot --config=configs/llamagen_l.py --topology=v5e:4x4 --mesh=16,1 [--what=train,pairs,sample,text]
 
 Compiles a config's programs for chips that are not there: what each will hold, whether it fits, what crosses them,
 and how long compiling takes. No accelerator is needed, but the platform's compiler is: `pip install libtpu` in the
@@ -14,6 +14,7 @@ import os
 os.environ.update({"JAX_PLATFORMS": "cpu", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_SKIP_MDS_QUERY": "1"})
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # that there is no card is known
 
+import dataclasses
 import json
 import re
 import sys
@@ -35,6 +36,7 @@ from dd_jax.interfaces import Cond
 from dd_jax.loop import TrainState, init_state
 from dd_jax.pairs import sampler
 from dd_jax.sharding import Placement, make_mesh
+from dd_jax.text import t5
 from scripts import chips, hlo
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Settings.")
@@ -100,6 +102,21 @@ class Programs:
             return system.tokenizer.decode(params["tokenizer"], draft.token_BxLxC)
 
         return self.placement.each(draw), *self._rows(("student", "tokenizer"), batch or self.config.sample.batch)
+
+    def text(self, batch: int) -> tuple[Any, tuple, int]:
+        """The encoder of captions, every one as long as it may be."""
+        side = self.system.text
+        if side is None:
+            raise UserError("this config reads no captions: leave text out of --what")
+        place, batch = dataclasses.replace(self.placement, rules=t5.RULES), batch or self.config.pairs.batch
+        batch += -batch % place.rows
+        params = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, side.cfg.dtype), shapes(side.init, jax.random.key(0))
+        )
+        rows = _ints(batch, side.cfg.tokens), jax.ShapeDtypeStruct((batch, side.cfg.tokens), jnp.bool_)
+        given = place.shardings(params, fsdp=False), place.spread(rows, "data")
+        run = place.jit(lambda params, token, valid: t5.encode(side.cfg, params, token, valid))
+        return run, jax.tree.map(_at, (params, *rows), (given[0], *given[1])), batch
 
     def _rows(self, parts: tuple[str, ...], batch: int) -> tuple[tuple, int]:
         batch += -batch % self.placement.rows
