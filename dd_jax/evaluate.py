@@ -251,6 +251,9 @@ def run_split(
     for kind, img in _shown_to(system, params, split, label):
         seen = look(judge, params["judge"], img) if judge and references else (np.zeros((len(img), 0)),) * 2
         given = {"generator": kind, "plan": "", **judged(seen[0], seen[1], label, references), "n": len(img)}
+        if kind == "reconstruction":
+            error = np.mean((img - split.example(label)) ** 2, (1, 2, 3)) if split.example else np.ones(1)
+            given["psnr"] = float(np.mean(10 * np.log10(4 / error)))  # of pictures in [-1, 1]
         yield name | given, to_uint8(jnp.asarray(img[:keep]))
     for row in todo:
         made = sample_rows(system, params, conditions, row, label, seed, settings.batch, keep)

@@ -11,6 +11,8 @@ from pathlib import Path
 def ratios(workdir: Path) -> dict[str, float | str]:
     """The figures of one run, from its results.jsonl, speed.json and stages.json."""
     rows = [json.loads(line) for line in (workdir / "results.jsonl").read_text().splitlines()]
+    held = [row for row in rows if row.get("split") not in (None, rows[0].get("split"))]
+    rows = [row for row in rows if row not in held]
     by_plan = {row["plan"]: row for row in rows if row["generator"] == "student"}
     teacher = next(row for row in rows if row["generator"] == "teacher")
     base = next(row for row in rows if row["generator"] == "onestep*")
@@ -28,6 +30,15 @@ def ratios(workdir: Path) -> dict[str, float | str]:
         "recall teacher / one step": f"{teacher['recall']:.3f} / {one['recall']:.3f}",
         "NLL gap closed by one step": (base["nll"] - one["nll"]) / gap,
     }
+    if "caption_found" in one:
+        unseen = next((row for row in held if row["plan"] == "S0"), {})
+        out |= {
+            "PSNR of reconstructions, dB": next(row["psnr"] for row in rows if "psnr" in row),
+            "caption found by one step": one["caption_found"],
+            "caption found, one step / teacher": one["caption_found"] / teacher["caption_found"],
+            "caption found, one step - onestep*": one["caption_found"] - base["caption_found"],
+            "caption found by one step, held out": unseen.get("caption_found", "-"),
+        }
     for plan, row in by_plan.items():
         if plan != "S0":
             out[f"NLL {plan} - NLL S0"] = row["nll"] - one["nll"]

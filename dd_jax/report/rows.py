@@ -67,6 +67,7 @@ METRICS = {
         "time to draw one picture on this machine, decoder included. Lower is better.",
     ),
     "n": Metric("n", "{:.0f}", "pictures that the row's scores were measured on."),
+    "psnr": Metric("PSNR, dB\N{NO-BREAK SPACE}↑", "{:.2f}", "of the tokenizer's reconstructions of real pictures."),
     "sweeps": Metric("sweeps", "{:.3g}", "mean refinement sweeps until the picture is certified."),
     "exact": Metric("certified", "{:.3g}", "mean number of leading steps certified to be the teacher's own."),
     "identical": Metric(
