@@ -158,6 +158,14 @@ def test_folders_are_npz_files_in_other_clothes(tmp_path, samples, recorded):
     assert a["fid"] == b["fid"]
 
 
+def test_every_other_image_in_memory():
+    """Arrays that are views of others."""
+    img = pictures(20, 3)
+    a, b = (stand().collect(images.from_array(x)) for x in (img[::2], img[::2].copy()))
+    assert a[1] == b[1]
+    np.testing.assert_array_equal(a[0]["pool3"], b[0]["pool3"])
+
+
 def test_photographs_become_squares(tmp_path):
     gradient = np.linspace(0, 255, 90 * 40 * 3).reshape(40, 90, 3).astype(np.uint8)
     for crop in ("box", "lanczos"):

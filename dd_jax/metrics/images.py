@@ -53,7 +53,9 @@ def from_array(img_NxRxRx3: np.ndarray, name: str = "memory") -> Images:
     """Images that are in memory already."""
     check(name, img_NxRxRx3.dtype, img_NxRxRx3.shape)
     count = len(img_NxRxRx3)
-    return Images(name, count, lambda size: (img_NxRxRx3[i : i + size] for i in range(0, count, size)))
+    return Images(
+        name, count, lambda size: (np.ascontiguousarray(img_NxRxRx3[i : i + size]) for i in range(0, count, size))
+    )
 
 
 def check(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> None:
