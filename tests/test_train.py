@@ -57,6 +57,19 @@ def test_embedding_loss_has_no_gradient_in_the_logits():
     assert (by_logits(jnp.ones((2, 4, 3))) == 0).all()
 
 
+def test_parts_of_the_loss_make_the_whole():
+    """Timestep 0 has four unknown tokens here, timestep 1 three; steps are quarters."""
+    logits = jax.random.normal(jax.random.key(0), (2, 4, 3))
+    given = logits, CODEBOOK[CODE], CODE, jnp.array([0, 1]), CODEBOOK, LAYOUT, 4, losses.Weights(1.0, 1.0), losses.mse
+    _, seen = losses.distill_loss(*given, (0, 1))
+    for name in ("ce", "agreement"):
+        np.testing.assert_allclose((4 * seen[f"{name}/t0"] + 3 * seen[f"{name}/t1"]) / 7, seen[name], rtol=1e-6)
+    hits = [seen[f"agreement/steps_{i}-{i}"] for i in range(4)]
+    np.testing.assert_allclose((hits[0] + 2 * sum(hits[1:])) / 7, seen["agreement"], rtol=1e-6)
+    np.testing.assert_allclose((seen["embedding/t0"] + seen["embedding/t1"]) / 2, seen["embedding"], atol=1e-6)
+    assert seen.keys() - losses.distill_loss(*given)[1].keys() == {key for key in seen if "/" in key}
+
+
 def test_distance_by_name():
     objective = functools.partial(Objective, (0,), 4, losses.Weights(1.0, 1.0))
     assert distance_of(objective("none"), None, None) is None
@@ -70,7 +83,8 @@ def test_overfits_a_small_pair_set(make):
     models, params = make()
     layout, codebook = models.layout, params["tokenizer"]["codebook"]
     code = np.random.default_rng(0).integers(0, len(codebook), (16, layout.tokens)).astype(np.int32)
-    batch = {"id": np.arange(16), "label": np.arange(16) % tiny.CLASSES, "code": code}
+    cond = tiny.cond(16)
+    batch = {"id": np.arange(16), "cond": cond, "code": code}
     recipe = Recipe(steps=250, batch=16, lr=3e-3, warmup=10, ema=0.9)
     tx, objective = recipe.optimizer(), Objective((0, 1), layout.steps, losses.Weights(1.0, 0.0))
     step = jax.jit(
@@ -83,7 +97,6 @@ def test_overfits_a_small_pair_set(make):
         state, metrics = step(state, batch, {"codebook": codebook})
     assert metrics["agreement"] > 0.98
     noise = noise_for(rng.example_keys(rng.stream(0, "pairs"), jnp.arange(16)), layout.tokens, codebook.shape[-1])
-    cond = tiny.cond(16).replace(label_B=jnp.asarray(batch["label"]))
     logits, _ = models.student(state.ema, cond, noise, jnp.zeros(16, jnp.int32))
     assert np.mean(np.argmax(logits, -1) == code) > 0.95
 
