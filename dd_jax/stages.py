@@ -261,7 +261,7 @@ class Run:
 
     def params(self, *parts: str, random: Sequence[str] = (), dtype: str | None = None) -> dict[str, Params]:
         """What the finished stages have left, all of it or these parts (see `pipeline.load_params`)."""
-        random = random or ((*PARTS[:3], "lpips") if self.config.weights.random else ())
+        random = random or ((*PARTS[:-1], "lpips") if self.config.weights.random else ())
         return load_params(self.system, self.config, self.work.path, parts or PARTS, random, dtype)
 
     @functools.cached_property
