@@ -1,5 +1,6 @@
 """SIGKILL at random moments: what the resumed run leaves is bit-identical to an uninterrupted run's."""
 
+import contextlib
 import os
 import random
 import shutil
@@ -56,15 +57,24 @@ def finish(workdir: Path, stage: str, count: int = 1, devices: int = 1) -> None:
     assert [process.wait(timeout=1200) for process in running] == [0] * count
 
 
+def stamps(workdir: Path) -> dict[Path, int]:
+    """When everything there was last written; what vanishes meanwhile is left out."""
+    found = {}
+    for path in workdir.rglob("*"):
+        with contextlib.suppress(OSError):
+            found[path] = path.stat().st_mtime_ns
+    return found
+
+
 def kill_while_it_works(
     workdir: Path, stage: str, started: str, moment: float, count: int, more: dict | None = None
 ) -> bool:
     """Start a stage, wait for its first file, and SIGKILL all of it `moment` seconds later -> was it still running?"""
-    before = set(workdir.rglob("*"))
+    before = stamps(workdir)
     running = [subprocess.Popen(c, cwd=ROOT, stdout=subprocess.DEVNULL) for c in commands(workdir, stage, count, more)]
     deadline = time.time() + 300
     while running[0].poll() is None and time.time() < deadline:
-        if any(path not in before and path.match(started) for path in workdir.rglob("*")):
+        if any(before.get(path) != when and path.match(started) for path, when in stamps(workdir).items()):
             break
         time.sleep(0.02)
     time.sleep(moment)
@@ -103,9 +113,12 @@ def killed_copy(whole: Path, workdir: Path, stage: str, count: int) -> None:
     made, started = {"pairs": ("pairs", "shard-*.npz"), "train": ("student", "student/*")}[stage]
     shutil.rmtree(workdir / made)
     draw, kills = random.Random(count), 0
-    while kills < KILLS:
+    for _ in range(10 * KILLS):
+        if kills == KILLS:
+            break
         damage(workdir, stage, draw)
         kills += kill_while_it_works(workdir, stage, started, draw.uniform(0.0, 1.5), count)
+    assert kills == KILLS
     finish(workdir, stage, count)
 
 
