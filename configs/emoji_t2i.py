@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
         }
     )
     config.judge = ConfigDict({"patch": 2, "hidden": 128})
-    stack = ConfigDict({**common.stack(2), "background": 1.0})
+    stack = ConfigDict({**common.stack(2), "background": 1.0, "ch": 32})
     config.tokenizer = ConfigDict({"side": 8, "code_dim": 8, "vocab": 1024, "pixels": 10.0, "stack": stack})
     sizes = {"width": 64, "depth": 2, "heads": 4, "head_dim": 16, "hidden": 128, "tokens": 4}
     config.text = common.text(words=True, dtype="float32", **sizes)
@@ -39,12 +39,12 @@ def get_config() -> ConfigDict:
     config.pretrain = ConfigDict(
         {
             "judge": common.recipe(500, 128, 2e-3, final_lr=0.0),
-            "tokenizer": common.recipe(700, 64, 1e-2, revive_every=30),
-            "teacher": common.recipe(900, 64, 1e-2, muon=True, **habits),
+            "tokenizer": common.recipe(900, 64, 1e-2, revive_every=30),
+            "teacher": common.recipe(300, 64, 1e-2, muon=True, **habits),
         }
     )
-    config.pairs = common.pairs(count=12_000, shard=4000, batch=250, labels="balanced")
-    config.train = common.distil(800, 64, 1e-2, muon=True, timesteps=(0, 21), ce=1.0, embedding=0.0, distance="none")
+    config.pairs = common.pairs(count=10_000, shard=2500, batch=250, labels="balanced")
+    config.train = common.distil(350, 64, 1e-2, muon=True, timesteps=(0, 21), ce=1.0, embedding=0.0, distance="none")
     config.evaluate.plans = ("S0", "S0 S21", "S0 J4")
     config.evaluate.update({"count": 1000, "reference": 1500})
     config.speed.plans = ("S0", "S0 S21")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import dd_jax
-from configs import llamagen
+from configs import llamagen, llamagen_t2i
 from dd_jax import factory, rng, stages
 from dd_jax.errors import UserError
 from dd_jax.fewstep import generator
@@ -18,6 +18,8 @@ from dd_jax.interfaces import Cond
 from dd_jax.metrics.lpips import LPIPS
 from dd_jax.pipeline import load_params
 from dd_jax.plans import cost
+from dd_jax.text.captions import EXAMPLES
+from dd_jax.text.prompts import Prompts
 
 SIZES = ("b", "l", "xl", "xxl", "3b")
 
@@ -53,14 +55,19 @@ def test_cfg_interval_counts_as_the_release_does():
     np.testing.assert_array_equal(weight[5:9], [2, 2, 1, 1])
 
 
-def toy():
-    """LlamaGen-L's config, everything that costs time made small."""
-    config = llamagen.get("l")
+def narrow(config):
+    """Everything that costs time made small."""
     config.smoke = True
     config.data.update({"resolution": 64})
     config.tokenizer.update({"side": 4, "vocab": 64})
     config.tokenizer.stack.update({"ch": 8, "z_channels": 8, "groups": 4})
     config.model.update({"width": 32, "heads": 2})
+    return config
+
+
+def toy():
+    """LlamaGen-L's config at toy width."""
+    config = narrow(llamagen.get("l"))
     config.student.split, config.train.timesteps = 8, (0, 8)
     config.sample.by_plan = {"S0 T6:8 S8": {"split": 12, "top_k": 5}}
     config.sample.plans = config.evaluate.plans = ("S0", "S0 T6:8 S8")
@@ -69,13 +76,48 @@ def toy():
     return config
 
 
-@pytest.fixture(scope="module")
-def smoke_run(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("smoke")
+def toy_of_captions():
+    """The text-to-image config at toy width."""
+    config = narrow(llamagen_t2i.get_config())
+    config.text.sizes.update({"width": 32, "heads": 2, "head_dim": 16, "hidden": 32, "tokens": 8})
+    config.model.update({"cond": 8, "caption_dim": 32})
+    config.train.timesteps = (0, 8)
+    config.sample.plans = config.evaluate.plans = config.speed.plans = ("S0", "S0 S8")
+    return config
+
+
+def run_all(config, workdir):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(factory, "LPIPS", lambda: LPIPS(((4,), (8,))))  # VGG16 would take most of the time
-        stages.run(toy(), str(workdir), "all")
+        stages.run(config, str(workdir), "all")
     return workdir
+
+
+@pytest.fixture(scope="module")
+def smoke_run(tmp_path_factory):
+    return run_all(toy(), tmp_path_factory.mktemp("smoke"))
+
+
+@pytest.mark.slow
+def test_captions_go_through_every_stage(tmp_path):
+    run_all(toy_of_captions(), tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert [row["plan"] for row in rows] == ["T0:16", "S0", "S0 S8"]
+    manifest = json.loads((tmp_path / "pairs/settings.json").read_text())
+    assert manifest["prompts"] == Prompts.of(*EXAMPLES).sha256
+    assert len(list((tmp_path / "samples/S0_S8_images/images").glob("*.png"))) == 4
+    assert set((tmp_path / "samples/S0_images/captions.txt").read_text().splitlines()) == set(EXAMPLES)
+    assert "Table 3" in (tmp_path / "report.html").read_text()
+
+
+def test_the_text_to_image_student_has_the_published_size():
+    system = factory.build(llamagen_t2i.get_config())
+    shapes = jax.eval_shape(system.student.init, jax.random.key(0))
+    assert sum(x.size for x in jax.tree.leaves(shapes)) == 756_733_448
+    assert system.layout.cond == 120
+    assert factory.build(llamagen_t2i.get_config("512")).layout.tokens == 1024
+    with pytest.raises(ValueError, match="choose 256 or 512"):
+        llamagen_t2i.get_config("384")
 
 
 def test_smoke_runs_every_stage(smoke_run):
