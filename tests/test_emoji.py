@@ -34,7 +34,7 @@ def test_one_colour_of_every_object_is_held_out():
 def test_the_main_colour_is_painted(name):
     rgb = np.array(emoji.COLOURS[name])
     number = [i for i, caption in enumerate(emoji.captions()) if caption == f"{name} heart"]
-    middle = emoji.pictures()[number[0], 14:18, 12:20].reshape(-1, 3)
+    middle = emoji.pictures()[number[0], 14:18, 13:19].reshape(-1, 3)
     assert np.abs(middle.mean(0) - rgb).max() < 25
 
 
@@ -61,8 +61,12 @@ def test_packages_that_are_missing(monkeypatch):
         emoji._render("fox")
 
 
-def test_mirrored_copies():
-    img = np.arange(12.0).reshape(1, 2, 2, 3)
-    out = data.flipped(img, 3)
-    np.testing.assert_array_equal(out[0], out[2])
+def test_moved_copies_keep_the_picture():
+    img = np.ones((1, 6, 6, 3))
+    img[0, 2:4, 2:4] = np.arange(12).reshape(2, 2, 3) / 20
+    out = data.moved(img, 19, 2)
+    assert len(np.unique(out[:18], axis=0)) == 18
+    np.testing.assert_array_equal(out[0], img[0])
+    np.testing.assert_array_equal(out[18], out[0])
     np.testing.assert_array_equal(out[1], img[0, :, ::-1])
+    assert {x.sum().round(9) for x in out} == {img.sum().round(9)}  # nothing is cut off
