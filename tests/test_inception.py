@@ -62,7 +62,7 @@ def test_published_keys_are_what_the_table_gives(published):
     golden = helpers.read_json("eval/keys_inception.json")
     for name in ("inception", "inception_fidelity"):
         known = find(name)
-        assert known.parameters == golden["n_values"] == 23_885_392
+        assert known.count() == known.parameters == golden["n_values"] == 23_885_392
         found = rules.export(published, known.table())
         assert {key: list(x.shape) for key, x in found.items()} == golden["keys"]
         for key in ("Conv2d_1a_3x3.conv.weight", "Mixed_6d.branch7x7_2.bn.running_var", "fc.weight"):

@@ -38,7 +38,7 @@ PARAMETERS = {
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_published_parameter_counts(name):
-    assert find(name).parameters == PARAMETERS[name]
+    assert find(name).count() == find(name).parameters == PARAMETERS[name]
 
 
 def small():
@@ -207,6 +207,12 @@ def test_the_command_lists_and_explains(tmp_path):
     unknown = command("llamagen_9")
     assert unknown.returncode == 1
     assert unknown.stderr.startswith("error: unknown model 'llamagen_9'")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(catalog.CATALOG))
+def test_noted_counts_are_true(name):
+    assert find(name).parameters == find(name).count()
 
 
 def test_offline_it_says_what_to_fetch(monkeypatch, tmp_path):

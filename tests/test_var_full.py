@@ -46,7 +46,7 @@ LISTS = {
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_published_parameter_counts(name):
-    assert find(name).parameters == PARAMETERS[name]
+    assert find(name).count() == find(name).parameters == PARAMETERS[name]
 
 
 @pytest.mark.parametrize("name", LISTS)
