@@ -67,7 +67,7 @@ def load_params(
             if name == "student":
                 _check_mask(folder, config)
         elif name in random and not (workdir / trained_in(name)).exists():
-            params[name] = jax.jit(init)()
+            params[name] = _drawn(system, name, config.seed)
         elif trained_in(name) not in recipes:
             raise UserError(missing(name))
         elif trained_in(name) == "teacher":
@@ -106,6 +106,15 @@ def _check_mask(folder: str, config: ConfigDict) -> None:
             f"in {folder} tokens of one step {see} each other, and the config says otherwise: "
             f"set --config.student.same_step={str(theirs).lower()}"
         )
+
+
+@functools.lru_cache(maxsize=len(PARTS) + 1)
+def _drawn(system: factory.System, part: str, seed: int) -> Params:
+    """A part's random parameters: the same for all stages, as their names say."""
+    key = jax.random.key(seed)
+    if part != "teacher":
+        return jax.jit(_init(system, part))(key)
+    return jax.jit(system.teacher_init)(key, _drawn(system, "tokenizer", seed))
 
 
 def _init(system: factory.System, part: str) -> Any:

@@ -87,34 +87,38 @@ def test_empty_and_endless_captions():
     assert codes([3, 4], 2).shape == (2, 9)
 
 
+@functools.cache
+def forward():
+    """The teacher without guidance."""
+    made, params = system()
+    return functools.partial(jax.jit(made.teacher.forward), params["teacher"])
+
+
 def test_guidance_of_one_is_the_conditional_branch():
     made, params = system()
     plain = dataclasses.replace(made.teacher, guidance=1.0)
     cond, code = conditions()(np.array([0, 2])), jnp.zeros((2, 9), jnp.int32)
-    assert_allclose(
-        plain.parallel(params["teacher"], cond, code), plain.forward(params["teacher"], cond, code), rtol=1e-6
-    )
-    guided = made.teacher.parallel(params["teacher"], cond, code)
-    assert np.abs(guided - plain.forward(params["teacher"], cond, code)).max() > 1e-2
+    assert_allclose(jax.jit(plain.parallel)(params["teacher"], cond, code), forward()(cond, code), rtol=1e-5, atol=1e-6)
+    guided = jax.jit(made.teacher.parallel)(params["teacher"], cond, code)
+    assert np.abs(guided - forward()(cond, code)).max() > 1e-2
 
 
 def test_another_word_changes_every_token():
     made, params = system()
     cond, other = conditions()(np.array([0])), conditions()(np.array([1]))
     code, x = jnp.zeros((1, 9), jnp.int32), jnp.ones((1, 9, 4))
-    moved = made.teacher.forward(params["teacher"], cond, code) - made.teacher.forward(params["teacher"], other, code)
+    moved = forward()(cond, code) - forward()(other, code)
     assert (np.abs(moved).max(-1) > 1e-4).all()
     t = jnp.zeros(1, jnp.int32)
-    outputs = (made.student(params["student"], one, x, t) for one in (cond, other))
+    student = jax.jit(made.student)
+    outputs = (student(params["student"], one, x, t) for one in (cond, other))
     for a, b in zip(*outputs, strict=True):
         assert (np.abs(a - b).max(-1) > 1e-5).all()
 
 
 def test_the_teacher_sees_no_later_token():
-    made, params = system()
     cond, code = conditions()(np.array([4])), jnp.zeros((1, 9), jnp.int32)
-    before = made.teacher.forward(params["teacher"], cond, code)
-    after = made.teacher.forward(params["teacher"], cond, code.at[0, 5].set(3))
+    before, after = forward()(cond, code), forward()(cond, code.at[0, 5].set(3))
     assert_allclose(before[:, :6], after[:, :6], atol=1e-6)
     assert np.abs(before[:, 6:] - after[:, 6:]).max() > 1e-3
 
@@ -264,6 +268,6 @@ def test_clip_scores_read_what_sampling_wrote(tmp_path):
 def test_two_steps_start_from_one(tmp_path):
     made, params = system()
     cond, keys = conditions()(np.array([0, 1])), jax.random.split(jax.random.key(0), 2)
-    one, two = (generator(plan, made.models)(params, cond, keys) for plan in ("S0", "S0 S4"))
+    one, two = (jax.jit(generator(plan, made.models))(params, cond, keys) for plan in ("S0", "S0 S4"))
     assert_array_equal(one.code_BxL[:, :4], two.code_BxL[:, :4])
     assert (one.code_BxL[:, 4:] != two.code_BxL[:, 4:]).any()
