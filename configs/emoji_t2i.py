@@ -20,9 +20,9 @@ def get_config() -> ConfigDict:
             "resolution": 32,
             "channels": 3,
             "classes": 384,  # captions, as the judge counts them
-            "copies": 18,
-            "heldout_copies": 18,
-            "move": 4,  # px, a token: copies are in nine places, mirrored or not, and nothing else
+            "copies": 4,
+            "heldout_copies": 4,
+            "move": 4,  # px, a token: copies are in the four corners, and nothing else
         }
     )
     config.judge = ConfigDict({"patch": 2, "hidden": 128})

@@ -81,14 +81,13 @@ def augment(
 
 
 def moved(images: np.ndarray, copies: int, step: int) -> np.ndarray:
-    """(N, R, R, c) -> (copies * N, R, R, c): each copy in one of 18 ways, in turns, the first as it is.
+    """(N, R, R, c) -> (copies * N, R, R, c): each copy towards one of the four corners, in turns.
 
-    Nine places, `step` pixels up or down and left or right, each of them mirrored too. Pictures have a margin of
-    `step`, of which as much enters on one side as leaves on the other.
+    It goes `step` pixels up or down and left or right. Pictures have a margin of `step`, of which as much enters on
+    one side as leaves on the other.
     """
-    ways = [(y, x, side) for y in (0, 1, -1) for x in (0, 1, -1) for side in (1, -1)]
-    turns = [ways[i % len(ways)] for i in range(copies)]
-    return np.concatenate([np.roll(images, (step * y, step * x), (1, 2))[:, :, ::side] for y, x, side in turns])
+    corners = [(y, x) for y in (-step, step) for x in (-step, step)]
+    return np.concatenate([np.roll(images, corners[i % len(corners)], (1, 2)) for i in range(copies)])
 
 
 def _inverse_maps(draw_Nx5: np.ndarray) -> np.ndarray:
