@@ -184,12 +184,13 @@ class Split:
 
 def splits_of_captions(conditions: Conditions, pictures: Pictures, captions: Sequence[str]) -> list[Split]:
     """Captions that were trained on, and those that were not; the bundled data have one picture of each."""
-    img, label, more, held = pictures.split
-    of_number = np.concatenate([img, more])[np.argsort(np.concatenate([label, held]))]
+    (img, label), (more, held) = pictures.training(), pictures.held_out()
+    _, first = np.unique(np.concatenate([label, held]), return_index=True)
+    of_number = np.concatenate([img, more])[first]
     split = functools.partial(Split, example=lambda number_B: of_number[number_B], names=captions)
     return [
-        split("seen", conditions.pool, pictures.training()[0]),
-        split("held out", conditions.held_out, pictures.held_out()[0]),
+        split("seen", conditions.pool, img),
+        split("held out", conditions.held_out, more),
     ]
 
 
