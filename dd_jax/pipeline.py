@@ -144,11 +144,10 @@ class Pipeline:
     def _ported(cls, path: Path, companions: Mapping[str, str | Path]) -> "Pipeline":
         """A ported model with the others that it needs: given by part, or looked for beside it."""
         about = weights.describe(path)
-        if about["part"] not in PARTS:
-            raise UserError(
-                f"{path} holds {about['id']}, which draws no images: it is for "
-                + ("--config.weights.lpips" if about["part"] == "lpips" else "python -m dd_jax.metrics.score")
-            )
+        if about["part"] not in ("tokenizer", "teacher", "student"):
+            uses = {part: f"--config.weights.{part}" for part in ("lpips", "text")}
+            use = uses.get(about["part"], "python -m dd_jax.metrics.score")
+            raise UserError(f"{path} holds {about['id']}, which draws no images: it is for {use}")
         config = frozen(about["config"])
         config.weights[about["part"]] = str(path)
         for part, name in about["companions"].items():
