@@ -246,6 +246,7 @@ def test_memory(tmp_path):
     assert int(done.stdout.split()[-1]) <= 1.3 * part + encoder
 
 
+@pytest.mark.slow
 def test_features_are_those_of_transformers(tmp_path):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     tiny = fake_shards.TINY

@@ -210,8 +210,17 @@ def test_teacher_logits_behind_a_drafted_prefix(start, unmasked):
         near(logits, golden[f"{case}/{name}scale{s}"], 5e-5)
 
 
-@pytest.mark.parametrize("case", ["plain", "topk20_topp0.9"])
-@pytest.mark.parametrize("solver", ["exact", "lastx0", "official"])
+@pytest.mark.parametrize(
+    ("solver", "case"),
+    [
+        ("exact", "plain"),
+        ("lastx0", "topk20_topp0.9"),
+        ("official", "plain"),
+        pytest.param("exact", "topk20_topp0.9", marks=pytest.mark.slow),
+        pytest.param("lastx0", "plain", marks=pytest.mark.slow),
+        pytest.param("official", "topk20_topp0.9", marks=pytest.mark.slow),
+    ],
+)
 def test_algorithm_1(case, solver):
     golden = helpers.arrays("fm/alg1_tiny/alg1.npz")
     how = {
