@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
     habits = {"label_drop": 0.1, "word_drop": 0.1, "corrupt": 0.35}
     config.pretrain = ConfigDict(
         {
-            "judge": common.recipe(700, 128, 2e-3, final_lr=0.0),
+            "judge": common.recipe(1200, 128, 2e-3, final_lr=0.0),
             "tokenizer": common.recipe(900, 64, 1e-2, revive_every=30),
             "teacher": common.recipe(450, 64, 1e-2, muon=True, **habits),
         }

@@ -208,7 +208,8 @@ def run(
     trained = [row for row in todo if row.name in ("teacher", "student")]
     results: list[dict] = []
     grids: dict[str, np.ndarray] = {}
-    total = len(todo) + (len(splits) - 1) * len(trained) + len(splits)
+    shown = sum(2 for split in splits if split.example)  # real pictures, reconstructions
+    total = len(todo) + (len(splits) - 1) * len(trained) + len(splits) + shown
     with Progress(total, "evaluate", unit="rows") as progress:
         for i, split in enumerate(splits):
             for result, images in run_split(system, params, conditions, config, split, trained if i else todo, seed):
@@ -219,8 +220,8 @@ def run(
                 progress.update(**{key: value for key, value in numbers.items() if value is not None})
     for split in splits:
         if split.names:
-            shown = assign(split.pool, np.arange(KEEP), "balanced", seed)
-            grids[f"names|{split.name}"] = np.array([split.names[i] for i in shown])
+            first = assign(split.pool, np.arange(KEEP), "balanced", seed)
+            grids[f"names|{split.name}"] = np.array([split.names[i] for i in first])
     files.replace(workdir / "results.jsonl", "".join(json.dumps(r) + "\n" for r in results).encode())
     save_grids(workdir / "grids.npz", grids)
     return results

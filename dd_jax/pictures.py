@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from dd_jax import data
 from dd_jax.errors import UserError
 
+WARPED = 8  # copies of every picture that a judge of captions learns from
 KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
@@ -66,9 +67,9 @@ class Pictures:
         if not captioned:
             return self.training()
         img, label = (np.concatenate(x) for x in zip(self.training(), self.held_out(), strict=True))
-        warped = -data.augment(-img, 1, 0.05, 0.08, 0.05, 1.5, seed=2 * self._seed)  # what enters is white
+        warped = -data.augment(-img, WARPED, 0.05, 0.08, 0.05, 1.5, seed=2 * self._seed)  # what enters is white
         noise = np.random.default_rng(self._seed).normal(0, 0.1, warped.shape).astype(np.float32)
-        return np.clip(warped + noise, -1, 1), label
+        return np.clip(warped + noise, -1, 1), np.tile(label, WARPED)
 
     def _augmented(self, img: np.ndarray, copies: int, part: int) -> np.ndarray:
         d = self._settings

@@ -13,6 +13,7 @@ from dd_jax import metrics_writer, report
 from dd_jax.errors import UserError
 from dd_jax.report import svg
 from dd_jax.report.picture import Grid, column_strips, grid_png
+from dd_jax.report.rows import picture_key
 
 TEACHER = {"generator": "teacher", "plan": "T0:49", "steps": 49, "fd": 16.1, "fd_teacher": 0.87, "n": 2000}
 TEACHER |= {"class_accuracy": 0.978, "nll": 1.39, "agreement": 1.0, "ms_per_image": 3.0, "recall": None}
@@ -233,3 +234,23 @@ def test_axes_have_ticks_inside(values, log):
     assert 2 <= len(axis.ticks) <= 14
     assert all(9.9 <= axis.place(tick) <= 110.1 for tick in axis.ticks)
     assert all(10 <= axis.place(value) <= 110 for value in values)
+
+
+def test_captions_have_a_page_of_two_splits(tmp_path):
+    workdir = finished(tmp_path / "run")
+    rows = [row | {"split": split, "caption_found": 0.5} for split in ("seen", "held out") for row in RESULTS[:3]]
+    (workdir / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    images = np.zeros((4, 8, 8, 3), np.uint8)
+    grids = {picture_key(row): images for row in rows}
+    grids |= {f"names|{split}": np.array(["red fox", "a <fox>", "c", "d"]) for split in ("seen", "held out")}
+    np.savez(workdir / "grids.npz", **grids)
+    page = report.from_workdir(workdir, {"data": {"name": "emoji", "classes": 384}}, {}).read_text()
+    assert "Captions seen" in page
+    assert "Captions held out" in page
+    assert "a &lt;fox&gt;" in page
+    assert "CC BY-SA 4.0" in page
+    assert "caption found" in page
+    assert "CC BY-SA 4.0" in (workdir / "grid.png.license").read_text()
+    grid = report._grid(workdir / "grids.npz", rows[:3], 384)
+    assert grid.columns == ["Real", "Teacher\n49 steps", "One step\nS0"]
+    assert list(grid.rows) == ["red fox", "a <fox>", "c", "d"]

@@ -144,17 +144,13 @@ def _shown(results: Sequence[Row]) -> list[Row]:
 
 
 def _heading(row: Row) -> str:
-    """ "One step" over "S0"; baselines under their own names."""
+    """ "One step" over "S0"; baselines and real pictures under their own names."""
     steps, plan = number(row, "steps"), str(row.get("plan") or "")
-    words: dict[float | None, str] = {None: "", 1: "One step", 2: "Two steps"}
-    count = words.get(steps, f"{steps:.4g} steps")
-    names = {
-        "teacher": "Teacher",
-        "baseline": str(row.get("generator")),
-        "refined": "Refined",
-        "other": str(row.get("generator")).capitalize(),
-    }
+    words = {1.0: "One step", 2.0: "Two steps"}
+    count = "" if steps is None else words.get(steps, f"{steps:.4g} steps")
+    own = str(row.get("generator"))
+    names = {"teacher": "Teacher", "baseline": own, "refined": "Refined", "other": own.capitalize()}
     if kind(row) == "student":
         return f"{count or 'Student'}\n{plan}"
     second = plan if kind(row) == "refined" else count.lower()
-    return f"{names.get(kind(row), str(row.get('generator')))}\n{second}"
+    return f"{names[kind(row)]}\n{second}".rstrip()
