@@ -32,7 +32,6 @@ def get_config() -> ConfigDict:
     config.text = common.text(words=True, dtype="float32", **sizes)
     config.cache_chunk = 16
     config.guidance = 1.5
-    config.filter.temperature = 0.7
     config.model = ConfigDict({"width": 128, "depth": 5, "heads": 4, "multiple_of": 32, **common.CLEAR})
     config.model.update({"cond": 4, "caption_dim": 64})
     habits = {"label_drop": 0.1, "word_drop": 0.1, "corrupt": 0.35}

@@ -30,7 +30,7 @@ class Grid:
     @property
     def scale(self) -> int:
         """Screen pixels a picture's pixel, so that a picture is about a thumb wide."""
-        return max(1, round(46 / self.images.shape[2]))
+        return -(-46 // self.images.shape[2])
 
     def __post_init__(self) -> None:
         images = self.images
