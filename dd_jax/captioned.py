@@ -14,7 +14,7 @@ CAPTIONS, RESULT = "captions.txt", "result.jsonl"
 
 
 def write(made: SampleSet, captions: Sequence[str]) -> Path:
-    """Every picture of a set as a PNG beside its caption, in the layout of LlamaGen's scripts; -> the folder.
+    """Every picture of a set as a PNG beside its caption, in the layout of the published scripts; -> the folder.
 
     images/000000.png ..., captions.txt (one a line, in order) and result.jsonl ({"text", "image_path"} a line).
     """

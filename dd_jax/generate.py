@@ -45,7 +45,7 @@ ROUNDING = {"nearest": 128.0, "floor": 127.5}  # 127.5 x + this, then truncated
 class Finish:
     """Decoded images, nominally in [-1, 1] -> uint8."""
 
-    resolution: int | None = None  # bicubic to so many pixels before rounding, as LlamaGen's script does with 384
+    resolution: int | None = None  # bicubic to so many pixels before rounding, as a published script does with 384
     rounding: str = "nearest"
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """The three ways in which published FIDs bring images to 299 x 299. Each is a linear map per axis: a matrix.
 
 They are worth about 0.1 FID to each other, and more at low resolutions (Parmar et al., arXiv 2104.11222). A fourth
-one is what LlamaGen's script does before that to images of 384 px.
+one is what a published script does before that to images of 384 px.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What LlamaGen's text encoder was fed: captions cleaned of the web, by an ordered table of rules run twice.
+"""What published text-to-image models were fed: captions cleaned of the web, by an ordered table of rules run twice.
 
 The order matters, and so do the oddities (a price keeps its dot, `24-120mm` stays, `d850` goes): the features that
 the released weights were trained on depend on them.
