@@ -55,7 +55,7 @@ def test_both_formats_give_the_same(tmp_path, capsys):
     about = weights.describe(ported[1])
     assert about["licence"] == "Apache-2.0"
     assert (about["part"], about["config"]) == ("text", fake_shards.TINY.sizes())
-    assert about["parameters"] == find(NAME).count() == find(NAME).parameters
+    assert about["parameters"] == find(NAME).count()
     source = (tmp_path / "bin" / "spiece.model").read_bytes()
     assert (ported[1] / "spiece.model").read_bytes() == source
 
@@ -73,7 +73,7 @@ def test_a_set_may_be_named_in_any_way(tmp_path, how):
     assert cli.deal([find(NAME)], given) == [given]
     ported = cli.port(find(NAME), given, tmp_path)
     assert (ported / "spiece.model").exists()
-    assert weights.describe(ported)["parameters"] == find(NAME).parameters
+    assert weights.describe(ported)["parameters"] == find(NAME).count()
 
 
 def test_there_and_back(tmp_path):
@@ -232,6 +232,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
 
 
+@pytest.mark.slow
 def test_memory(tmp_path):
     """Peak over what the imports take: far below a shard and the encoder, in either format."""
     cfg = fake_shards.T5Config(vocab=2048, width=512, depth=8, heads=8, head_dim=64, hidden=1024)

@@ -199,6 +199,7 @@ def test_smooth_draws_are_gumbel_softmax_mixtures_that_sharpen():
     assert spread[3] < 0.2 * spread[0]
 
 
+@pytest.mark.slow
 def test_smooth_tokens_are_what_is_drawn_and_painted():
     config = toy()
     config.sample.smooth = True
