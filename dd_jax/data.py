@@ -1,4 +1,4 @@
-"""The bundled data sets: handwritten digits that ship inside two Python packages, and their augmentation."""
+"""The bundled data sets: pictures that ship inside Python packages, handwritten digits and emoji, and more of them."""
 
 import contextlib
 import gzip
@@ -20,9 +20,10 @@ BUNDLED = (*HELD_OUT, "emoji")
 
 
 def load(name: str, cache_dir: str | os.PathLike | None = None) -> Split:
-    """Training images and labels, held-out images and labels of `name`: "mnist" (28 px) or "digits" (8 px).
+    """Training images and labels, held-out images and labels of `name`: "mnist" (28 px), "digits" (8 px), "emoji" (32 px).
 
-    Images are float32 (N, R, R, 1) in [-1, 1], labels int32 (N,). The split is fixed and keeps the shares of
+    Images are float32 (N, R, R, 1 or, of emoji, 3) in [-1, 1], labels int32 (N,), of emoji the number of the
+    caption, each of which is in one part only. The split is fixed; that of digits keeps the shares of
     the classes. MNIST is parsed once and kept in `cache_dir`, by default ~/.cache/dd_jax.
     Raises UserError for an unknown name or a package that is not installed.
     """
