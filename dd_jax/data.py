@@ -20,7 +20,7 @@ BUNDLED = (*HELD_OUT, "emoji")
 
 
 def load(name: str, cache_dir: str | os.PathLike | None = None) -> Split:
-    """Training images and labels, held-out images and labels of `name`: "mnist" (28 px), "digits" (8 px), "emoji" (32 px).
+    """Training images and labels, held-out images and labels of `name`: mnist (28 px), digits (8 px), emoji (32 px).
 
     Images are float32 (N, R, R, 1 or, of emoji, 3) in [-1, 1], labels int32 (N,), of emoji the number of the
     caption, each of which is in one part only. The split is fixed; that of digits keeps the shares of
