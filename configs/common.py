@@ -122,9 +122,10 @@ def demo(family: str) -> ConfigDict:
     config.flow = ConfigDict({"name": "adams3", "evaluations": 16, "readout": "x0"})
     # Logits head before AR step `split`, embedding head from it on; none: logits everywhere.
     config.student = ConfigDict({"split": placeholder(int), "same_step": False})
-    # What --stage=sample draws of each plan: `count` images of all classes, image i of class i % classes ("balanced")
-    # or of any ("uniform"); with `fast`, 5,000 instead, for a quick score; of the classes in `labels`, "3, 7", only a
-    # `few`. `batch` images at a time over all devices, `shard` images a file, and with `npz` all in one more file.
+    # What --stage=sample draws of each plan or baseline ("onestep*", "skip-5"): `count` images of all classes, image i
+    # of class i % classes ("balanced") or of any ("uniform"); with `fast`, 5,000 instead, for a quick score; of the
+    # classes in `labels`, "3, 7", only a `few`. `batch` images at a time over all devices, `shard` images a file, and
+    # with `npz` all in one more file.
     # `resolution`: bicubic to so many px; `rounding` to uint8: "nearest" or "floor".
     # `filter` is that of categorical draws; by_plan: {plan: {"split": ..., "top_k": ...}} where a plan differs.
     # Categorical draws may mix codes (`smooth`: prettier, not for FID). `unmasked_prefix` is for number parity with

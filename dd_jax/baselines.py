@@ -1,6 +1,10 @@
-"""What distillation has to beat: marginals of each position, for all steps (onestep*) or the last (skip-n)."""
+"""What distillation has to beat: marginals of each position, for all steps (onestep*) or the last (skip-n).
+
+By name, where a plan may stand as well: `onestep*`, `skip-106`, and `skip-106 dropped`, which leaves those tokens out.
+"""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +14,35 @@ from dd_jax.errors import UserError
 from dd_jax.fewstep import Models, advance, noise_for
 from dd_jax.interfaces import Cond, Draft, Generator, Params
 from dd_jax.plans import Op
+
+NAME = re.compile(r"onestep\*|skip-(?P<n>\d+)(?P<drop> dropped)?")
+
+
+def known(name: str) -> bool:
+    """Is it a baseline's name, not a plan?"""
+    return NAME.fullmatch(name) is not None
+
+
+def cost(name: str, steps: int) -> int:
+    """Network passes in sequence, as the paper counts them. UserError for more skipped steps than there are."""
+    match = NAME.fullmatch(name)
+    assert match, name
+    n = steps - 1 if match["n"] is None else int(match["n"])
+    if not 0 <= n < steps:
+        raise UserError(f"{name!r} skips steps that there are not: n must be less than {steps}")
+    return steps - n
+
+
+def networks(name: str) -> list[str]:
+    """The parameters that it needs besides the tokenizer's."""
+    return ["teacher"] * name.startswith("skip") + ["marginals"]
+
+
+def named(name: str, models: Models) -> Generator:
+    """The baseline of this name; it draws from `params["marginals"]`. UserError as in `cost`."""
+    match, steps = NAME.fullmatch(name), cost(name, models.layout.steps)
+    assert match
+    return onestep(models) if match["n"] is None else skip(models, models.layout.steps - steps, bool(match["drop"]))
 
 
 def marginals(code_MxL: np.ndarray, label_M: np.ndarray, pool: np.ndarray) -> dict[str, jax.Array]:

@@ -66,13 +66,12 @@ def rows(system: System, config: ConfigDict) -> Iterator[Row]:
     if config.evaluate.check:
         plan = config.evaluate.check
         yield Row("student", plan, None, generator(plan, system.models), config.evaluate.check_count)
-    for n in config.baselines.skip:
-        yield Row(f"skip-{n}", f"T0:{steps - n}", steps - n, baselines.skip(system.models, n), count)
-    for n in config.baselines.skip_drop:
-        dropped = baselines.skip(system.models, n, drop=True)
-        yield Row(f"skip-{n} dropped", f"T0:{steps - n}", steps - n, dropped, count)
-    if config.baselines.onestep:
-        yield Row("onestep*", "marginals", 1, baselines.onestep(system.models), count)
+    given = config.baselines
+    names = [f"skip-{n}" for n in given.skip] + [f"skip-{n} dropped" for n in given.skip_drop]
+    for name in names + ["onestep*"] * given.onestep:
+        passes = baselines.cost(name, steps)
+        drawn = "marginals" if name == "onestep*" else f"T0:{passes}"
+        yield Row(name, drawn, passes, baselines.named(name, system.models), count)
 
 
 def sample_rows(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from dd_jax import files, weights
+from dd_jax import baselines, files, plans, weights
 from dd_jax.errors import UserError
 from dd_jax.generate import Sampling, device_of, slug
 from dd_jax.metrics import inception, protocols
@@ -22,7 +22,6 @@ from dd_jax.metrics.features import Extractor
 from dd_jax.metrics.images import Images
 from dd_jax.metrics.reference import Reference, read
 from dd_jax.metrics.score import Options, features_of, score, table
-from dd_jax.plans import cost
 from dd_jax.samples import rgb
 
 FOLDER = "scores"
@@ -97,7 +96,7 @@ def run(sampling: Sampling, settings: ConfigDict, workdir: Path) -> list[Path]:
 
 def described(sampling: Sampling, plan: str) -> dict[str, Any]:
     """What a result says of its samples."""
-    settings = sampling.settings(plan)
+    settings, cost = sampling.settings(plan), (baselines if baselines.known(plan) else plans).cost
     return {
         "model": sampling.config.published or sampling.config.family,
         "plan": plan,

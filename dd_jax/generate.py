@@ -20,7 +20,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from dd_jax import captioned, files, labels, rng, weights
+from dd_jax import baselines, captioned, files, labels, rng, weights
 from dd_jax.conditions import Conditions, assign
 from dd_jax.errors import UserError
 from dd_jax.factory import System
@@ -62,24 +62,29 @@ class Finish:
 def sampler(system: System, plan: str, finish: Finish, placement: Placement = ALONE) -> Callable[..., jax.Array]:
     """((params, root key), id_B, cond) -> uint8 images: one program, each device with its own rows.
 
-    An image follows from its id, as in `Pipeline.sample`.
+    An image follows from its id, as in `Pipeline.sample`. A baseline's name may stand for the plan.
     """
     tokens, code_dim = system.layout.tokens, system.tokenizer.code_dim
+    baseline = baselines.named(plan, system.models) if baselines.known(plan) else None
 
     def draw(given: tuple[dict[str, Params], jax.Array], id_B: jax.Array, cond: Cond) -> jax.Array:
         params, root = given
-        noise = noise_for(rng.example_keys(root, id_B), tokens, code_dim)
-        draws = rng.example_keys(jax.random.fold_in(root, 1 << 20), id_B)
-        draft = run_plan(plan, system.models, params, cond, noise, draws)
+        keys = rng.example_keys(root, id_B)
+        if baseline:
+            draft = baseline(params, cond, keys)
+        else:
+            draws = rng.example_keys(jax.random.fold_in(root, 1 << 20), id_B)
+            draft = run_plan(plan, system.models, params, cond, noise_for(keys, tokens, code_dim), draws)
         return finish(system.tokenizer.decode(params["tokenizer"], draft.token_BxLxC))
 
     return jax.jit(placement.each(draw))
 
 
 class Sampling:
-    """What a config samples, and how: a set of images of every plan.
+    """What a config samples, and how: a set of images of every plan or baseline.
 
-    `load` gives the parameters of these parts (see `pipeline.load_params`); it is called when they are needed.
+    `load` gives the parameters of these parts (see `pipeline.load_params`; for baselines "marginals", of the pairs);
+    it is called when they are needed.
     """
 
     def __init__(
@@ -120,9 +125,13 @@ class Sampling:
         return self.system.conditions(self.params, self.asked)
 
     def parts(self, plan: str) -> list[str]:
-        """The networks that a plan runs."""
-        kinds = {op.kind for op in parse(plan, self.system.layout.steps, self.system.objective.timesteps)}
-        text = ["text"] * (self.system.text is not None)
+        """The networks that a plan runs, and for a baseline the marginals that it draws from."""
+        steps, text = self.system.layout.steps, ["text"] * (self.system.text is not None)
+        if baselines.known(plan):
+            if self.asked:
+                raise UserError(f"{plan!r} has marginals of the captions of its pairs, not of given ones: leave it out")
+            return ["tokenizer", *text, *baselines.networks(plan)]
+        kinds = {op.kind for op in parse(plan, steps, self.system.objective.timesteps)}
         return ["tokenizer", *text, *["teacher"] * bool(kinds - {"S"}), *["student"] * ("S" in kinds)]
 
     def identity(self, part: str) -> dict[str, str]:

@@ -234,11 +234,9 @@ class Run:
 
     def _beside_teacher(self) -> Path:
         """results.jsonl: all rows on shared noises."""
-        params = self.params()
+        given = self.config.baselines
+        params = self.params(*PARTS, *["marginals"] * bool(given.onestep or given.skip or given.skip_drop))
         conditions = self.system.conditions(params)
-        if self.config.baselines.onestep or self.config.baselines.skip or self.config.baselines.skip_drop:
-            found = pairset.load(self.work / "pairs")
-            params["marginals"] = baselines.marginals(found.code, found.label, conditions.pool)
         held = None if self.system.judge is None else self.pictures.held_out()[0]
         splits = [evaluate.Split("", conditions.pool, held)]
         if self.system.text is not None and len(conditions.held_out):
@@ -260,9 +258,17 @@ class Run:
         return report.from_workdir(self.work.path, self.config.to_dict(), self.work.record)
 
     def params(self, *parts: str, random: Sequence[str] = (), dtype: str | None = None) -> dict[str, Params]:
-        """What the finished stages have left, all of it or these parts (see `pipeline.load_params`)."""
+        """What the finished stages have left, all of it or these parts (see `pipeline.load_params`).
+
+        "marginals" are those of the pairs, for baselines.
+        """
         random = random or ((*PARTS[:-1], "lpips") if self.config.weights.random else ())
-        return load_params(self.system, self.config, self.work.path, parts or PARTS, random, dtype)
+        networks = [part for part in parts or PARTS if part != "marginals"]
+        params = load_params(self.system, self.config, self.work.path, networks, random, dtype)
+        if "marginals" in parts:
+            found, pool = pairset.load(self.work / "pairs"), self.system.conditions(params).pool
+            params["marginals"] = baselines.marginals(found.code, found.label, pool)
+        return params
 
     @functools.cached_property
     def pictures(self) -> Pictures:

@@ -7,7 +7,7 @@ import jax
 import pytest
 from ml_collections import ConfigDict
 
-from dd_jax import stages
+from dd_jax import flops, stages
 
 
 def tiny_config(family: str) -> ConfigDict:
@@ -25,7 +25,7 @@ def tiny_config(family: str) -> ConfigDict:
     config.sample.count, config.sample.batch = 10, 10
     config.evaluate.count, config.evaluate.reference, config.evaluate.batch = 80, 80, 40
     config.evaluate.plans = ("S0", "S0 J2")
-    config.evaluate.check_count = 20
+    config.evaluate.check_count = 40  # a batch: nothing is compiled for another size
     config.speed.batches, config.speed.repeats, config.speed.plans = (1,), 1, ("S0",)
     return config
 
@@ -34,6 +34,15 @@ def tiny_config(family: str) -> ConfigDict:
 def quick_compiles():
     """Compiling is what these tests spend their time on: let XLA do less of it."""
     jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def small_rates():
+    """A machine's rates, which stages note, by products that take no time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flops.matmul_rate, "__defaults__", (128, 1))
+        patch.setattr(flops.stream_rate, "__defaults__", (256, 1))
+        yield
 
 
 @pytest.fixture(scope="session")

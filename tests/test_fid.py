@@ -3,15 +3,20 @@
 import dataclasses
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from stand_in import POOL, SPATIAL, Stand, stand
-from test_samples import COUNT, sampling, small, system
+from test_samples import BATCH, COUNT, sampling, small, system
 
-from dd_jax import fid, generate, stages
+from dd_jax import fid, generate, rng, stages
+from dd_jax.baselines import marginals, onestep
 from dd_jax.errors import UserError
+from dd_jax.generate import Sampling
+from dd_jax.interfaces import Cond
 from dd_jax.metrics import images, inception, reference, score
 from dd_jax.metrics.inception import Inception
+from dd_jax.pipeline import PARTS, load_params
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +91,32 @@ def test_from_memory_as_from_disk(run, tmp_path):
     drawn = results(fid.run(sampling(tmp_path), settings(ref, memory=True), tmp_path))
     assert [row["fid"] for row in drawn] == [row["fid"] for row in stored]
     assert not (tmp_path / "samples").exists()
+
+
+def test_baselines_are_sampled_and_scored_like_plans(run, tmp_path):
+    """The rows of Table 1 that are nobody's student."""
+    config, (_, ref) = small(plans=("onestep*", "skip-15"), count=2 * BATCH), run
+    code = np.repeat(np.arange(30, dtype=np.int32)[:, None], 16, 1)  # one code all over each of three samples a class
+
+    def load(*parts):
+        networks = [part for part in parts if part != "marginals"]
+        given = load_params(system(), config, tmp_path, networks, PARTS)
+        return given | {"marginals": marginals(code, np.arange(30) % 10, np.arange(10))}
+
+    made = Sampling(system(), config, tmp_path, load)
+    generate.run(made)
+    one, skipped = results(fid.run(made, settings(ref), tmp_path))
+    assert (one["plan"], one["steps"], skipped["plan"], skipped["steps"]) == ("onestep*", 1, "skip-15", 1)
+    assert one["sampling"]["weights"].keys() == {"tokenizer", "marginals"}
+    assert skipped["sampling"]["weights"].keys() == {"tokenizer", "teacher", "marginals"}
+    assert one["fid"] != skipped["fid"]
+    drawn = onestep(system().models)(
+        made.params, Cond(jnp.arange(8) % 10), rng.example_keys(rng.stream(config.seed, "sample"), jnp.arange(8))
+    )
+    wanted = generate.Finish()(system().tokenizer.decode(made.params["tokenizer"], drawn.token_BxLxC))
+    np.testing.assert_array_equal(made.set_of("onestep*").first(8)[0], wanted)
+    with pytest.raises(UserError, match="'skip-16' skips steps that there are not: n must be less than 16"):
+        generate.run(Sampling(system(), small(plans=("skip-16",)), tmp_path, load))
 
 
 def test_quick_scores_never_mix_with_full_ones(run, monkeypatch):

@@ -130,7 +130,11 @@ def decoded(make, batch):
     return losses.perceptual(decode, functools.partial(THIN.perceptual, eye), batch), token, codebook[code]
 
 
-@pytest.mark.parametrize("make", [flat, helpers.vq_tiny, helpers.vqvae_tiny], ids=["flat", "raster", "scales"])
+@pytest.mark.parametrize(
+    "make",
+    [flat, pytest.param(helpers.vq_tiny, marks=pytest.mark.slow), helpers.vqvae_tiny],
+    ids=["flat", "raster", "scales"],
+)
 def test_slices_equal_the_whole(make):
     whole, token, target = decoded(make, 0)
     cut, weight = decoded(make, 2)[0], jnp.arange(1.0, 7.0)

@@ -59,9 +59,9 @@ def test_cfg_interval_counts_as_the_release_does():
 def narrow(config):
     """Everything that costs time made small."""
     config.smoke = True
-    config.data.update({"resolution": 64})
+    config.data.update({"resolution": 8})
     config.tokenizer.update({"side": 4, "vocab": 64})
-    config.tokenizer.stack.update({"ch": 8, "z_channels": 8, "groups": 4})
+    config.tokenizer.stack.update({"ch": 8, "ch_mult": (1, 1), "z_channels": 8, "groups": 4})
     config.model.update({"width": 32, "heads": 2})
     return config
 
@@ -130,7 +130,7 @@ def test_smoke_runs_every_stage(smoke_run):
     assert speed["random_weights"] == ["tokenizer", "teacher"]
     assert all(row["share_of_matmul"] > 0 and row["memory_gb"] > 0 for row in speed["plans"])
     with np.load(smoke_run / "samples/named/S0.npz") as file:
-        assert file["arr_0"].shape == (4, 64, 64, 3)
+        assert file["arr_0"].shape == (4, 8, 8, 3)
         np.testing.assert_array_equal(file["label"], [207, 3, 207, 3])
 
 
