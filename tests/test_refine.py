@@ -114,9 +114,7 @@ def run(family, plan, models=None):
     return jax.jit(lambda p: run_plan(plan, models or own, p, cond, noise, keys))(params)
 
 
-@pytest.mark.parametrize(
-    "plan", ["S0 J*", pytest.param("S0 T1:2 S2 J*", marks=pytest.mark.slow), "T0:2 J1 S2 J*"]
-)
+@pytest.mark.parametrize("plan", ["S0 J*", pytest.param("S0 T1:2 S2 J*", marks=pytest.mark.slow), "T0:2 J1 S2 J*"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_plan_that_ends_at_the_fixed_point_ends_at_the_teacher(family, plan):
     models, *_, sample = system(family)
