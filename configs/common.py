@@ -82,13 +82,16 @@ def stack(patch: int) -> ConfigDict:
     return ConfigDict(fields)
 
 
-def next_scale(config: ConfigDict, sides: tuple[int, ...], depth: int) -> ConfigDict:
-    """The twin of a raster demo: the same pictures, drawn scale by scale by a VAR-like model."""
+def next_scale(config: ConfigDict, sides: tuple[int, ...], width: int, depth: int) -> ConfigDict:
+    """The twin of a raster demo: the same pictures, drawn scale by scale by a VAR-like model.
+
+    Wide and shallow: of two models with as many parameters the wider one spends less of its time on attention.
+    """
     config.family = "var"
     vocab, stack = config.tokenizer.vocab, config.tokenizer.stack
     fields = {"sides": sides, "code_dim": 4, "vocab": vocab, "moments": 1.0, "pixels": 10.0, "stack": stack}
     config.tokenizer = ConfigDict(fields)
-    config.model = ConfigDict({"width": 96, "depth": depth, "heads": 2, "mlp_ratio": 4.0, "gate_init": 1.0})
+    config.model = ConfigDict({"width": width, "depth": depth, "heads": 2, "mlp_ratio": 4.0, "gate_init": 1.0})
     config.baselines.skip = (1,)
     return config
 

@@ -12,7 +12,7 @@ from configs import common, mnist_llamagen
 
 def get_config() -> ConfigDict:
     """One-step digits, VAR-like."""
-    config = common.next_scale(mnist_llamagen.get_config(), sides=(1, 2, 3, 5, 7), depth=4)
+    config = common.next_scale(mnist_llamagen.get_config(), sides=(1, 2, 3, 5, 7), width=160, depth=2)
     config.pairs.count, config.pairs.shard = 16_000, 4000
     config.pretrain.teacher = common.recipe(400, 64, 1e-2, muon=True, **common.HABITS)
     config.train = common.distil(640, 64, 1e-2, muon=True, timesteps=(0, 3), ce=1.0, embedding=0.0, distance="none")
