@@ -10,9 +10,10 @@ from configs import common, digits_llamagen
 
 def get_config() -> ConfigDict:
     """One-step 8x8 digits, VAR-like."""
-    config = common.next_scale(digits_llamagen.get_config(), sides=(1, 2, 4), width=96, depth=3)
-    config.pretrain.teacher = common.recipe(340, 128, 3e-3, **common.HABITS)
-    config.train = common.distil(370, 128, 3e-3, timesteps=(0, 2), ce=1.0, embedding=0.0, distance="none")
+    config = common.next_scale(digits_llamagen.get_config(), sides=(1, 2, 4), width=160, depth=2)
+    config.pairs.count, config.pairs.shard = 12_000, 3000
+    config.pretrain.teacher = common.recipe(230, 128, 3e-3, **common.HABITS)
+    config.train = common.distil(250, 128, 3e-3, timesteps=(0, 2), ce=1.0, embedding=0.0, distance="none")
     config.evaluate.plans = ("S0", "S0 S2", "S0 J2")
     config.speed.plans = ("S0",)
     return config
