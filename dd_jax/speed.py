@@ -87,7 +87,7 @@ def time_plan(system: System, params: dict[str, Params], plan: str, batch: int, 
         "gflop_per_image": round(needed / batch / 1e9, 3) if steps else None,
         "share_of_matmul": round(needed / steady / rate, 3) if steps else None,
         "share_of_stream": round(_read(plan, system, used) / steady / stream, 3) if steps else None,
-        "memory_gb": round(held / 1e9, 3),
+        "memory_gb": round(held / 1e9, 6),
     }
 
 
