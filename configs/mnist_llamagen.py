@@ -36,11 +36,12 @@ def get_config() -> ConfigDict:
         {
             "judge": common.recipe(400, 128, 2e-3, final_lr=0.0),
             "tokenizer": common.recipe(500, 128, 3e-3, revive_every=30),
-            "teacher": common.recipe(550, 64, 1e-2, muon=True, **common.HABITS),
+            "teacher": common.recipe(450, 64, 1e-2, muon=True, **common.HABITS),
         }
     )
     config.pairs = common.pairs(count=26_000, shard=4000, batch=250, labels="balanced")
     config.train = common.distil(1300, 64, 1e-2, muon=True, timesteps=(0, 16), ce=1.0, embedding=0.0, distance="none")
+    config.train.final_lr = 0.03
     config.evaluate.plans = ("S0", "S0 S16", "S0 T8:16 S16", "S0 J8")
     config.speed.plans = ("S0", "S0 S16")
     config.baselines.skip = (25,)
