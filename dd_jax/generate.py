@@ -6,10 +6,9 @@ or `--prompt` asked for, `samples/prompts/` a file of captions. Pictures of capt
 
 import dataclasses
 import functools
-import io
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 
-from dd_jax import baselines, captioned, files, labels, rng, weights
+from dd_jax import baselines, captioned, labels, rng, weights
 from dd_jax.conditions import Conditions, assign
 from dd_jax.errors import UserError
 from dd_jax.factory import System
@@ -35,8 +33,6 @@ from dd_jax.text.prompts import Prompts, read
 from dd_jax.workdir import digest
 
 AHEAD = 2  # batches that devices work on while the host stores earlier ones
-COLUMNS = 10  # of a picture, at most
-PICTURE = 1000  # pixels of a side from which on a picture has fewer rows
 FAST = 5000  # images of a quick score
 ROUNDING = {"nearest": 128.0, "floor": 127.5}  # 127.5 x + this, then truncated
 
@@ -237,7 +233,7 @@ def run(sampling: Sampling) -> list[Path]:
     for made in sets.values():
         if sampling.config.sample.npz:
             written.append(made.export())
-        written.append(_picture(made))
+        written.append(made.picture())
         if sampling.prompts is not None:
             written.append(captioned.write(made, sampling.prompts.captions))
     return written
@@ -284,24 +280,3 @@ def device_of(placement: Placement) -> str:
 def slug(plan: str) -> str:
     """A plan as a file's name: `S0 T60:80 S80` -> S0_T60-80_S80."""
     return plan.replace(" ", "_").replace(":", "-").replace("*", "x").replace("/", "w")
-
-
-def _picture(made: SampleSet) -> Path:
-    images, _ = made.first(COLUMNS * COLUMNS)
-    rows = max(1, min(COLUMNS, PICTURE // images.shape[1]))
-    buffer = io.BytesIO()
-    sheet(images[: rows * COLUMNS]).save(buffer, "PNG")
-    return files.replace(made.folder.with_name(made.folder.name + ".png"), buffer.getvalue())
-
-
-def sheet(images: Sequence[np.ndarray] | np.ndarray, columns: int = COLUMNS) -> Image.Image:
-    """Images in rows, small ones enlarged."""
-    images = np.asarray(images)
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    blank = np.zeros((rows * columns - len(images), *images.shape[1:]), np.uint8)
-    grid = np.concatenate([images, blank]).reshape(rows, columns, *images.shape[1:])
-    flat = grid.transpose(0, 2, 1, 3, 4).reshape(rows * images.shape[1], columns * images.shape[2], -1)
-    picture = Image.fromarray(flat[..., 0] if flat.shape[-1] == 1 else flat)
-    scale = max(1, 64 // images.shape[1])
-    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)

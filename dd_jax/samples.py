@@ -3,25 +3,30 @@
     S0/manifest.json      the settings; checksum and time of every shard
     S0/shard-00000.npz    arr_0 (uint8, images x R x R x channels), label, id
     S0.npz                arr_0 and label of the whole set, streamed: never in memory
+    S0.png                the first ones, to look at
 
 A shard is whole or not there, so a set can be left at any moment and goes on with what is missing.
 """
 
 import contextlib
 import hashlib
+import io
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from PIL import Image
 
 from dd_jax import files, weights
 from dd_jax.errors import UserError
 from dd_jax.metrics.images import Images
 
 MANIFEST = "manifest.json"
+COLUMNS = 10  # of a picture, at most
+PICTURE = 1000  # pixels of a side from which on a picture has fewer rows
 
 
 class SampleSet:
@@ -115,6 +120,14 @@ class SampleSet:
             files.replace(self.folder / MANIFEST, json.dumps(self.manifest, indent=1).encode())
         return self.npz
 
+    def picture(self) -> Path:
+        """Write <plan>.png: the first images in rows."""
+        images, _ = self.first(COLUMNS * COLUMNS)
+        rows = max(1, min(COLUMNS, PICTURE // images.shape[1]))
+        buffer = io.BytesIO()
+        sheet(images[: rows * COLUMNS]).save(buffer, "PNG")
+        return files.replace(self.folder.with_name(self.folder.name + ".png"), buffer.getvalue())
+
     def images(self) -> Images:
         """For scoring: a single channel is repeated. UserError for a shard that is missing or damaged."""
         return Images(self.folder.name, self.count, lambda size: (rgb(x) for x in self._batches(size)))
@@ -177,6 +190,19 @@ class SampleSet:
 def rgb(img_BxRxRxc: np.ndarray) -> np.ndarray:
     """Three channels, as networks for photographs take them."""
     return np.repeat(img_BxRxRxc, 3, -1) if img_BxRxRxc.shape[-1] == 1 else img_BxRxRxc
+
+
+def sheet(images: Sequence[np.ndarray] | np.ndarray, columns: int = COLUMNS) -> Image.Image:
+    """Images in rows, small ones enlarged."""
+    images = np.asarray(images)
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    blank = np.zeros((rows * columns - len(images), *images.shape[1:]), np.uint8)
+    grid = np.concatenate([images, blank]).reshape(rows, columns, *images.shape[1:])
+    flat = grid.transpose(0, 2, 1, 3, 4).reshape(rows * images.shape[1], columns * images.shape[2], -1)
+    picture = Image.fromarray(flat[..., 0] if flat.shape[-1] == 1 else flat)
+    scale = max(1, 64 // images.shape[1])
+    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
 
 def _header(file: IO[bytes], dtype: np.dtype, shape: tuple[int, ...]) -> None:

@@ -13,9 +13,9 @@ from dd_jax import files, processes, rng
 from dd_jax.conditions import Conditions, assign
 from dd_jax.factory import System
 from dd_jax.fewstep import generator
-from dd_jax.generate import sheet
 from dd_jax.interfaces import Cond, Params
 from dd_jax.pipeline import to_uint8
+from dd_jax.samples import sheet
 from dd_jax.sharding import ALONE, Placement
 
 COUNT = 50  # pictures of a grid

@@ -71,7 +71,7 @@ class Workdir:
         `rate` is its matmul rate in FLOP/s at the time: on a shared machine no two stages see the same one.
         """
         entry = self.record[stage]
-        entry["seconds"] = round(entry["seconds"] + seconds, 1)
+        entry["seconds"] = round(entry["seconds"] + seconds, 3)
         entry["matmul_gflop"] = round(entry["matmul_gflop"] + seconds * rate / 1e9, 1)
         entry["done"] = done
         self._write()

@@ -196,6 +196,10 @@ def test_full_size_configs_train_by_it():
 def test_without_weights_it_says_so_before_anything_runs(tmp_path):
     config = toy()
     config.smoke = False
+    with pytest.raises(UserError, match="LPIPS of 8 px: it takes 16 or more"):
+        stages.run(config, str(tmp_path), "all")
+    config.data.resolution = 16
+    config.tokenizer.stack.ch_mult = (1, 1, 1)
     with pytest.raises(UserError, match=r"python -m port_weights lpips_vgg --out weights, .*\.lpips=weights/lpips_vgg"):
         stages.run(config, str(tmp_path), "all")
     config.weights.lpips, config.train.distance_batch = "weights/lpips_vgg", 100

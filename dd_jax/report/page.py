@@ -224,7 +224,7 @@ def _facts(facts: Mapping[str, Any]) -> str:
         total = sum(stages.values())
         rows.append(("wall time, all stages", duration(total)))
         work = facts.get("matmul_gflop")
-        if work:
+        if work and total:
             formula = f"wall time \N{MULTIPLICATION SIGN} {work / total:.0f} / {REFERENCE_RATE:.0f} GFLOP/s"
             scaled = f"{duration(work / REFERENCE_RATE)} ({formula}, each stage by its own rate)"
             rows.append(("the same on the reference machine", scaled))
