@@ -1,6 +1,7 @@
 """A whole pipeline at toy size, made once and read by many tests."""
 
 import importlib
+import os
 from pathlib import Path
 
 import jax
@@ -8,6 +9,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from dd_jax import flops, stages
+
+# Compiling is what these tests spend their time on: let XLA do less of it (it reads this when the first device is used).
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 
 def tiny_config(family: str) -> ConfigDict:
@@ -32,7 +36,7 @@ def tiny_config(family: str) -> ConfigDict:
 
 @pytest.fixture(autouse=True, scope="session")
 def quick_compiles():
-    """Compiling is what these tests spend their time on: let XLA do less of it."""
+    """The same for optimisations of single kernels."""
     jax.config.update("jax_disable_most_optimizations", True)
 
 

@@ -163,8 +163,9 @@ def lean_cases():
     full = dataclasses.replace(LEAN, encoder_blocks=1, decoder_blocks=1, groups=4, mid=True, attention=True)
     one_level = dataclasses.replace(LEAN, ch_mult=(1,))
     for side, sides, stack in ((28, (1, 3, 7), LEAN), (28, (1, 3, 7), full), (8, (1, 2, 4), one_level)):
-        yield side, VQ(stack, vocab=16, code_dim=4)
-        yield side, VQVAE(stack, vocab=16, code_dim=4, sides=sides, moments=1.0)
+        marks = [pytest.mark.slow] * (stack is full)
+        yield pytest.param(side, VQ(stack, vocab=16, code_dim=4), marks=marks)
+        yield pytest.param(side, VQVAE(stack, vocab=16, code_dim=4, sides=sides, moments=1.0), marks=marks)
 
 
 @pytest.mark.parametrize(("side", "tokenizer"), lean_cases())

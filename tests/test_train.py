@@ -77,7 +77,7 @@ def test_distance_by_name():
         distance_of(objective("lpips9"), None, None)
 
 
-@pytest.mark.parametrize("make", [tiny.raster, tiny.scales])
+@pytest.mark.parametrize("make", [tiny.raster, pytest.param(tiny.scales, marks=pytest.mark.slow)])
 def test_overfits_a_small_pair_set(make):
     """Sixteen pairs, every code learnt from noise alone, at both boundaries."""
     models, params = make()
