@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from dd_jax import flops, stages
 
-# Compiling is what these tests spend their time on: let XLA do less of it (it reads this when the first device is used).
+# Compiling is what these tests spend their time on: let XLA do less of it (read when the first device is used).
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 
