@@ -130,7 +130,7 @@ def close(a, b):
     assert float(optax.global_norm(jax.tree.map(jnp.subtract, a, b))) < 1e-6 * norm
 
 
-@pytest.mark.parametrize("make", [tiny.raster, tiny.scales])
+@pytest.mark.parametrize("make", [tiny.raster, pytest.param(tiny.scales, marks=pytest.mark.slow)])
 def test_micro_batches_and_rematerialisation_change_nothing(make):
     models, params = make()
     whole, metrics = change(models, params)
