@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from configs import common, emoji_t2i
-from dd_jax import baselines, factory, generate, pretrain
+from dd_jax import baselines, factory, generate, pairs, pairset, pretrain, stopping
 from dd_jax.conditions import Classes, assign
 from dd_jax.errors import UserError
 from dd_jax.fewstep import generator
@@ -71,6 +71,29 @@ def test_a_picture_depends_on_its_caption_and_noise_alone():
     whole = codes([0, 1, 2, 3, 4], 5)
     assert_array_equal(codes([2], 1, np.array([2], np.int32))[0], whole[2])
     assert_array_equal(codes([4, 0, 2], 2, np.array([4, 0, 2], np.int32)), whole[[4, 0, 2]])
+
+
+def pairs_of_prompts(folder, prompts="these"):
+    models, params = system()[0].models, system()[1]
+    facts = {"teacher": "t", "prompts": prompts}
+    return pairs.generate(folder, models, params, 10, 4, 5, 0, conditions(), "uniform", facts)
+
+
+def test_resumed_pairs_of_prompts_equal_uninterrupted(tmp_path, monkeypatch):
+    pairs_of_prompts(tmp_path / "whole")
+    assert len({row.tobytes() for row in pairset.read(tmp_path / "whole/shard-00000.npz")["code"]}) == 4
+    seen = iter([False, True])
+    with monkeypatch.context() as patch:
+        patch.setattr(stopping, "asked", lambda: next(seen))
+        with pytest.raises(stopping.Stopped):
+            pairs_of_prompts(tmp_path / "resumed")
+    torn = tmp_path / "resumed/shard-00000.npz"
+    torn.write_bytes(torn.read_bytes()[:-40])
+    pairs_of_prompts(tmp_path / "resumed")
+    for path in sorted((tmp_path / "whole").iterdir()):
+        assert path.read_bytes() == (tmp_path / "resumed" / path.name).read_bytes(), path.name
+    with pytest.raises(UserError, match="prompts"):
+        pairs_of_prompts(tmp_path / "resumed", "others")
 
 
 def test_numbers_and_captions_are_one_condition():
