@@ -11,9 +11,11 @@ from configs import common, digits_llamagen
 def get_config() -> ConfigDict:
     """One-step 8x8 digits, VAR-like."""
     config = common.next_scale(digits_llamagen.get_config(), sides=(1, 2, 4), width=160, depth=2)
-    config.pairs.count, config.pairs.shard = 12_000, 3000
-    config.pretrain.teacher = common.recipe(230, 128, 3e-3, **common.HABITS)
-    config.train = common.distil(250, 128, 3e-3, timesteps=(0, 2), ce=1.0, embedding=0.0, distance="none")
+    config.pairs.count, config.pairs.shard = 10_000, 2500
+    config.pretrain.tokenizer.steps = 380
+    config.pretrain.teacher = common.recipe(210, 128, 3e-3, **common.HABITS)
+    config.train = common.distil(220, 128, 3e-3, timesteps=(0, 2), ce=1.0, embedding=0.0, distance="none")
     config.evaluate.plans = ("S0", "S0 S2", "S0 J2")
-    config.speed.plans = ("S0",)
+    config.evaluate.count, config.evaluate.reference = 1500, 2000
+    config.speed.plans, config.speed.repeats = ("S0",), 3
     return config

@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
         {
             "judge": common.recipe(400, 128, 2e-3, final_lr=0.0),
             "tokenizer": common.recipe(500, 128, 3e-3, revive_every=30),
-            "teacher": common.recipe(450, 64, 1e-2, muon=True, **common.HABITS),
+            "teacher": common.recipe(400, 64, 1e-2, muon=True, **common.HABITS),
         }
     )
     config.pairs = common.pairs(count=26_000, shard=4000, batch=250, labels="balanced")
