@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
     )
     config.judge = ConfigDict({"patch": 1})
     config.tokenizer = ConfigDict({"side": 4, "code_dim": 4, "vocab": 32, "pixels": 10.0, "stack": common.stack(1)})
-    config.cache_chunk = 4
+    config.cache_chunk = 8
     config.model = ConfigDict({"width": 96, "depth": 3, "heads": 3, "multiple_of": 32, **common.CLEAR})
     config.pretrain = ConfigDict(
         {

@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
     config.tokenizer = ConfigDict({"side": 8, "code_dim": 8, "vocab": 1024, "pixels": 10.0, "stack": stack})
     sizes = {"width": 64, "depth": 2, "heads": 4, "head_dim": 16, "hidden": 128, "tokens": 4}
     config.text = common.text(words=True, dtype="float32", **sizes)
-    config.cache_chunk = 16
+    config.cache_chunk = 32
     config.guidance = 1.5
     config.model = ConfigDict({"width": 128, "depth": 5, "heads": 4, "multiple_of": 32, **common.CLEAR})
     config.model.update({"cond": 4, "caption_dim": 64})

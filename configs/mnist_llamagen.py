@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
     )
     config.judge = ConfigDict({"patch": 2})
     config.tokenizer = ConfigDict({"side": 7, "code_dim": 4, "vocab": 64, "stack": common.stack(2)})
-    config.cache_chunk = 7
+    config.cache_chunk = 25
     config.model = ConfigDict({"width": 96, "depth": 4, "heads": 3, "multiple_of": 32, **common.CLEAR})
     config.pretrain = ConfigDict(
         {

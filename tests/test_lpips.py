@@ -132,7 +132,7 @@ def decoded(make, batch):
 
 @pytest.mark.parametrize(
     "make",
-    [flat, pytest.param(helpers.vq_tiny, marks=pytest.mark.slow), helpers.vqvae_tiny],
+    [flat, *(pytest.param(make, marks=pytest.mark.slow) for make in (helpers.vq_tiny, helpers.vqvae_tiny))],
     ids=["flat", "raster", "scales"],
 )
 def test_slices_equal_the_whole(make):
