@@ -92,7 +92,7 @@ def next_scale(config: ConfigDict, sides: tuple[int, ...], width: int, depth: in
     fields = {"sides": sides, "code_dim": 4, "vocab": vocab, "moments": 1.0, "pixels": 10.0, "stack": stack}
     config.tokenizer = ConfigDict(fields)
     config.model = ConfigDict({"width": width, "depth": depth, "heads": 2, "mlp_ratio": 4.0, "gate_init": 1.0})
-    config.baselines.skip = ()
+    config.baselines.skip = ()  # the raster model's are of its own number of steps
     return config
 
 

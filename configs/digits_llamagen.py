@@ -1,4 +1,4 @@
-"""scikit-learn's 8x8 digits, raster order: 4x4 = 16 tokens. An idea tried in two minutes.
+"""scikit-learn's 8x8 digits, raster order: 4x4 = 16 tokens. An idea tried in a few minutes.
 
 python -m dd_jax.main --config=configs/digits_llamagen.py
 """

@@ -36,7 +36,7 @@ def tiny_config(family: str) -> ConfigDict:
 
 @pytest.fixture(autouse=True, scope="session")
 def quick_compiles():
-    """The same for optimisations of single kernels."""
+    """The same: XLA's and LLVM's optimisation levels at their lowest, as far as JAX sets them."""
     jax.config.update("jax_disable_most_optimizations", True)
 
 
