@@ -35,6 +35,7 @@ def distil(steps: int, batch: int, lr: float, **more: Any) -> ConfigDict:
     """The student's training: Alg. 2's own fields, and two that trade memory for time and change nothing else."""
     fields = {
         "remat": False,  # compute each block again in the backward pass: a fraction of the memory, a third more time
+        "scan": False,  # one compiled loop over the blocks: compiling takes the same time whatever the depth
         "accumulate": 1,  # micro-batches a step, one after another; batch: a multiple of these x len(timesteps)
         "log": (),  # where curves go besides curve.jsonl: "tensorboard", "wandb"
         "grid_every": 0,  # steps between two looks at pictures of fixed noises (student/grids, and `nll`); 0: none

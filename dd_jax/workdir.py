@@ -25,7 +25,7 @@ SECTIONS = {
 }
 STAGES = tuple(SECTIONS)
 # What may change on the way: memory, time and what is told, not the result.
-FREE = ("train.remat", "train.accumulate", "train.log", "train.grid_every", "pairs.verify")
+FREE = ("train.remat", "train.scan", "train.accumulate", "train.log", "train.grid_every", "pairs.verify")
 KEEP = ("pretrain", "pairs", "train")  # too dear to be thrown away because a setting changed
 
 

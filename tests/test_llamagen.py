@@ -92,7 +92,7 @@ def test_hidden_states_and_the_last_position():
     bound = trunk.bind({"params": params["trunk"]})
     h = jnp.concatenate([bound.embed_cond(Cond(jnp.asarray(golden["cond"]))), bound.embed(golden["idx"])], 1)
     rope, mask = rope_table(4, 16, 1), np.tril(np.ones((17, 17), bool))
-    near(bound.logits(bound.run(h, rope, mask)[0]), golden["logits_full_cond_17"])
+    near(bound.logits(bound.stream(h, mask)), golden["logits_full_cond_17"])
     for depth in (1, 2):
         layers, h16 = bound.layers[:depth], h[:, :16]
         for layer in layers:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -130,17 +131,42 @@ def close(a, b):
     assert float(optax.global_norm(jax.tree.map(jnp.subtract, a, b))) < 1e-6 * norm
 
 
-@pytest.mark.parametrize("make", [tiny.raster, pytest.param(tiny.scales, marks=pytest.mark.slow)])
-def test_micro_batches_and_rematerialisation_change_nothing(make):
+@pytest.mark.parametrize(
+    ("make", "scan"),
+    [
+        (tiny.raster, True),
+        pytest.param(tiny.raster, False, marks=pytest.mark.slow),
+        pytest.param(tiny.scales, True, marks=pytest.mark.slow),
+        pytest.param(tiny.scales, False, marks=pytest.mark.slow),
+    ],
+)
+def test_micro_batches_rematerialisation_and_a_loop_change_nothing(make, scan):
     models, params = make()
     whole, metrics = change(models, params)
     net = models.student.net
-    trunk = net.trunk.clone(cfg=dataclasses.replace(net.trunk.cfg, remat=True))
+    trunk = net.trunk.clone(cfg=dataclasses.replace(net.trunk.cfg, remat=True, scan=scan))
     net = StudentNet(trunk, net.layout, net.code_dim, net.width)
     again = dataclasses.replace(models, student=dataclasses.replace(models.student, net=net))
     pieces, seen = change(again, params, accumulate=4)
     close(pieces, whole)
     close(seen, metrics)
+
+
+@pytest.mark.parametrize("make", [tiny.raster, tiny.scales])
+def test_a_loop_over_the_blocks_is_compiled_once_and_changes_nothing(make):
+    models, params = make()
+    net = models.student.net
+
+    def forward(scan):
+        trunk = net.trunk.clone(cfg=dataclasses.replace(net.trunk.cfg, scan=scan))
+        cond, x, t = net.trunk.blank(2), jnp.ones((2, net.layout.tokens, net.code_dim)), jnp.array([0, 1])
+        call = net.clone(trunk=trunk).apply
+        jaxpr = str(jax.make_jaxpr(call)({"params": params["student"]}, cond, x, t))
+        return call({"params": params["student"]}, cond, x, t), jaxpr.count("dot_general")
+
+    (written_out, many), (loop, few) = forward(False), forward(True)
+    chex.assert_trees_all_close(loop, written_out, rtol=1e-5, atol=1e-6)
+    assert few < many
 
 
 def test_micro_batches_have_all_kinds_equally_often():

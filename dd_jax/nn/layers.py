@@ -29,9 +29,9 @@ class Dense(nn.Module):
         return y.reshape(*x.shape[:-1], self.features)
 
 
-def rematerialised(block: nn.Module, h: jax.Array, *given: Any) -> jax.Array:
-    """`block(h, *given)[0]`, computed once more in the backward pass: only its inputs are kept until then."""
-    run: Callable = nn.remat(lambda block, h: block(h, *given)[0])
+def rematerialised(call: Callable, block: nn.Module, h: jax.Array, *given: Any) -> jax.Array:
+    """`call(block, h, *given)`, computed once more in the backward pass: only its inputs are kept until then."""
+    run: Callable = nn.remat(lambda block, h: call(block, h, *given))
     return run(block, h)
 
 

@@ -98,9 +98,9 @@ class Block(nn.Module):
     cfg: T5Config
 
     @nn.compact
-    def __call__(self, x: jax.Array, bias_BxHxPxP: jax.Array) -> tuple[jax.Array, None]:
+    def __call__(self, x: jax.Array, bias_BxHxPxP: jax.Array) -> jax.Array:
         x = x + Attention(self.cfg, name="attention")(RMSNorm(EPS, name="attention_norm")(x), bias_BxHxPxP)
-        return x + FeedForward(self.cfg, name="feed_forward")(RMSNorm(EPS, name="ffn_norm")(x)), None
+        return x + FeedForward(self.cfg, name="feed_forward")(RMSNorm(EPS, name="ffn_norm")(x))
 
 
 class T5(nn.Module):
@@ -127,7 +127,7 @@ class T5(nn.Module):
         h = constrain(self.shared(token_BxP).astype(cfg.dtype))
         stream = [h]
         for block in self.block:
-            h = rematerialised(block, h, bias) if cfg.remat else block(h, bias)[0]
+            h = rematerialised(Block.__call__, block, h, bias) if cfg.remat else block(h, bias)
             h = constrain(h)
             stream.append(h)
         return self.norm(h), stream

@@ -15,8 +15,9 @@ import numpy as np
 from dd_jax.families.guided import class_rows
 from dd_jax.families.llamagen.caption import CaptionEmbed, hide_padding, pool
 from dd_jax.interfaces import Cond
+from dd_jax.nn import stack
 from dd_jax.nn.attention import KV, attend, split_heads, update_cache
-from dd_jax.nn.layers import Dense, Dtype, RMSNorm, rematerialised
+from dd_jax.nn.layers import Dense, Dtype, RMSNorm
 from dd_jax.sharding import constrain
 
 
@@ -39,6 +40,7 @@ class GPTConfig:
     loud_cond: bool = False  # condition tokens with queries and keys of their own (see `rope_table`)
     dtype: Dtype = jnp.float32
     remat: bool = False  # compute blocks again in the backward pass instead of keeping what they computed
+    scan: bool = False  # a loop over the blocks where all positions are read at once: compiled once, whatever the depth
 
     @property
     def hidden(self) -> int:
@@ -166,14 +168,18 @@ class GPT(nn.Module):
             return h_BxMxD
         return h_BxMxD + jax.lax.dynamic_slice_in_dim(self.pos, first, h_BxMxD.shape[1], 0).astype(self.cfg.dtype)
 
-    def run(self, h_BxMxD, rope, mask, caches: list[KV] | None = None, first=None):
-        """All blocks -> (residual stream, caches). With caches, `first` is the position of h's first row."""
+    def stream(self, h_BxNxD: jax.Array, mask) -> jax.Array:
+        """The residual stream (B, N, D) of positions 0..N-1 behind all blocks."""
+        rope = self.cfg.rope[: h_BxNxD.shape[1]]
+        own = [None] * self.cfg.depth
+        call = lambda block, h, _: block(h, rope, mask)[0]  # noqa: E731
+        return stack.run(self.layers, h_BxNxD, call, own, self.cfg.remat, self.cfg.scan)
+
+    def run(self, h_BxMxD, rope, mask, caches: list[KV], first) -> tuple[jax.Array, list[KV]]:
+        """The same of M positions from `first` on, and the caches grown by them."""
         out, h_BxMxD = [], constrain(h_BxMxD)
-        for i, layer in enumerate(self.layers):
-            if self.cfg.remat and not caches:
-                h_BxMxD, cache = rematerialised(layer, h_BxMxD, rope, mask), None
-            else:
-                h_BxMxD, cache = layer(h_BxMxD, rope, mask, caches[i] if caches else None, first)
+        for layer, cache in zip(self.layers, caches, strict=True):
+            h_BxMxD, cache = layer(h_BxMxD, rope, mask, cache, first)
             h_BxMxD = constrain(h_BxMxD)
             out.append(cache)
         return h_BxMxD, out
@@ -190,14 +196,14 @@ class GPT(nn.Module):
         cond_BxPxD = self.embed_cond(cond)
         nd_BxNxD = (kind_BxNx2 @ nd_2xD).astype(self.cfg.dtype)
         h = self.place(jnp.concatenate([cond_BxPxD, self.embed(x_BxLxC)], 1) + nd_BxNxD)
-        h, _ = self.run(h, self.cfg.rope[: h.shape[1]], hide_padding(mask_NxN, 0, cond.valid_BxP))
+        h = self.stream(h, hide_padding(mask_NxN, 0, cond.valid_BxP))
         return h, pool(cond_BxPxD, cond.valid_BxP)
 
     def teach(self, cond: Cond, code_BxL: jax.Array, mask_MxM) -> jax.Array:
         """Teacher forcing: logits (B, L, V) of every token given those before it."""
         cond_BxPxD = self.embed_cond(cond)
         h = self.place(jnp.concatenate([cond_BxPxD, self.embed(code_BxL[:, :-1])], 1))
-        h, _ = self.run(h, self.cfg.rope[: h.shape[1]], hide_padding(mask_MxM, 0, cond.valid_BxP))
+        h = self.stream(h, hide_padding(mask_MxM, 0, cond.valid_BxP))
         return self.logits(h[:, cond_BxPxD.shape[1] - 1 :])
 
 

@@ -31,7 +31,7 @@ def build(config: ConfigDict) -> Family:
     side = config.tokenizer.side
     sizes = {"side": side, "vocab": tokenizer.vocab, "code_dim": tokenizer.code_dim, "classes": config.data.classes}
     cfg = GPTConfig(**config.model, **sizes, dtype=jnp.dtype(config.dtype.student))
-    student_cfg = dataclasses.replace(cfg, remat=config.train.get("remat", False))
+    student_cfg = dataclasses.replace(cfg, **{name: config.train.get(name, False) for name in ("remat", "scan")})
     layout = Layout.raster(side, cfg.cond)
     trunk = GPT(dataclasses.replace(cfg, dtype=jnp.dtype(config.dtype.teacher)))
     guided = None if config.cfg_interval < 0 else config.cfg_interval + 2  # the prefill makes token 0

@@ -13,8 +13,9 @@ import numpy as np
 
 from dd_jax.families.guided import class_rows
 from dd_jax.interfaces import Cond
+from dd_jax.nn import stack
 from dd_jax.nn.attention import KV, attend, split_heads
-from dd_jax.nn.layers import Dense, Dtype, layer_norm, modulate, rematerialised, unit
+from dd_jax.nn.layers import Dense, Dtype, layer_norm, modulate, unit
 from dd_jax.sharding import constrain
 
 Flags = tuple[jax.Array, jax.Array]  # noise or data (B, N, 2), and an embedding of each (2, D)
@@ -36,6 +37,7 @@ class VARConfig:
     shared_aln: bool = False  # one modulation layer for all blocks plus a table in each (512 px models)
     dtype: Dtype = jnp.float32
     remat: bool = False  # compute blocks again in the backward pass instead of keeping what they computed
+    scan: bool = False  # a loop over the blocks where all positions are read at once: compiled once, whatever the depth
 
     @property
     def tokens(self) -> int:
@@ -168,18 +170,27 @@ class VAR(nn.Module):
         """(B, 1, D) class token."""
         return self.place((cond_BxD + self.pos_start)[:, None], 0)
 
-    def run(self, h_BxMxD, cond_BxD, mask, caches: list[KV] | None = None, flags: Flags | None = None):
-        """All blocks -> (residual stream, caches grown by M)."""
-        out: list[KV | None] = []
-        shared, h_BxMxD = None, constrain(h_BxMxD)
-        if self.cfg.shared_aln:
-            shared = self.shared_ada_lin(nn.silu(cond_BxD)).reshape(-1, 6, self.cfg.width)
+    def shared(self, cond_BxD: jax.Array) -> jax.Array | None:
+        """(B, 6, D) the modulation that all blocks have in common, where they do."""
+        if not self.cfg.shared_aln:
+            return None
+        return self.shared_ada_lin(nn.silu(cond_BxD)).reshape(-1, 6, self.cfg.width)
+
+    def stream(self, h_BxNxD, cond_BxD, mask, flags: Flags | None = None) -> jax.Array:
+        """The residual stream (B, N, D) of all positions behind all blocks."""
+        cfg, shared = self.cfg, self.shared(cond_BxD)
+        own = [flags and self.flag(flags, i)[1] for i in range(cfg.depth)]
+
+        def call(block: nn.Module, h: jax.Array, row_2xD: jax.Array | None) -> jax.Array:
+            return block(h, cond_BxD, shared, flags and (flags[0], row_2xD), mask)[0]
+
+        return stack.run(self.blocks, h_BxNxD, call, own, cfg.remat, cfg.scan)
+
+    def run(self, h_BxMxD, cond_BxD, mask, caches: list[KV] | None = None) -> tuple[jax.Array, list[KV]]:
+        """The same of the M positions that come next, and the caches grown by them; no caches: the first M."""
+        out, shared, h_BxMxD = [], self.shared(cond_BxD), constrain(h_BxMxD)
         for i, block in enumerate(self.blocks):
-            given = cond_BxD, shared, flags and self.flag(flags, i), mask
-            if self.cfg.remat and not caches:
-                h_BxMxD, cache = rematerialised(block, h_BxMxD, *given), None
-            else:
-                h_BxMxD, cache = block(h_BxMxD, *given, caches[i] if caches else None)
+            h_BxMxD, cache = block(h_BxMxD, cond_BxD, shared, None, mask, caches[i] if caches else None)
             h_BxMxD = constrain(h_BxMxD)
             out.append(cache)
         return h_BxMxD, out
@@ -200,14 +211,14 @@ class VAR(nn.Module):
         """
         cond_BxD = self.embed_cond(cond)
         h = jnp.concatenate([self.start_token(cond_BxD), self.embed(x_BxLxC, 1)], 1)
-        h, _ = self.run(h + (kind_BxNx2 @ nd_2xD).astype(h.dtype), cond_BxD, mask_NxN, flags=(kind_BxNx2, nd_2xD))
+        h = self.stream(h + (kind_BxNx2 @ nd_2xD).astype(h.dtype), cond_BxD, mask_NxN, (kind_BxNx2, nd_2xD))
         return h + by_kind(*self.flag((kind_BxNx2, nd_2xD), -1)), cond_BxD
 
     def teach(self, cond: Cond, x_BxMxC: jax.Array, mask_LxL) -> jax.Array:
         """Teacher forcing: x are the feature maps of scales 1.. (B, L - 1, C) -> logits (B, L, V)."""
         cond_BxD = self.embed_cond(cond)
         h = jnp.concatenate([self.start_token(cond_BxD), self.embed(x_BxMxC, 1)], 1)
-        h, _ = self.run(h, cond_BxD, mask_LxL)
+        h = self.stream(h, cond_BxD, mask_LxL)
         return self.logits(h, cond_BxD)
 
 

@@ -38,7 +38,7 @@ def build(config: ConfigDict) -> Family:
     model = {"code_dim": tokenizer.code_dim, "classes": config.data.classes, **config.model}
     gate_init = model.pop("gate_init")
     cfg = VARConfig(**model, sides=sides, vocab=tokenizer.vocab, dtype=jnp.dtype(config.dtype.student))
-    student_cfg = dataclasses.replace(cfg, remat=config.train.get("remat", False))
+    student_cfg = dataclasses.replace(cfg, **{name: config.train.get(name, False) for name in ("remat", "scan")})
     layout = Layout.scales(sides)
     trunk = VAR(dataclasses.replace(cfg, dtype=jnp.dtype(config.dtype.teacher)), gate_init=gate_init)
     teacher = ScaleTeacher(trunk, tokenizer.quantizer, layout, config.guidance, config.sample.unmasked_prefix)
