@@ -80,7 +80,8 @@ def _open(model: str, pretrained: str) -> tuple[Any, Any, Any, Any]:
         network, _, preprocess = open_clip.create_model_and_transforms(model, pretrained=pretrained or None)
     except Exception as error:  # whatever the library met: an unknown name, no connection, a damaged file
         told = str(error).strip().splitlines()
-        raise UserError(f"open_clip has no {model} ({pretrained}): {told[0] if told else error!r}") from error
+        way = "offline, --pretrained takes the path of a file that was fetched elsewhere"
+        raise UserError(f"open_clip has no {model} ({pretrained}): {told[0] if told else error!r}; {way}") from error
     return network.eval(), preprocess, open_clip.get_tokenizer(model), torch
 
 
@@ -89,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", help="pictures with result.jsonl")
     parser.add_argument("--model", default="ViT-B-32")
-    parser.add_argument("--pretrained", default="openai")
+    parser.add_argument("--pretrained", default="openai", help="a name that open_clip knows, or a file")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--json", help="write the result here too")
     args = parser.parse_args(argv)

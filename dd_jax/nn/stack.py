@@ -38,6 +38,11 @@ def _loop(blocks: Sequence[nn.Module], h_BxNxD: jax.Array, call: Call, own: Sequ
         return constrain(out), None
 
     each = [(block.variables["params"], mine) for block, mine in zip(blocks, own, strict=True)]
-    stacked = jax.tree.map(lambda *layers: jnp.stack(layers), *each)
+    stacked = jax.tree.map(lambda *layers: jnp.stack([_slim(x, h_BxNxD.dtype) for x in layers]), *each)
     step = jax.checkpoint(step, prevent_cse=False) if remat else step
     return jax.lax.scan(step, h_BxNxD, stacked)[0]
+
+
+def _slim(x: jax.Array, dtype: Any) -> jax.Array:
+    """A matrix in the type that it is multiplied in, so that no more than that is stacked and sent."""
+    return x.astype(dtype) if x.ndim > 1 else x
