@@ -13,12 +13,14 @@ from dd_jax.sharding import constrain
 Call = Callable[[nn.Module, jax.Array, Any], jax.Array]
 
 
-def run(blocks: Sequence[nn.Module], h_BxNxD: jax.Array, call: Call, own: Sequence[Any], remat: bool, scan: bool):
+def run(
+    blocks: Sequence[nn.Module], h_BxNxD: jax.Array, call: Call, own: Sequence[Any], remat: bool, scan: bool
+) -> jax.Array:
     """The stream h (B, N, D) through all blocks: h = call(block, h, own[i]), own[i] an array, a tree or None.
 
     `remat`: what a block computes inside is computed again in the backward pass, instead of kept. `scan`: a loop
-    over the blocks' stacked parameters. The numbers are the same; it copies the parameters once a call, and the time
-    to compile no longer grows with depth.
+    over the blocks' stacked parameters. The numbers are the same; it copies the parameters once a call, and one
+    block is compiled, whatever the depth.
     """
     h_BxNxD = constrain(h_BxNxD)
     if scan and len(blocks) > 1 and not blocks[0].is_initializing():

@@ -170,10 +170,12 @@ class GPT(nn.Module):
 
     def stream(self, h_BxNxD: jax.Array, mask) -> jax.Array:
         """The residual stream (B, N, D) of positions 0..N-1 behind all blocks."""
-        rope = self.cfg.rope[: h_BxNxD.shape[1]]
-        own = [None] * self.cfg.depth
-        call = lambda block, h, _: block(h, rope, mask)[0]  # noqa: E731
-        return stack.run(self.layers, h_BxNxD, call, own, self.cfg.remat, self.cfg.scan)
+        cfg, rope = self.cfg, self.cfg.rope[: h_BxNxD.shape[1]]
+
+        def call(block: nn.Module, h: jax.Array, _: None) -> jax.Array:
+            return block(h, rope, mask)[0]
+
+        return stack.run(self.layers, h_BxNxD, call, [None] * cfg.depth, cfg.remat, cfg.scan)
 
     def run(self, h_BxMxD, rope, mask, caches: list[KV], first) -> tuple[jax.Array, list[KV]]:
         """The same of M positions from `first` on, and the caches grown by them."""
