@@ -3,8 +3,8 @@
     pip install -e '.[emoji]' && python -m dd_jax.main --config=configs/emoji_t2i.py
 
 The encoder of captions, a tiny T5, learns with the teacher. Pictures are OpenMoji's (CC BY-SA 4.0), recoloured, each
-under four skies; of every object one colour is held out. Two CPU cores, about 15 minutes. Expect one step to agree with
-the teacher on four of five codes, and its caption to be found among 51 in 19 of 20 pictures, in half of them where the
+under four skies; of every object one colour is held out. Two CPU cores, 15 to 20 minutes. Expect one step to agree with
+the teacher on four of five codes, and its caption to be found among 51 in 19 of 20 pictures, in two of three where the
 colour was held out.
 """
 
