@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from dd_jax import ar
 from dd_jax.errors import UserError
-from dd_jax.families.llamagen.backbone import GPT, GPTConfig, inherit, rope_table
+from dd_jax.families.llamagen.backbone import GPT, GPTConfig, inherit
 from dd_jax.families.llamagen.caption import hide_padding
 from dd_jax.families.llamagen.teacher import RasterTeacher
 from dd_jax.interfaces import Cond
