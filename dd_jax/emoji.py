@@ -19,7 +19,7 @@ ATTRIBUTION = (
     "Pictures: OpenMoji (openmoji.org), CC BY-SA 4.0 (creativecommons.org/licenses/by-sa/4.0), rasterised, recoloured "
     "and redrawn by models; what is derived from them is under the same licence."
 )
-SIDE, MARGIN, RENDER = 24, 4, 72  # px: of a picture, of the white around it, and of what it is averaged from
+SIDE, MARGIN, RENDER = 24, 4, 72  # px: of a picture, of the sky around it, and of what it is averaged from
 # What is behind a picture, where it then is, px down and right of the middle, and whether it looks the other way.
 # Captions do not say it: the noise has to, once for all tokens.
 SKIES = {
