@@ -108,8 +108,8 @@ def test_captions_go_through_every_stage(tmp_path):
     assert manifest["prompts"] == Prompts.of(*EXAMPLES).sha256
     assert len(list((tmp_path / "samples/S0_S8_images/images").glob("*.png"))) == 4
     captions = (tmp_path / "samples/S0_images/captions.txt").read_text().splitlines()
-    assert len(set(captions)) == len(captions) == 4  # of six: balanced, so none twice
-    assert set(captions) < set(EXAMPLES)
+    assert len(captions) == 4
+    assert set(captions) <= set(EXAMPLES)  # drawn at random, as the config says
     assert "Table 3" in (tmp_path / "report.html").read_text()
 
 
