@@ -32,7 +32,7 @@ def recipe(steps: int, batch: int, lr: float, **more: Any) -> ConfigDict:
 
 
 def distil(steps: int, batch: int, lr: float, **more: Any) -> ConfigDict:
-    """The student's training: Alg. 2's own fields, and two that trade memory for time and change nothing else."""
+    """The student's training: Alg. 2's own fields, and what costs or saves memory and time and changes nothing else."""
     fields = {
         "remat": False,  # compute each block again in the backward pass: a fraction of the memory, a third more time
         "scan": False,  # one compiled loop over the blocks: compiling takes the same time whatever the depth

@@ -5,7 +5,8 @@ and how long compiling takes. No accelerator is needed, but the platform's compi
 version that JAX's own [tpu] extra names; for --topology=h100x8, `pip install --no-deps jax-cuda12-plugin
 jax-cuda12-pjrt nvidia-cuda-nvcc-cu12` in JAX's version (cuDNN's own workspaces are not counted).
 --batch is the global one, of training, pairs and samples alike; --json=FILE keeps the numbers.
-Training with LPIPS is slow to compile, --effort=-1 is quicker and optimises less. Any setting can be changed:
+Training is slow to compile: --config.train.scan=true takes a fraction of the time, and so does --effort=-1, which
+optimises less. Any setting can be changed:
 --config.train.remat=true --config.train.accumulate=4 --config.dtype.student=bfloat16
 """
 

@@ -41,7 +41,8 @@ def devices_of(name: str) -> list[Any]:
         if gpus:
             found = topologies.get_topology_desc(name, platform, target_config=H100, topology=f"1x1x{gpus[1]}")
         else:
-            found = topologies.get_topology_desc(name, platform)
+            pair = {"chip_config_name": "megacore"} if name.startswith("v4:") else {}  # both cores as one device
+            found = topologies.get_topology_desc(name, platform, **pair)
     except Exception as error:  # whatever the plugin says
         first = str(error).strip().splitlines()[0][:200]
         raise UserError(f"no topology {name} ({first}): TPU slices are named v5e:4x4, GPUs h100x8") from error
