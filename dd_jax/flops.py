@@ -62,6 +62,9 @@ def seconds(fn: Callable, *args: Any, repeats: int = 10) -> float:
     return float(np.median(times))
 
 
+PRODUCT = 2.0 * 2048**3  # FLOPs of the product that a machine's rate is measured by
+
+
 def matmul_rate(side: int = 2048, repeats: int = 15) -> float:
     """FLOP/s of a side x side float32 matrix product on the default device."""
     x = jax.random.normal(jax.random.key(0), (side, side))

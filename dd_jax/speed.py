@@ -122,17 +122,19 @@ def time_training(system: System, config: ConfigDict, params: dict[str, Params])
     batch = jax.tree.map(jnp.asarray, batch)
     state = init_state(params["student"], recipe.optimizer())
     needed = flops.count(step, state, batch, frozen)
-    # In turns, and the best of each: on a shared machine a neighbour slows the one or the other for a while.
-    rates, times = [], []
 
     def advance() -> Any:
         nonlocal state
         state, metrics = step(state, batch, frozen)
         return metrics
 
-    for _ in range(5):
-        rates.append(flops.matmul_rate(repeats=3))
+    # In turns, and the best of each: on a shared machine a neighbour slows the one or the other for a while. Both take
+    # the same time in every turn: a burst too short for a step must not count for the matrix product alone.
+    rates, times = [flops.matmul_rate(repeats=3)], [flops.seconds(advance, repeats=1)]
+    for _ in range(5 if times[0] < 1.0 else 2):
         times.append(flops.seconds(advance, repeats=3))
+        rates.append(flops.matmul_rate(repeats=max(3, round(3 * times[-1] * rates[0] / flops.PRODUCT))))
+    del rates[0]
     seconds, rate = min(times), max(rates)
     return {
         "step_ms": round(1e3 * seconds, 2),
