@@ -64,14 +64,14 @@ def trained(models, params, placement: Placement, accumulate: int = 1) -> tuple[
 
 def check_restoring(folder: Path, state: TrainState, placements: list[Placement]) -> None:
     """What one mesh saved, every other one and a single device restore, bit by bit."""
-    checkpoints = Checkpoints(folder)
-    checkpoints.save(STEPS, state)
-    for placement in placements:
-        like = placement.put(jax.tree.map(jnp.zeros_like, jax.device_get(state)))
-        found = checkpoints.restore(like)
-        jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), jax.device_get(state))
-        assert jax.tree.map(lambda x: x.sharding, found) == jax.tree.map(lambda x: x.sharding, like)
-    checkpoints.close()
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(STEPS, state)
+    with Checkpoints(folder) as checkpoints:
+        for placement in placements:
+            like = placement.put(jax.tree.map(jnp.zeros_like, jax.device_get(state)))
+            found, _ = checkpoints.restore(like)
+            jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), jax.device_get(state))
+            assert jax.tree.map(lambda x: x.sharding, found) == jax.tree.map(lambda x: x.sharding, like)
 
 
 def check_cut(state: TrainState, placement: Placement) -> None:
