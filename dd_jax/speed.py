@@ -130,12 +130,12 @@ def time_training(system: System, config: ConfigDict, params: dict[str, Params])
 
     # In turns, and the best of each: on a shared machine a neighbour slows the one or the other for a while. Both take
     # the same time in every turn: a burst too short for a step must not count for the matrix product alone.
-    rates, times = [flops.matmul_rate(repeats=3)], [flops.seconds(advance, repeats=1)]
-    for _ in range(5 if times[0] < 1.0 else 2):
-        times.append(flops.seconds(advance, repeats=3))
-        rates.append(flops.matmul_rate(repeats=max(3, round(3 * times[-1] * rates[0] / flops.PRODUCT))))
-    del rates[0]
-    seconds, rate = min(times), max(rates)
+    about, first = flops.matmul_rate(repeats=3), flops.seconds(advance, repeats=1)
+    products = max(3, round(3 * first * about / (2 * flops.SIDE**3)))
+    turns = [
+        (flops.seconds(advance, repeats=3), flops.matmul_rate(repeats=products)) for _ in range(5 if first < 1.0 else 2)
+    ]
+    seconds, rate = min(time for time, _ in turns), max(rate for _, rate in turns)
     return {
         "step_ms": round(1e3 * seconds, 2),
         "step_gflop": round(needed / 1e9, 3),

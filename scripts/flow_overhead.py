@@ -1,12 +1,14 @@
 """python -m scripts.flow_overhead --config=configs/llamagen_l.py [--batch=8] [--repeats=3]
 
-What Alg. 1's flow costs beside plain sampling: the whole teacher, guided, with random weights at full size, once with
-every token drawn through the flow of its noise and once drawn categorically. In turns, and the best of each.
+What Alg. 1's flow costs beside plain sampling: the whole teacher, guided, once with every token drawn through the flow
+of its noise and once drawn categorically. In turns, and the best of each. Weights that config.weights does not name
+are random.
 """
 
 import dataclasses
 import sys
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,29 +18,22 @@ from ml_collections import config_flags
 from dd_jax import factory, rng
 from dd_jax.errors import UserError
 from dd_jax.fewstep import generator
-from dd_jax.interfaces import Params
+from dd_jax.pipeline import load_params
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Settings.")
 BATCH = flags.DEFINE_integer("batch", 8, "Images at a time.")
 REPEATS = flags.DEFINE_integer("repeats", 3, "Turns of each.")
 
 
-def weights(system: factory.System, dtype: str) -> dict[str, Params]:
-    """Teacher and tokenizer, drawn at random, as pairs are made with."""
-    tokenizer = jax.jit(system.tokenizer.init)(jax.random.key(0))
-    trunk = jax.jit(system.teacher_init)(jax.random.key(1), tokenizer)
-    trunk = jax.tree.map(lambda x: x.astype(dtype), trunk)
-    return {"teacher": system.teacher_params(trunk, tokenizer), "tokenizer": tokenizer}
-
-
 def main(argv: list[str]) -> None:
     """Two times and their ratio."""
     try:
         config = CONFIG.value
-        system = factory.build(config)
+        system, parts = factory.build(config), ("tokenizer", "teacher")
+        params = load_params(system, config, Path("runs/flow_overhead"), parts, random=parts)  # nothing is there
     except UserError as error:
         sys.exit(f"error: {error}")
-    params, batch = weights(system, config.dtype.teacher), BATCH.value
+    batch = BATCH.value
     keys, cond = rng.example_keys(rng.stream(0, "pairs"), jnp.arange(batch)), system.teacher.blank(batch)
     plan, programs = f"T0:{system.layout.steps}", {}
     for name, categorical in (("plain", True), ("flow", False)):
