@@ -67,6 +67,6 @@ class Classes:
         if label.dtype.kind in "US":
             raise UserError("this model draws classes, not captions: give their numbers, or names by --labels")
         label = label.astype(np.int32).reshape(-1)
-        if label.size and not (label.min() >= 0 and label.max() < self.count):
+        if label.size and not (np.min(label) >= 0 and np.max(label) < self.count):
             raise UserError(f"labels must lie in 0..{self.count - 1}, got {label.tolist()}")
         return self(label)

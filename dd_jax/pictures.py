@@ -42,9 +42,9 @@ class Pictures:
             raise UserError(f"config.data.name={self._settings.name} has no pictures")
         side, mode = self._settings.resolution, {1: "L", 3: "RGB"}[self._settings.channels]
         label = np.array([label for _, label in found], np.int32)
-        if label.max() >= self._settings.classes:
+        if np.max(label) >= self._settings.classes:
             raise UserError(
-                f"config.data.name={self._settings.name} has {label.max() + 1} classes: set --config.data.classes"
+                f"config.data.name={self._settings.name} has {np.max(label) + 1} classes: set --config.data.classes"
             )
         images = np.stack([squared(img, side, mode) for img, _ in found]).astype(np.float32) / 127.5 - 1
         return data.split(images, label, min(len(label) // 20, 1000))

@@ -114,7 +114,7 @@ def _by_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return winograd.interleave(phases)
 
 
-def lecun(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+def lecun(key: jax.Array, shape: tuple[int, ...], dtype: jax.typing.DTypeLike = jnp.float32) -> jax.Array:
     """Normal of variance 1 / fan-in. Drawn flat: XLA on CPUs takes seconds to compile a 4-D draw."""
     fan_in = math.prod(shape[:-1])
     return (jax.random.normal(key, (math.prod(shape),), dtype) * fan_in**-0.5).reshape(shape)

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-Dtype = jnp.dtype | type | str
+Dtype = jax.typing.DTypeLike
 Init = Callable[..., jax.Array]
 
 

@@ -21,7 +21,7 @@ def grid(folder: Path, names: Sequence[str]) -> Grid | None:
     _, label = shared[0].first(shared[0].settings["shard"])
     present, counts = np.unique(label, return_counts=True)
     chosen = present[np.linspace(0, len(present) - 1, min(CLASSES, len(present))).astype(int)]
-    each = int(min(EACH, counts[np.isin(present, chosen)].min()))
+    each = min(EACH, int(np.min(counts[np.isin(present, chosen)])))
     order = np.concatenate([np.flatnonzero(label == one)[:each] for one in chosen])
     columns = [_smaller(made.first(len(label))[0][order]) for made in shared]
     rows = [names[one].split(",")[0] if one < len(names) else str(one) for one in chosen]
