@@ -31,16 +31,16 @@ def get_config() -> ConfigDict:
     config.judge = ConfigDict({"patch": 2})
     config.tokenizer = ConfigDict({"side": 7, "code_dim": 4, "vocab": 64, "stack": common.stack(2)})
     config.cache_chunk = 25
-    config.model = ConfigDict({"width": 96, "depth": 4, "heads": 3, "multiple_of": 32, **common.CLEAR})
+    config.model = ConfigDict({"width": 128, "depth": 4, "heads": 4, "multiple_of": 32, **common.CLEAR})
     config.pretrain = ConfigDict(
         {
-            "judge": common.recipe(400, 128, 2e-3, final_lr=0.0),
-            "tokenizer": common.recipe(500, 128, 3e-3, revive_every=30),
-            "teacher": common.recipe(400, 64, 1e-2, muon=True, **common.HABITS),
+            "judge": common.recipe(300, 128, 2e-3, final_lr=0.0),
+            "tokenizer": common.recipe(400, 128, 3e-3, revive_every=30),
+            "teacher": common.recipe(300, 64, 1e-2, muon=True, **common.HABITS),
         }
     )
     config.pairs = common.pairs(count=26_000, shard=4000, batch=250, labels="balanced")
-    config.train = common.distil(1300, 64, 1e-2, muon=True, timesteps=(0, 16), ce=1.0, embedding=0.0, distance="none")
+    config.train = common.distil(880, 64, 1e-2, muon=True, timesteps=(0, 16), ce=1.0, embedding=0.0, distance="none")
     config.train.final_lr = 0.03
     config.evaluate.plans = ("S0", "S0 S16", "S0 T8:16 S16", "S0 J8")
     config.speed.plans = ("S0", "S0 S16")
