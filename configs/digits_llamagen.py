@@ -28,16 +28,16 @@ def get_config() -> ConfigDict:
     config.judge = ConfigDict({"patch": 1})
     config.tokenizer = ConfigDict({"side": 4, "code_dim": 4, "vocab": 32, "pixels": 10.0, "stack": common.stack(1)})
     config.cache_chunk = 8
-    config.model = ConfigDict({"width": 96, "depth": 3, "heads": 3, "multiple_of": 32, **common.CLEAR})
+    config.model = ConfigDict({"width": 128, "depth": 3, "heads": 4, "multiple_of": 32, **common.CLEAR})
     config.pretrain = ConfigDict(
         {
-            "judge": common.recipe(400, 128, 2e-3, final_lr=0.0),
-            "tokenizer": common.recipe(500, 128, 3e-3, revive_every=30),
+            "judge": common.recipe(300, 128, 2e-3, final_lr=0.0),
+            "tokenizer": common.recipe(450, 128, 3e-3, revive_every=30),
             "teacher": common.recipe(500, 128, 3e-3, **common.HABITS),
         }
     )
     config.pairs = common.pairs(count=16_000, shard=4000, batch=500, labels="balanced")
-    config.train = common.distil(600, 128, 3e-3, timesteps=(0, 5), ce=1.0, embedding=0.0, distance="none")
+    config.train = common.distil(480, 128, 3e-3, timesteps=(0, 5), ce=1.0, embedding=0.0, distance="none")
     config.evaluate.plans = ("S0", "S0 S5", "S0 J4", "T0:5 S5")
     config.evaluate.batch = 500
     config.speed.plans = ("S0", "S0 S5")
