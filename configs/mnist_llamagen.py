@@ -3,7 +3,7 @@
     python -m dd_jax.main                # or --config=configs/mnist_llamagen.py
 
 Two CPU cores, 7 to 13 minutes. Expect one step to agree with the teacher on half of all codes, and a Frechet
-distance to the teacher of an eighth of onestep*'s.
+distance to the teacher of a tenth of onestep*'s.
 """
 
 from ml_collections import ConfigDict
