@@ -16,6 +16,5 @@ def get_config() -> ConfigDict:
     config.pretrain.teacher = common.recipe(210, 128, 3e-3, **common.HABITS)
     config.train = common.distil(220, 128, 3e-3, timesteps=(0, 2), ce=1.0, embedding=0.0, distance="none")
     config.evaluate.plans = ("S0", "S0 S2", "S0 J2")
-    config.evaluate.count, config.evaluate.reference = 1500, 2000
     config.speed.plans, config.speed.repeats = ("S0",), 3
     return config

@@ -4,6 +4,7 @@ Saving does not stop training: the state is copied on its devices and summed the
 runs, and written behind it. The sum is of integers, so that every mesh and any number of processes find the same.
 """
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +17,32 @@ from dd_jax.errors import UserError
 WORD = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
 
-def checksum(tree: Any) -> jax.Array:
-    """uint32 over all leaves in tree order: each 32-bit word times an odd number of its place, modulo 2^32.
+@jax.jit
+def _array_sum(leaf: jax.Array) -> jax.Array:
+    """uint32: each 32-bit word times an odd number of its place, modulo 2^32.
 
     A word that differs is always seen, two of them but for one chance in 2^31.
     """
-    total = jnp.uint32(0)
-    for leaf in jax.tree.leaves(tree):
-        word = leaf.astype(jnp.uint8) if leaf.dtype == bool else leaf
-        word = jax.lax.bitcast_convert_type(word, WORD[word.dtype.itemsize]).astype(jnp.uint32)
-        place = jnp.zeros(word.shape, jnp.uint32)
-        for axis, size in enumerate(word.shape):
-            place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, word.shape, axis)
-        odd = (place * jnp.uint32(0x9E3779B1)) | jnp.uint32(1)
-        total = total * jnp.uint32(31) + jnp.sum(word * odd, dtype=jnp.uint32)
-    return total
+    word = leaf.astype(jnp.uint8) if leaf.dtype == bool else leaf
+    word = jax.lax.bitcast_convert_type(word, WORD[word.dtype.itemsize]).astype(jnp.uint32)
+    place = jnp.zeros(word.shape, jnp.uint32)
+    for axis, size in enumerate(word.shape):
+        place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, word.shape, axis)
+    odd = (place * jnp.uint32(0x9E3779B1)) | jnp.uint32(1)
+    return jnp.sum(word * odd, dtype=jnp.uint32)
 
 
-@jax.jit
-def _copy(tree: Any) -> tuple[Any, jax.Array]:
-    """(a copy, which may outlive the donated original; its checksum)."""
-    return jax.tree.map(jnp.copy, tree), checksum(tree)
+def checksum(tree: Any) -> int:
+    """Below 2^32, over the sums of all leaves in tree order. Array by array: compiled once a shape, not once a tree."""
+    return _total(_sums(tree))
+
+
+def _sums(tree: Any) -> list[jax.Array]:
+    return [_array_sum(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def _total(sums: list[jax.Array]) -> int:
+    return functools.reduce(lambda total, one: (total * 31 + int(one)) % 2**32, jax.device_get(sums), 0)
 
 
 class Checkpoints:
@@ -61,14 +67,14 @@ class Checkpoints:
         data: what the input needs to go on from here.
         """
         self.flush()
-        self._waiting = (step, *_copy(state), data or {})
+        self._waiting = (step, jax.tree.map(jnp.copy, state), _sums(state), data or {})
 
     def flush(self) -> None:
         """Begin to write what was saved last; call it when the devices have work again."""
         if self._waiting is None:
             return
-        (step, state, total, data), self._waiting = self._waiting, None
-        meta = {"sum": int(total), "data": data}
+        (step, state, sums, data), self._waiting = self._waiting, None
+        meta = {"sum": _total(sums), "data": data}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         try:
             self._manager.save(step, args=items)
@@ -95,7 +101,7 @@ class Checkpoints:
         except Exception as error:  # whatever the reader met: the file is not what was written
             first = str(error).strip().splitlines()
             raise UserError(self._damaged(path, first[0][:200] if first else repr(error))) from error
-        if int(_checksum(found.state)) != found.meta.get("sum"):
+        if checksum(found.state) != found.meta.get("sum"):
             raise UserError(self._damaged(path, "its checksum does not match, or an older version wrote it"))
         return found.state, found.meta.get("data", {})
 
@@ -119,6 +125,3 @@ class Checkpoints:
 
     def _unwritable(self, error: OSError) -> UserError:
         return UserError(f"cannot write checkpoints to {self.folder}: {error.strerror or error}; free some space")
-
-
-_checksum = jax.jit(checksum)

@@ -22,6 +22,7 @@ from dd_jax.fewstep import Models, generator, noise_for
 from dd_jax.interfaces import Cond, Params
 from dd_jax.pairset import PairSet, load
 from dd_jax.progress import Progress
+from dd_jax.runtime import jit_once
 from dd_jax.sharding import ALONE, Placement
 
 
@@ -160,5 +161,5 @@ def noise_check(models: Models, params: dict[str, Params], root: jax.Array) -> l
     """A few noise values: a set made elsewhere must see the same noise here."""
     codebook = models.tokenizer.codebook(params["tokenizer"])
     keys = rng.example_keys(root, jnp.arange(2))
-    noise = noise_for(keys, models.layout.tokens, codebook.shape[-1])
+    noise = jit_once(lambda key_B: noise_for(key_B, models.layout.tokens, codebook.shape[-1]))(keys)
     return [round(float(value), 4) for value in noise[:, 0, :2].ravel()]

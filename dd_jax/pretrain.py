@@ -16,6 +16,7 @@ from dd_jax.factory import System
 from dd_jax.interfaces import Cond, Params
 from dd_jax.loop import Metrics, Recipe, TrainState, fit, init_state, update
 from dd_jax.metrics.judge import Judge
+from dd_jax.runtime import jit_once
 from dd_jax.text.captions import drop_words
 
 Batch = dict[str, jax.Array]
@@ -70,7 +71,7 @@ def train_judge(judge: Judge, folder: Path, recipe: Recipe, img: np.ndarray, lab
     def loss(params: Params, batch: Batch, key: jax.Array, frozen: Any) -> tuple[jax.Array, Metrics]:
         return judge.loss(params, batch["img"], batch["label"])
 
-    start = jax.jit(judge.init)(jax.random.key(seed))
+    start = jit_once(judge.init)(jax.random.key(seed))
     return _train("judge", folder, recipe, start, loss, {"img": img, "label": label}, seed, {})
 
 
@@ -78,7 +79,7 @@ def train_tokenizer(system: System, folder: Path, recipe: Recipe, img: np.ndarra
     """Codebook from encoder outputs, then the tokenizer's loss; codes that a batch never used are revived."""
     tokenizer = system.tokenizer
     root = jax.random.fold_in(jax.random.key(seed), 1)
-    start = jax.jit(tokenizer.init)(jax.random.key(seed))
+    start = jit_once(tokenizer.init)(jax.random.key(seed))
     start = jax.jit(tokenizer.init_codebook)(start, jnp.asarray(img[: 2 * recipe.batch]), root)
 
     def loss(params: Params, batch: Batch, key: jax.Array, frozen: Any) -> tuple[jax.Array, Metrics]:
@@ -135,7 +136,7 @@ def train_teacher(
         nll = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch["code"]))
         return nll, {"loss": nll}
 
-    start = jax.jit(system.learned_init)(jax.random.key(seed), tokenizer_params)
+    start = jit_once(system.learned_init)(jax.random.key(seed), tokenizer_params)
     data = {"code": code.astype(np.int32), **({"label": label} if text is None else text.tokens(label))}
     return _train("teacher", folder, recipe, start, loss, data, seed, {"tokenizer": tokenizer_params})
 

@@ -45,7 +45,7 @@ def machine() -> dict[str, Any]:
     return {
         "device": f"{len(jax.devices())} x {device.device_kind} ({device.platform})",
         "cores": os.cpu_count(),
-        "matmul_gflops": round(flops.matmul_rate() / 1e9, 1),
+        "matmul_gflops": round(flops.matmul_rate(repeats=5) / 1e9, 1),
         "stream_gbs": round(flops.stream_rate() / 1e9, 1),
         "jax": jax.__version__,
         "python": platform.python_version(),
@@ -71,9 +71,10 @@ def time_plan(system: System, params: dict[str, Params], plan: str, batch: int, 
     begin = time.perf_counter()
     compiled = draw.lower(used, ids).compile()
     compile_s = time.perf_counter() - begin
-    rate = flops.matmul_rate(repeats=5)
+    before = flops.matmul_rate(repeats=3), flops.stream_rate(repeats=3)
     steady = flops.seconds(compiled, used, ids, repeats=repeats)
-    rate, stream = (rate + flops.matmul_rate(repeats=5)) / 2, flops.stream_rate(repeats=5)
+    after = flops.matmul_rate(repeats=3), flops.stream_rate(repeats=3)
+    rate, stream = np.add(before, after) / 2
     needed, memory = flops.count(draw, used, ids), compiled.memory_analysis()
     held = sum(getattr(memory, f"{kind}_size_in_bytes", 0) for kind in ("argument", "output", "temp"))
     steps = cost(plan, system.layout.steps)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from dd_jax.interfaces import Cond, Params
 from dd_jax.layout import Layout
 from dd_jax.nn.layers import Dense, layer_norm, modulate
+from dd_jax.runtime import jit_once
 
 
 class EmbeddingHead(nn.Module):
@@ -72,5 +73,9 @@ class Student:
 
     def init_from_teacher(self, key: jax.Array, teacher_trunk: Params) -> Params:
         """App. C: what the teacher has is inherited, what it lacks is drawn afresh."""
-        fresh = jax.jit(self.init)(key)
-        return {**fresh, "trunk": self.inherit(fresh["trunk"], teacher_trunk)}
+
+        def make(key: jax.Array, trunk: Params) -> Params:  # in one program: nothing is drawn that is then replaced
+            fresh = self.init(key)
+            return {**fresh, "trunk": self.inherit(fresh["trunk"], trunk)}
+
+        return jit_once(make)(key, teacher_trunk)
