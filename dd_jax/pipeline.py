@@ -4,6 +4,7 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -47,17 +48,22 @@ def load_params(
     parts: Sequence[str] = PARTS,
     random: Sequence[str] = (),
     dtype: str | None = None,
+    loaded: Mapping[str, Params] = MappingProxyType({}),
 ) -> dict[str, Params]:
     """Parameters of these parts; the teacher's are in `dtype`, by default the precision that it runs in.
 
     Ported ones where `config.weights` names a folder, else what the run has trained; parts in `random` that are
-    neither are drawn at random. The tokenizer comes before the teacher. UserError for a part that is nowhere.
+    neither are drawn at random, those in `loaded` are there already. The tokenizer comes before the teacher. UserError
+    for a part that is nowhere.
     """
     key = jax.random.key(config.seed)
     recipes = {**config.get("pretrain", {}), "student": config.train}
     params: dict[str, Params] = {}
     for name in parts:
         if name in ("judge", "lpips", "text") and getattr(system, name) is None:
+            continue
+        if name in loaded:
+            params[name] = loaded[name]
             continue
         init = functools.partial(_init(system, name), key, *([params["tokenizer"]] if name == "teacher" else []))
         folder = config.weights.get(name)

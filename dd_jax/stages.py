@@ -61,6 +61,7 @@ class Run:
         self.config = config
         self.system: System = factory.build(config)
         self.work = Workdir(workdir, config.to_dict())
+        self._loaded: dict[str, Params] = {}
 
     @functools.cached_property
     def placement(self) -> Placement:
@@ -264,7 +265,8 @@ class Run:
         """
         random = random or ((*PARTS[:-1], "lpips") if self.config.weights.random else ())
         networks = [part for part in parts or PARTS if part != "marginals"]
-        params = load_params(self.system, self.config, self.work.path, networks, random, dtype)
+        params = load_params(self.system, self.config, self.work.path, networks, random, dtype, self._loaded)
+        self._loaded |= {part: params[part] for part in ("judge", "tokenizer") if part in params}  # small ones stay
         if "marginals" in parts:
             found, pool = pairset.load(self.work / "pairs"), self.system.conditions(params).pool
             params["marginals"] = baselines.marginals(found.code, found.label, pool)
