@@ -56,8 +56,8 @@ def _times(workdir: Path) -> dict[str, float | str]:
     work = sum(entry["matmul_gflop"] for entry in stages.values())
     out["minutes x matmul rate / 170 GFLOP/s"] = work / 170 / 60
     if (workdir / "speed.json").exists():
-        speed = json.loads((workdir / "speed.json").read_text())
-        out["training step, share of matmul rate"] = speed["training"]["share_of_matmul"]
+        training = json.loads((workdir / "speed.json").read_text())["training"]
+        out["training step, share of matmul rate"] = training["share_of_matmul"] if training else "-"
     return out
 
 
