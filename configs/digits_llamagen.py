@@ -33,11 +33,11 @@ def get_config() -> ConfigDict:
         {
             "judge": common.recipe(300, 128, 2e-3, final_lr=0.0),
             "tokenizer": common.recipe(450, 128, 3e-3, revive_every=30),
-            "teacher": common.recipe(310, 128, 1e-2, muon=True, **common.HABITS),
+            "teacher": common.recipe(300, 128, 1e-2, muon=True, **common.HABITS),
         }
     )
     config.pairs = common.pairs(count=16_000, shard=4000, batch=500, labels="balanced")
-    config.train = common.distil(330, 128, 1e-2, muon=True, timesteps=(0, 0, 5), embedding=0.0, distance="none", ce=1.0)
+    config.train = common.distil(310, 128, 1e-2, muon=True, timesteps=(0, 0, 5), embedding=0.0, distance="none", ce=1.0)
     config.evaluate.plans = ("S0", "S0 S5", "S0 J4", "T0:5 S5")
     config.evaluate.count, config.evaluate.reference = 1500, 2000
     config.evaluate.batch = config.evaluate.check_count = 500

@@ -2,7 +2,7 @@
 
     python -m dd_jax.main                # or --config=configs/mnist_llamagen.py
 
-Two CPU cores, 7 to 13 minutes. Expect one step to agree with the teacher on half of all codes, and a Frechet
+Two CPU cores, 7 to 11 minutes. Expect one step to agree with the teacher on half of all codes, and a Frechet
 distance to the teacher of a tenth of onestep*'s.
 """
 

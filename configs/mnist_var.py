@@ -2,7 +2,7 @@
 
     python -m dd_jax.main --config=configs/mnist_var.py
 
-Two CPU cores, 7 to 12 minutes. Expect one step to agree with the teacher on half of all codes.
+Two CPU cores, 7 to 11 minutes. Expect one step to agree with the teacher on half of all codes.
 """
 
 from ml_collections import ConfigDict
