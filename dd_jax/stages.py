@@ -74,8 +74,7 @@ class Run:
         """The same over this process's devices alone, for what processes do without each other."""
         if processes.count() == 1:
             return self.placement
-        model = max(self.config.mesh[1], 1)
-        mesh = make_mesh((-1, model), jax.local_devices())
+        mesh = make_mesh((-1, max(self.config.mesh[1], 1)), jax.local_devices())
         return Placement(mesh, self.system.rules) if mesh.size > 1 else ALONE
 
     def stage(self, name: str) -> None:
@@ -98,8 +97,7 @@ class Run:
         scored = name == "evaluate" and bool(self.config.evaluate.inception)
         if (name == "sample" or scored) and self.config.weights.tokenizer and self.config.weights.student:
             ready |= {"pretrain"}
-        needed = NEEDS["sample" if scored else name]
-        return [stage for stage in needed if stage not in ready]
+        return [stage for stage in NEEDS["sample" if scored else name] if stage not in ready]
 
     def check_distance(self) -> None:
         """UserError, before hours of work, if training could not compute its distance."""
