@@ -33,7 +33,7 @@ def parse(plan: str, steps: int, trained: Sequence[int] = ()) -> tuple[Op, ...]:
     ops = tuple(_read(word, plan, steps) for word in words)
     for op in ops:
         if op.kind == "S" and trained and op.a not in trained:
-            told = f"plan {plan!r}: the student was trained for steps {sorted(trained)}, not {op.a}"
+            told = f"plan {plan!r}: the student was trained for steps {sorted(set(trained))}, not {op.a}"
             warnings.warn(told, stacklevel=2)
     drawn = 0
     for op in ops:

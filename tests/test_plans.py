@@ -52,10 +52,10 @@ def test_a_wrong_plan_is_told(plan, told):
 
 def test_a_boundary_that_was_never_trained_is_warned_of():
     with pytest.warns(UserWarning, match=r"trained for steps \[0, 5\], not 3"):
-        parse("S0 S3", 10, trained=(0, 5))
+        parse("S0 S3", 10, trained=(0, 0, 5))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        parse("S0 T3:5 S5", 10, trained=(0, 5))
+        parse("S0 T3:5 S5", 10, trained=(0, 0, 5))
 
 
 @pytest.mark.parametrize(
