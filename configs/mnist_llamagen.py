@@ -35,15 +35,14 @@ def get_config() -> ConfigDict:
     config.pretrain = ConfigDict(
         {
             "judge": common.recipe(300, 128, 2e-3, final_lr=0.0),
-            "tokenizer": common.recipe(350, 128, 3e-3, revive_every=30),
-            "teacher": common.recipe(270, 64, 1e-2, muon=True, **common.HABITS),
+            "tokenizer": common.recipe(310, 128, 3e-3, revive_every=30),
+            "teacher": common.recipe(230, 64, 1e-2, muon=True, **common.HABITS),
         }
     )
-    config.pairs = common.pairs(count=22_000, shard=4000, batch=250, labels="balanced")
+    config.pairs = common.pairs(count=19_000, shard=4000, batch=250, labels="balanced")
     # Two thirds of a batch learn to draw in one step, a third the second one of two.
-    config.train = common.distil(760, 64, 1e-2, muon=True, timesteps=(0, 0, 16), embedding=0.0, distance="none", ce=1.0)
+    config.train = common.distil(700, 64, 1e-2, muon=True, timesteps=(0, 0, 16), embedding=0.0, distance="none", ce=1.0)
     config.train.final_lr = 0.03
     config.evaluate.plans = ("S0", "S0 S16", "S0 T8:16 S16", "S0 J8")
     config.speed.plans = ("S0", "S0 S16")
-    config.baselines.skip = (25,)
     return config

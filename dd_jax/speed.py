@@ -134,7 +134,7 @@ def time_training(system: System, config: ConfigDict, params: dict[str, Params])
     about, first = flops.matmul_rate(repeats=3), flops.seconds(advance, repeats=1)
     products = max(3, round(3 * first * about / (2 * flops.SIDE**3)))
     turns = [
-        (flops.seconds(advance, repeats=3), flops.matmul_rate(repeats=products)) for _ in range(5 if first < 1.0 else 2)
+        (flops.seconds(advance, repeats=3), flops.matmul_rate(repeats=products)) for _ in range(3 if first < 1.0 else 2)
     ]
     seconds, rate = min(time for time, _ in turns), max(rate for _, rate in turns)
     return {
