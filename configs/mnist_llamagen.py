@@ -41,7 +41,8 @@ def get_config() -> ConfigDict:
     )
     config.pairs = common.pairs(count=19_000, shard=4000, batch=250, labels="balanced")
     # Three quarters of a batch learn to draw in one step, one the second of two.
-    config.train = common.distil(700, 64, 1e-2, muon=True, timesteps=(0, 0, 0, 16), embedding=0.0, distance="none", ce=1.0)
+    timesteps = (0, 0, 0, 16)
+    config.train = common.distil(700, 64, 1e-2, muon=True, timesteps=timesteps, embedding=0.0, distance="none", ce=1.0)
     config.train.final_lr = 0.03
     config.evaluate.plans = ("S0", "S0 S16", "S0 T8:16 S16", "S0 J8")
     config.speed.plans = ("S0", "S0 S16")
