@@ -3,7 +3,7 @@
     python -m dd_jax.main                # or --config=configs/mnist_llamagen.py
 
 Two CPU cores, 7 to 11 minutes. Expect one step to agree with the teacher on half of all codes, and a Frechet
-distance to the teacher of a tenth of onestep*'s.
+distance to the teacher of about a tenth of onestep*'s.
 """
 
 from ml_collections import ConfigDict
@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
         }
     )
     config.pairs = common.pairs(count=19_000, shard=4000, batch=250, labels="balanced")
-    # Three quarters of a batch learn to draw in one step, one the second of two.
+    # Three quarters of a batch learn to draw in one step, a quarter the second one of two.
     timesteps = (0, 0, 0, 16)
     config.train = common.distil(700, 64, 1e-2, muon=True, timesteps=timesteps, embedding=0.0, distance="none", ce=1.0)
     config.train.final_lr = 0.03
