@@ -19,7 +19,7 @@ def operands(m, k, n, dtype=jnp.float32):
 @pytest.mark.parametrize("shape", [(128, 4100), (768, 768)])
 def test_equals_the_exact_product(m, shape):
     x, w = operands(m, *shape)
-    assert "while" in compiled(x, w)
+    assert ("while" in compiled(x, w)) == (jax.default_backend() == "cpu")
     assert_allclose(jax.jit(product)(x, w), np.asarray(x, np.float64) @ np.asarray(w, np.float64), rtol=1e-4, atol=5e-5)
 
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-FEW = 4  # rows
+FEW = 8  # rows
 LARGE = 2**19  # entries of a W that no core's own cache holds
 TERMS, SUMS = 8, 16  # products that one pass over a partial sum adds, and partial sums
 
@@ -28,18 +28,22 @@ def _tangent(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
 def _read_once(x_MxK: jax.Array, w_KxN: jax.Array) -> jax.Array:
     """One pass over W for all rows, where XLA's CPU product would copy W into another order first.
 
+    Two rows are one of P complex rows: columns are the innermost loop, which then reads a number of W for both at once.
     W's rows come in blocks of SUMS x TERMS: block after block, all TERMS of a sum in one pass, all cores at once.
     """
     (m, k), n = x_MxK.shape, w_KxN.shape[1]
-    blocks = k // (TERMS * SUMS)
-    x_IxSxTxM, w_IxSxTxN = x_MxK.T.reshape(blocks, SUMS, TERMS, m), w_KxN.reshape(blocks, SUMS, TERMS, n)
+    blocks, x = k // (TERMS * SUMS), jnp.pad(x_MxK, ((0, m % 2), (0, 0))).astype(jnp.float32)
+    z_KxP = jax.lax.complex(x[::2], x[1::2]).T
+    z_IxSxTxP, w_IxSxTxN = z_KxP.reshape(blocks, SUMS, TERMS, -1), w_KxN.reshape(blocks, SUMS, TERMS, n)
 
-    def add(i: jax.Array, sum_SxMxN: jax.Array) -> jax.Array:
+    def add(i: jax.Array, sum_SxPxN: jax.Array) -> jax.Array:
         for t in range(TERMS):
-            x_SxM = jax.lax.dynamic_slice(x_IxSxTxM, (i, 0, t, 0), (1, SUMS, 1, m)).reshape(SUMS, m)
-            w_SxN = jax.lax.dynamic_slice(w_IxSxTxN, (i, 0, t, 0), (1, SUMS, 1, n)).reshape(SUMS, n)
-            sum_SxMxN += x_SxM[:, :, None].astype(jnp.float32) * w_SxN[:, None].astype(jnp.float32)
-        return sum_SxMxN
+            z_SxPx1 = jax.lax.dynamic_slice(z_IxSxTxP, (i, 0, t, 0), (1, SUMS, 1, z_KxP.shape[1])).reshape(SUMS, -1, 1)
+            w_Sx1xN = jax.lax.dynamic_slice(w_IxSxTxN, (i, 0, t, 0), (1, SUMS, 1, n)).reshape(SUMS, 1, n)
+            w_Sx1xN = w_Sx1xN.astype(jnp.float32)
+            sum_SxPxN += jax.lax.complex(z_SxPx1.real * w_Sx1xN, z_SxPx1.imag * w_Sx1xN)
+        return sum_SxPxN
 
-    sum_SxMxN = jax.lax.fori_loop(0, blocks, add, jnp.zeros((SUMS, m, n), jnp.float32))
-    return sum_SxMxN.sum(0).astype(x_MxK.dtype)
+    sum_SxPxN = jax.lax.fori_loop(0, blocks, add, jnp.zeros((SUMS, z_KxP.shape[1], n), jnp.complex64))
+    sum_PxN = sum_SxPxN.sum(0)
+    return jnp.stack([sum_PxN.real, sum_PxN.imag], 1).reshape(-1, n)[:m].astype(x_MxK.dtype)
