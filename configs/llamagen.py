@@ -45,7 +45,7 @@ def get(size: str, option: str = "") -> ConfigDict:
     with_teacher = {plan: {"split": 180, "top_k": 8000} for plan in ("S0 T60:80 S80", "S0 T40:80 S80")}
     config.sample.by_plan = with_teacher | {"T0:80 S80": {"split": 220, "top_k": 8000}}
     config.evaluate.plans = ("S0", "S0 S80", *config.sample.by_plan)
-    config.speed.plans = config.evaluate.plans
+    config.speed.plans = ("decode", *config.evaluate.plans)
     return config
 
 

@@ -37,5 +37,5 @@ def get(depth: int) -> ConfigDict:
     config.sample.by_plan = {"S0 T3:5 S5": {"split": 8}, "T0:5 S5": {"split": 9}} if depth == 16 else {}
     with_teacher = [f"S0 T{first}:{second} S{second}" for first in (second - 1, second - 2)]
     config.evaluate.plans = (*config.sample.plans, *with_teacher, f"T0:{second} S{second}")
-    config.speed.plans = config.evaluate.plans
+    config.speed.plans = ("decode", *config.evaluate.plans)
     return config

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from dd_jax.plans import cost, parse
 from dd_jax.progress import Progress
 from dd_jax.train import distance_of, frozen_for, stepper
 
+DECODE = "decode"  # in the place of a plan: code vectors to pictures, which every plan ends with
 COLUMNS = (
     "plan",
     "batch",
@@ -53,19 +54,17 @@ def machine() -> dict[str, Any]:
 
 
 def time_plan(system: System, params: dict[str, Params], plan: str, batch: int, repeats: int) -> dict[str, Any]:
-    """Noise to decoded pictures: one row of speed.json, with the machine's rates measured beside it.
+    """Noise to decoded pictures, or `DECODE` alone: one row of speed.json, with the machine's rates measured beside it.
 
     FLOPs are those of matrix products; `share_of_stream` is the time that it takes to read the weights once a
     pass, as a share of the whole; memory is what the compiled program holds at once, weights included.
     """
-    generate, root = generator(plan, system.models), rng.stream(0, "sample")
     used = {part: params[part] for part in ("tokenizer", "teacher", "student") if _needs(plan, part)}
+    tokens = _tokens(system, plan)
 
     @jax.jit
     def draw(params: dict[str, Params], ids: jax.Array) -> jax.Array:
-        cond = system.teacher.blank(batch)
-        draft = generate(params, cond, rng.example_keys(root, ids))
-        return system.tokenizer.decode(params["tokenizer"], draft.token_BxLxC)
+        return system.tokenizer.decode(params["tokenizer"], tokens(params, ids))
 
     ids = jnp.arange(batch)
     begin = time.perf_counter()
@@ -77,7 +76,8 @@ def time_plan(system: System, params: dict[str, Params], plan: str, batch: int, 
     rate, stream = np.add(before, after) / 2
     needed, memory = flops.count(draw, used, ids), compiled.memory_analysis()
     held = sum(getattr(memory, f"{kind}_size_in_bytes", 0) for kind in ("argument", "output", "temp"))
-    steps = cost(plan, system.layout.steps)
+    steps = 0 if plan == DECODE else cost(plan, system.layout.steps)
+    known = steps is not None
     return {
         "plan": plan,
         "batch": batch,
@@ -85,11 +85,24 @@ def time_plan(system: System, params: dict[str, Params], plan: str, batch: int, 
         "ms_per_image": 1e3 * steady / batch,
         "images_per_s": batch / steady,
         "compile_s": round(compile_s, 2),
-        "gflop_per_image": round(needed / batch / 1e9, 3) if steps else None,
-        "share_of_matmul": round(needed / steady / rate, 3) if steps else None,
-        "share_of_stream": round(_read(plan, system, used) / steady / stream, 3) if steps else None,
+        "gflop_per_image": round(needed / batch / 1e9, 3) if known else None,
+        "share_of_matmul": round(needed / steady / rate, 3) if known else None,
+        "share_of_stream": round(_read(plan, system, used) / steady / stream, 3) if known else None,
         "memory_gb": round(held / 1e9, 6),
     }
+
+
+def _tokens(system: System, plan: str) -> Callable[[dict[str, Params], jax.Array], jax.Array]:
+    """(params, id_B) -> token_BxLxC by a plan, or any at all where none is asked for."""
+    if plan == DECODE:
+
+        def some(params: dict[str, Params], ids: jax.Array) -> jax.Array:
+            shape = len(ids), system.layout.tokens, system.tokenizer.codebook(params["tokenizer"]).shape[-1]
+            return jnp.broadcast_to(ids[:, None, None].astype(jnp.float32), shape)
+
+        return some
+    generate, root = generator(plan, system.models), rng.stream(0, "sample")
+    return lambda params, ids: generate(params, system.teacher.blank(len(ids)), rng.example_keys(root, ids)).token_BxLxC
 
 
 def _read(plan: str, system: System, params: dict[str, Params]) -> float:
@@ -99,7 +112,7 @@ def _read(plan: str, system: System, params: dict[str, Params]) -> float:
         leaves = jax.tree_util.tree_leaves_with_path(tree)
         size[part] = sum(x.nbytes for path, x in leaves if path[-1].key == "kernel" and path[0].key != "encoder")
     total = size["tokenizer"]
-    for op in parse(plan, system.layout.steps):
+    for op in () if plan == DECODE else parse(plan, system.layout.steps):
         passes = {"S": 1, "T": op.b - op.a, "J": op.sweeps or 0}[op.kind]
         total += passes * size["student" if op.kind == "S" else "teacher"]
     return float(total)

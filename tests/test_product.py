@@ -15,7 +15,7 @@ def operands(m, k, n, dtype=jnp.float32):
     return x.astype(dtype), w.astype(dtype)
 
 
-@pytest.mark.parametrize("m", [2, 3, 4])
+@pytest.mark.parametrize("m", [2, 3, 8])
 @pytest.mark.parametrize("shape", [(128, 4100), (768, 768)])
 def test_equals_the_exact_product(m, shape):
     x, w = operands(m, *shape)
@@ -44,7 +44,8 @@ def test_gradients_too():
         (2, 768, 768, True),
         (4, 128, 4096, True),
         (1, 768, 768, False),  # one row: XLA reads W once
-        (5, 768, 768, False),  # many rows: bound by FLOPs
+        (8, 768, 768, True),
+        (9, 768, 768, False),  # many rows: bound by FLOPs
         (2, 128, 128, False),  # W lies in a cache
         (2, 760, 768, False),  # no whole blocks
     ],

@@ -72,7 +72,7 @@ def toy():
     config.student.split, config.train.timesteps = 8, (0, 8)
     config.sample.by_plan = {"S0 T6:8 S8": {"split": 12, "top_k": 5}}
     config.sample.plans = config.evaluate.plans = ("S0", "S0 T6:8 S8")
-    config.speed.plans = ("S0",)
+    config.speed.plans = ("decode", "S0")
     config.sample.labels = "golden retriever, 3"
     return config
 
@@ -130,6 +130,7 @@ def test_smoke_runs_every_stage(smoke_run):
     assert "weights of tokenizer, teacher" in (smoke_run / "report.html").read_text()
     speed = json.loads((smoke_run / "speed.json").read_text())
     assert speed["random_weights"] == ["tokenizer", "teacher"]
+    assert [(row["plan"], row["steps"]) for row in speed["plans"]] == [("T0:16", 16), ("decode", 0), ("S0", 1)]
     assert all(row["share_of_matmul"] > 0 and row["memory_gb"] > 0 for row in speed["plans"])
     with np.load(smoke_run / "samples/named/S0.npz") as file:
         assert file["arr_0"].shape == (4, 8, 8, 3)
