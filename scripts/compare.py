@@ -42,7 +42,8 @@ def ratios(workdir: Path) -> dict[str, float | str]:
     for plan, row in by_plan.items():
         if plan != "S0":
             out[f"NLL {plan} - NLL S0"] = row["nll"] - one["nll"]
-            out[f"FD to teacher {plan} / S0"] = row["fd_teacher"] / one["fd_teacher"]
+            if row["n"] == one["n"]:  # fewer pictures look farther from any others
+                out[f"FD to teacher {plan} / S0"] = row["fd_teacher"] / one["fd_teacher"]
         if "identical" in row and row["plan"].endswith("J*"):
             out[f"{plan}: images identical to the teacher's"] = row["identical"]
             out[f"{plan}: sweeps / steps"] = row["sweeps"] / teacher["steps"]

@@ -13,7 +13,7 @@ from dd_jax import metrics_writer, report
 from dd_jax.errors import UserError
 from dd_jax.report import svg
 from dd_jax.report.picture import Grid, column_strips, grid_png
-from dd_jax.report.rows import picture_key
+from dd_jax.report.rows import comparable, picture_key
 
 TEACHER = {"generator": "teacher", "plan": "T0:49", "steps": 49, "fd": 16.1, "fd_teacher": 0.87, "n": 2000}
 TEACHER |= {"class_accuracy": 0.978, "nll": 1.39, "agreement": 1.0, "ms_per_image": 3.0, "recall": None}
@@ -135,6 +135,14 @@ def test_a_slower_student_is_not_called_faster():
 )
 def test_kinds(generator, plan, kind):
     assert report.kind({"generator": generator, "plan": plan}) == kind
+
+
+def test_distances_of_fewer_pictures_are_left_out():
+    few = REFINED | {"n": 250}
+    *kept, found = comparable([REAL, TEACHER, ONE, few])
+    assert kept == [REAL, TEACHER, ONE]
+    assert not {"fd", "fd_teacher", "recall"} & found.keys()
+    assert found["agreement"] == few["agreement"]
 
 
 def test_write_replaces_the_file(tmp_path):

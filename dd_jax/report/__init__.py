@@ -14,7 +14,7 @@ from dd_jax.errors import UserError
 from dd_jax.report import sets, tables
 from dd_jax.report.page import render, table
 from dd_jax.report.picture import Grid, grid_png
-from dd_jax.report.rows import Row, kind, number, picture_key
+from dd_jax.report.rows import Row, comparable, kind, number, picture_key
 
 __all__ = ["Grid", "from_workdir", "grid_png", "render", "write"]
 
@@ -100,7 +100,7 @@ def _results(path: Path, optional: bool) -> list[Row]:
 def _by_split(results: Sequence[Row]) -> tuple[list[Row], list[list[Row]]]:
     """Rows of the first split, which the page is about, and those of each other one."""
     names = list(dict.fromkeys(row.get("split") for row in results))
-    parts = [[row for row in results if row.get("split") == name] for name in names]
+    parts = [comparable([row for row in results if row.get("split") == name]) for name in names]
     return (parts[0], parts[1:]) if parts else ([], [])
 
 

@@ -66,7 +66,12 @@ METRICS = {
         "{:.3g}",
         "time to draw one picture on this machine, decoder included. Lower is better.",
     ),
-    "n": Metric("n", "{:.0f}", "pictures that the row's scores were measured on."),
+    "n": Metric(
+        "n",
+        "{:.0f}",
+        "pictures that the row's scores were measured on. Distances, precision and recall depend on it: they are "
+        "left out of rows that have fewer.",
+    ),
     "psnr": Metric("PSNR, dB\N{NO-BREAK SPACE}↑", "{:.2f}", "of the tokenizer's reconstructions of real pictures."),
     "sweeps": Metric("sweeps", "{:.3g}", "mean refinement sweeps until the picture is certified."),
     "exact": Metric("certified", "{:.3g}", "mean number of leading steps certified to be the teacher's own."),
@@ -76,6 +81,9 @@ METRICS = {
         "share of pictures whose tokens all equal the teacher's for the same noise.",
     ),
 }
+
+
+OF_CLOUDS = ("fd", "fd_teacher", "precision", "recall")  # few pictures look far from any others
 
 
 class Roles(NamedTuple):
@@ -108,6 +116,15 @@ def roles(results: Sequence[Row]) -> Roles:
 
     one_step = (r for r in results if str(r.get("generator") or "").startswith("onestep"))
     return Roles(first("teacher"), first("student", 1), first("student", 2), next(one_step, None))
+
+
+def comparable(results: Sequence[Row]) -> list[Row]:
+    """Rows of fewer pictures than the others without the scores that depend on how many there are."""
+    most = max((number(row, "n") or 0 for row in results), default=0)
+    return [
+        {k: v for k, v in row.items() if k not in OF_CLOUDS} if (number(row, "n") or most) < most else row
+        for row in results
+    ]
 
 
 def picture_key(row: Row) -> str:
