@@ -44,6 +44,6 @@ def _read_once(x_MxK: jax.Array, w_KxN: jax.Array) -> jax.Array:
             sum_SxPxN += jax.lax.complex(z_SxPx1.real * w_Sx1xN, z_SxPx1.imag * w_Sx1xN)
         return sum_SxPxN
 
-    sum_SxPxN = jax.lax.fori_loop(0, blocks, add, jnp.zeros((SUMS, z_KxP.shape[1], n), jnp.complex64))
-    sum_PxN = sum_SxPxN.sum(0)
+    zero_SxPxN = jnp.zeros((SUMS, z_KxP.shape[1], n), jnp.complex64)
+    sum_PxN = jax.lax.fori_loop(1, blocks, add, add(0, zero_SxPxN)).sum(0)  # a loop from zero would copy the zeros
     return jnp.stack([sum_PxN.real, sum_PxN.imag], 1).reshape(-1, n)[:m].astype(x_MxK.dtype)
