@@ -20,5 +20,5 @@ def base(family: str, resolution: int) -> ConfigDict:
     config.sample.update({"count": 50_000, "batch": 128, "categorical": True})
     config.evaluate.update({"count": 64, "reference": 0, "batch": 16, "check": "", "check_count": 0})
     config.baselines.update({"onestep": False})
-    config.speed.update({"batches": (1, 8), "training": False})  # a step at batch 512 wants a pod
+    config.speed.update({"batches": (1, 8), "repeats": 3, "training": False})  # a step at batch 512 wants a pod
     return config

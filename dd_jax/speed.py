@@ -70,10 +70,10 @@ def time_plan(system: System, params: dict[str, Params], plan: str, batch: int, 
     begin = time.perf_counter()
     compiled = draw.lower(used, ids).compile()
     compile_s = time.perf_counter() - begin
-    before = flops.matmul_rate(repeats=3), flops.stream_rate(repeats=3)
-    steady = flops.seconds(compiled, used, ids, repeats=repeats)
-    after = flops.matmul_rate(repeats=3), flops.stream_rate(repeats=3)
-    rate, stream = np.add(before, after) / 2
+    before = flops.matmul_rate(repeats=3)
+    turns = [(flops.seconds(compiled, used, ids, repeats=1), flops.stream_rate(repeats=5)) for _ in range(repeats)]
+    steady, stream = np.median(turns, 0).tolist()
+    rate = (before + flops.matmul_rate(repeats=3)) / 2
     needed, memory = flops.count(draw, used, ids), compiled.memory_analysis()
     held = sum(getattr(memory, f"{kind}_size_in_bytes", 0) for kind in ("argument", "output", "temp"))
     steps = 0 if plan == DECODE else cost(plan, system.layout.steps)

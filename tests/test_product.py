@@ -59,7 +59,7 @@ def test_where_it_pays(m, k, n, used):
 def test_elsewhere_it_is_the_plain_product():
     x, w = operands(2, 768, 768)
     lowered = jax.jit(product).trace(x, w).lower(lowering_platforms=("tpu",)).as_text()
-    assert "while" not in lowered
+    assert "complex" not in lowered
     assert "dot_general" in lowered
 
 
@@ -69,4 +69,4 @@ def test_its_flops_are_counted():
 
 
 def reads_once(x, w):
-    return "while" in jax.jit(product).lower(x, w).compile().as_text()
+    return "c64[" in jax.jit(product).lower(x, w).compile().as_text()  # two rows are one complex row

@@ -81,7 +81,7 @@ def attend(
     logits_BxHxMxN = _scores(q_BxHxMxK, k_BxHxNxK, scale)
     if mask is not None:
         visible = jnp.asarray(mask)
-        logits_BxHxMxN = logits_BxHxMxN + _bias(visible[:, None] if visible.ndim == 3 else visible)
+        logits_BxHxMxN = _hide(logits_BxHxMxN, visible[:, None] if visible.ndim == 3 else visible)
     weights = jax.nn.softmax(logits_BxHxMxN, -1).astype(v_BxHxNxK.dtype)
     return _merge_heads(jnp.einsum("bhmn,bhnk->bhmk", weights, v_BxHxNxK))
 
@@ -92,7 +92,7 @@ def _attend_piece(q, k, v, mask: np.ndarray, piece: Piece, scale: float) -> jax.
     q, own_k, own_v = q[:, :, rows], k[:, :, rows], v[:, :, rows]
     logits = _scores(q, k[:, :, :keys], scale)
     if piece.masked:
-        logits = logits + _bias(mask[rows, :keys])
+        logits = _hide(logits, mask[rows, :keys])
     if not piece.own:
         return jnp.einsum("bhmn,bhnk->bhmk", jax.nn.softmax(logits, -1).astype(v.dtype), v[:, :, :keys])
     itself = jnp.sum(q * own_k, -1, keepdims=True, dtype=jnp.float32) * scale
@@ -104,8 +104,8 @@ def _scores(q_BxHxMxK: jax.Array, k_BxHxNxK: jax.Array, scale: float) -> jax.Arr
     return jnp.einsum("bhmk,bhnk->bhmn", q_BxHxMxK, k_BxHxNxK).astype(jnp.float32) * scale
 
 
-def _bias(visible: jax.Array | np.ndarray) -> jax.Array:
-    return jnp.where(visible, 0.0, -1e30).astype(jnp.float32)
+def _hide(logits: jax.Array, visible: jax.Array | np.ndarray) -> jax.Array:
+    return jnp.where(visible, logits, -1e30)
 
 
 def _merge_heads(x_BxHxMxK: jax.Array) -> jax.Array:

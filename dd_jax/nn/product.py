@@ -36,7 +36,7 @@ def _read_once(x_MxK: jax.Array, w_KxN: jax.Array) -> jax.Array:
     z_KxP = jax.lax.complex(x[::2], x[1::2]).T
     z_IxSxTxP, w_IxSxTxN = z_KxP.reshape(blocks, SUMS, TERMS, -1), w_KxN.reshape(blocks, SUMS, TERMS, n)
 
-    def add(i: jax.Array, sum_SxPxN: jax.Array) -> jax.Array:
+    def add(i: jax.Array | int, sum_SxPxN: jax.Array) -> jax.Array:
         for t in range(TERMS):
             z_SxPx1 = jax.lax.dynamic_slice(z_IxSxTxP, (i, 0, t, 0), (1, SUMS, 1, z_KxP.shape[1])).reshape(SUMS, -1, 1)
             w_Sx1xN = jax.lax.dynamic_slice(w_IxSxTxN, (i, 0, t, 0), (1, SUMS, 1, n)).reshape(SUMS, 1, n)
