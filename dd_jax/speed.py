@@ -71,6 +71,7 @@ def time_plan(system: System, params: dict[str, Params], plan: str, batch: int, 
     compiled = draw.lower(used, ids).compile()
     compile_s = time.perf_counter() - begin
     before = flops.matmul_rate(repeats=3)
+    # In turns: on a shared machine the rate drifts within the time that a long plan takes.
     turns = [(flops.seconds(compiled, used, ids, repeats=1), flops.stream_rate(repeats=5)) for _ in range(repeats)]
     steady, stream = np.median(turns, 0).tolist()
     rate = (before + flops.matmul_rate(repeats=3)) / 2
