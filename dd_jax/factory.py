@@ -1,73 +1,29 @@
 """Config -> objects. The only place that knows which family is meant; below it are dataclasses and arrays."""
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from dd_jax import emoji
-from dd_jax.conditions import Classes, Conditions
-from dd_jax.errors import UserError
+from dd_jax.data import emoji
 from dd_jax.families.llamagen import build as llamagen
 from dd_jax.families.var import build as var
-from dd_jax.fewstep import Models, Special
-from dd_jax.filtering import Filter
-from dd_jax.flow import FlowSolver
-from dd_jax.interfaces import Params, Teacher
-from dd_jax.layout import Layout
-from dd_jax.loop import Recipe
-from dd_jax.losses import Weights
-from dd_jax.metrics.judge import Judge
+from dd_jax.method.fewstep import Models, Special
+from dd_jax.method.filtering import Filter
+from dd_jax.method.flow import FlowSolver
+from dd_jax.method.layout import Layout
+from dd_jax.method.losses import Weights
+from dd_jax.method.plans import parse
+from dd_jax.metrics.classifier import Judge
 from dd_jax.metrics.lpips import LPIPS
-from dd_jax.plans import parse
-from dd_jax.sharding import Rules
-from dd_jax.student import Student
+from dd_jax.stages.parts import System
+from dd_jax.stages.train import Objective
+from dd_jax.system.errors import UserError
 from dd_jax.text.captions import EXAMPLES, Text
-from dd_jax.text.prompts import Prompts
 from dd_jax.text.t5 import T5Config
-from dd_jax.train import Objective
 
 FAMILIES = {"llamagen": llamagen.build, "var": var.build}
-
-
-@dataclasses.dataclass(frozen=True)
-class System:
-    """Everything that the stages run, without parameters."""
-
-    tokenizer: Any
-    teacher: Teacher
-    student: Student
-    judge: Judge | None  # none for photographs: no network of our own looks at them
-    lpips: LPIPS | None  # where training compares by it
-    text: Text | None  # what reads captions; none: classes are drawn
-    models: Models
-    objective: Objective
-    classes: int
-    teacher_init: Callable[[jax.Array, Params], Params]  # (key, tokenizer's) -> trunk
-    teacher_params: Callable[[Params, Params], Params]  # (trunk, tokenizer's) -> what the teacher takes
-    rules: Rules = ()  # how its arrays are cut over several devices
-
-    @property
-    def layout(self) -> Layout:
-        return self.models.layout
-
-    def conditions(self, params: dict[str, Params], asked: Prompts | None = None) -> Conditions:
-        """What there is to draw; `asked`: other captions than the config's. UserError without an encoder for them."""
-        if self.text is None:
-            return Classes(self.classes)
-        if "text" not in params:
-            raise UserError("captions need their encoder: port flan_t5_xl and name its folder, text=... (weights.text)")
-        return self.text.conditions(params["text"], asked)
-
-    def learned_init(self, key: jax.Array, tokenizer_params: Params) -> Params:
-        """What is trained as the teacher: its trunk, and an encoder of captions unless a ported one reads them."""
-        start = {"trunk": self.teacher_init(key, tokenizer_params)}
-        if self.text is not None and not self.text.folder:
-            start["text"] = self.text.init(jax.random.fold_in(key, 1))
-        return start
 
 
 def build(config: ConfigDict) -> System:
@@ -168,7 +124,12 @@ def shrink(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def recipe(section: ConfigDict) -> Recipe:
-    """A training recipe; unknown fields are the config's own extras."""
-    names = {field.name for field in dataclasses.fields(Recipe)}
-    return Recipe(**{key: value for key, value in section.items() if key in names})
+def frozen(settings: Mapping[str, Any]) -> ConfigDict:
+    """A config as JSON kept it, with tuples for its lists: models are static arguments of jit, so they must hash."""
+
+    def freeze(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: freeze(item) for key, item in value.items()}
+        return tuple(map(freeze, value)) if isinstance(value, list) else value
+
+    return ConfigDict(freeze(settings))

@@ -30,9 +30,9 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 import configs
-from dd_jax import processes, runtime
-from dd_jax.errors import UserError
-from dd_jax.workdir import STAGES
+from dd_jax.stages.workdir import STAGES
+from dd_jax.system import processes, runtime
+from dd_jax.system.errors import UserError
 
 DEFAULT = str(Path(configs.__path__[0]) / "mnist_llamagen.py")
 CONFIG = config_flags.DEFINE_config_file("config", None, f"Settings (default: {DEFAULT}).")
@@ -58,7 +58,8 @@ def main(argv: list[str]) -> None:
             raise UserError(f"--processes={PROCESSES.value} needs --coordinator=HOST:PORT")
     except UserError as error:
         sys.exit(f"error: {error}")
-    from dd_jax import stages, stopping
+    from dd_jax import pipeline
+    from dd_jax.system import stopping
 
     config = CONFIG.value
     if LABELS.value is not None:
@@ -70,7 +71,7 @@ def main(argv: list[str]) -> None:
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     try:
         smoke = "_smoke" if config.smoke else ""
-        stages.run(config, WORKDIR.value or f"runs/{name}{smoke}", STAGE.value)
+        pipeline.run(config, WORKDIR.value or f"runs/{name}{smoke}", STAGE.value)
     except UserError as error:
         sys.exit(f"error: {error}")
     except stopping.Stopped as told:

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dd_jax import files, weights
-from dd_jax.errors import UserError
-from dd_jax.pipeline import frozen
+from dd_jax.factory import frozen
+from dd_jax.system import files, weights
+from dd_jax.system.errors import UserError
 from port_weights import catalog, download, rules, shards
 from port_weights.catalog import CATALOG, Known, find
 from port_weights.source import merge, open_weights

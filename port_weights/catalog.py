@@ -15,11 +15,11 @@ from ml_collections import ConfigDict
 from configs import llamagen as llamagen_configs
 from configs import var as var_configs
 from dd_jax import factory
-from dd_jax.errors import UserError
-from dd_jax.interfaces import Params
-from dd_jax.layout import Layout
+from dd_jax.method.interfaces import Params
+from dd_jax.method.layout import Layout
 from dd_jax.metrics.inception import published_shapes
 from dd_jax.metrics.lpips import LPIPS
+from dd_jax.system.errors import UserError
 from dd_jax.text.t5 import T5Config, init
 from port_weights import inception, llamagen, lpips, t5, tokenizers, var
 from port_weights.rules import Table

@@ -6,8 +6,8 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from dd_jax import files, weights
-from dd_jax.errors import UserError
+from dd_jax.system import files, weights
+from dd_jax.system.errors import UserError
 
 
 def fetch(name: str, urls: Sequence[str], sha256: Sequence[str], out: Path) -> list[Path]:

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from dd_jax import files
-from dd_jax.errors import UserError
+from dd_jax.system import files
+from dd_jax.system.errors import UserError
 
 Array = Any
 SHOWN = 12  # keys of each complaint

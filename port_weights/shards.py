@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from dd_jax.errors import UserError
+from dd_jax.system.errors import UserError
 from port_weights.source import StateDict, merge, open_weights
 
 NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<end>\.\w+)")

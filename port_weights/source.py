@@ -10,9 +10,9 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from dd_jax.errors import UserError
-from port_weights.torch_file import Tensor
-from port_weights.torch_old import open_torch
+from dd_jax.system.errors import UserError
+from dd_jax.system.torch_file import Tensor
+from dd_jax.system.torch_old import open_torch
 
 # Where trainers keep the weights, in the order in which to look; "" is the file itself.
 CONTAINERS = ("model", "module", "state_dict", "")

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dd_jax.errors import UserError
-from dd_jax.layout import Layout
+from dd_jax.method.layout import Layout
+from dd_jax.system.errors import UserError
 from port_weights.rules import LINEAR, Array, Rule, Table, Transform, single
 
 MASK = "attn_bias_for_masking"

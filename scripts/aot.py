@@ -30,14 +30,16 @@ from absl import app, flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
-from dd_jax import factory, rng, train
-from dd_jax.errors import UserError
-from dd_jax.fewstep import generator
-from dd_jax.interfaces import Cond
-from dd_jax.loop import TrainState, init_state
-from dd_jax.pairs import sampler
-from dd_jax.sharding import Placement, make_mesh
+from dd_jax import factory
+from dd_jax.method.fewstep import generator
+from dd_jax.method.interfaces import Cond
+from dd_jax.stages import train
+from dd_jax.stages.pairs import sampler
+from dd_jax.system import rng
+from dd_jax.system.errors import UserError
+from dd_jax.system.sharding import Placement, make_mesh
 from dd_jax.text import t5
+from dd_jax.training.loop import Recipe, TrainState, init_state
 from scripts import chips, hlo
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Settings.")
@@ -75,7 +77,7 @@ class Programs:
     def train(self, batch: int) -> tuple[Any, tuple, int]:
         """Algorithm 2's step."""
         self.config.train.batch = batch or self.config.train.batch
-        system, recipe = self.system, factory.recipe(self.config.train)
+        system, recipe = self.system, Recipe.of(self.config.train)
         distance = train.distance_of(system.objective, system.tokenizer, system.judge, system.lpips)
         step = train.stepper(recipe, system.objective, system.student, distance, self.config.seed, self.placement)
         frozen = shapes(lambda params: train.frozen_for(system.tokenizer, params), self.params)

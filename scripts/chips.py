@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
-from dd_jax.errors import UserError
+from dd_jax.system.errors import UserError
 
 # GiB that a program may use on one chip (what the compiler itself allows is a little less than the whole).
 MEMORY = {"TPU v4": 32, "TPU v5 lite": 16, "TPU v5": 95, "TPU v6 lite": 32, "NVIDIA H100 80GB HBM3": 79}

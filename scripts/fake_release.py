@@ -23,11 +23,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from dd_jax.layout import Layout
+from dd_jax.method.layout import Layout
+from dd_jax.system.torch_file import STORAGES
+from dd_jax.system.torch_old import MAGIC
 from port_weights import rules, var
 from port_weights.catalog import find
-from port_weights.torch_file import STORAGES
-from port_weights.torch_old import MAGIC
 from scripts import fake_shards
 
 KINDS = {str(np.dtype(kind)): name for name, kind in STORAGES.items()}

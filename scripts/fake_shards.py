@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dd_jax import files, weights
+from dd_jax.system import files, weights
 from dd_jax.text.t5 import T5Config, init
 from port_weights import rules, t5
 

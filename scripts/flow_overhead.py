@@ -15,10 +15,11 @@ import jax.numpy as jnp
 from absl import app, flags
 from ml_collections import config_flags
 
-from dd_jax import factory, rng
-from dd_jax.errors import UserError
-from dd_jax.fewstep import generator
-from dd_jax.pipeline import load_params
+from dd_jax import factory
+from dd_jax.method.fewstep import generator
+from dd_jax.stages.parts import load_params
+from dd_jax.system import rng
+from dd_jax.system.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Settings.")
 BATCH = flags.DEFINE_integer("batch", 8, "Images at a time.")

@@ -13,8 +13,8 @@ import sys
 
 from absl import app, flags
 
-from dd_jax.errors import UserError
-from dd_jax.sharding import make_mesh
+from dd_jax.system.errors import UserError
+from dd_jax.system.sharding import make_mesh
 from scripts import chips
 
 BATCHES = flags.DEFINE_list("batches", ["4", "8", "16"], "Three of them, at the first depth.")

@@ -9,8 +9,8 @@ in anything else, or overlaps, is refused. OUT may be one of the sets. A run who
 import sys
 from pathlib import Path
 
-from dd_jax import pairset
-from dd_jax.errors import UserError
+from dd_jax.data import pairset
+from dd_jax.system.errors import UserError
 
 
 def main(argv: list[str]) -> None:

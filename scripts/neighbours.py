@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax import flops, runtime
 from dd_jax.metrics import devices
 from dd_jax.metrics.neighbours import HIGHEST, ROWS, precision_recall
+from dd_jax.system import flops, runtime
 
 SIDE = 4096  # columns of the product that sets the rate
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from dd_jax import pairset
-from dd_jax.errors import UserError
-from dd_jax.pictures import tensorflow_datasets
+from dd_jax.data import pairset
+from dd_jax.data.pictures import tensorflow_datasets
+from dd_jax.system.errors import UserError
 
 ABOUT = "Noise-code pairs of Distilled Decoding (arXiv 2412.17153): noise follows from `id` and the manifest's seed."
 

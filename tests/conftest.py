@@ -8,7 +8,8 @@ import jax
 import pytest
 from ml_collections import ConfigDict
 
-from dd_jax import flops, stages
+from dd_jax import pipeline
+from dd_jax.system import flops
 
 # Compiling is what these tests spend their time on: let XLA do less of it (read when the first device is used). XLA
 # knows this flag up to JAX 0.10, and ends a program that sets one it does not know.
@@ -62,5 +63,5 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ConfigDict
     """A finished raster run: its folder and config."""
     config = tiny_config("llamagen")
     workdir = tmp_path_factory.mktemp("tiny")
-    stages.run(config, str(workdir), "all")
+    pipeline.run(config, str(workdir), "all")
     return workdir, config

@@ -15,17 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 import tiny
 
-from dd_jax import losses, rng
-from dd_jax.checkpoint import Checkpoints
-from dd_jax.conditions import Classes
+from dd_jax.data.conditions import Classes
 from dd_jax.factory import FAMILIES
 from dd_jax.families.llamagen.build import RULES as RASTER
 from dd_jax.families.var.build import RULES as SCALES
-from dd_jax.interfaces import Cond
-from dd_jax.loop import Recipe, TrainState, init_state
-from dd_jax.pairs import sample_codes, sampler
-from dd_jax.sharding import ALONE, DATA, Placement, make_mesh
-from dd_jax.train import Objective, distance_of, stepper
+from dd_jax.method import losses
+from dd_jax.method.interfaces import Cond
+from dd_jax.stages.pairs import sample_codes, sampler
+from dd_jax.stages.train import Objective, distance_of, stepper
+from dd_jax.system import rng
+from dd_jax.system.checkpoint import Checkpoints
+from dd_jax.system.sharding import ALONE, DATA, Placement, make_mesh
+from dd_jax.training.loop import Recipe, TrainState, init_state
 
 STEPS, BATCH = 20, 16
 MAKE = dict(zip(FAMILIES, ((tiny.raster, RASTER), (tiny.scales, SCALES)), strict=True))

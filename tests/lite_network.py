@@ -13,7 +13,7 @@ import numpy as np
 from dd_jax.metrics import devices, protocols
 from dd_jax.metrics.features import Extractor
 from dd_jax.metrics.inception import Features, Inception
-from port_weights.torch_old import open_torch
+from dd_jax.system.torch_old import open_torch
 
 SIDE, EPS = 160, 1e-3
 STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)  # of the sixteen blocks

@@ -13,8 +13,8 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax
 from test_samples import params, small, system
 
-from dd_jax import generate
-from dd_jax.sharding import Placement, make_mesh
+from dd_jax.stages import sample
+from dd_jax.system.sharding import Placement, make_mesh
 
 
 def main(folder: str) -> None:
@@ -22,14 +22,14 @@ def main(folder: str) -> None:
     placement = Placement(make_mesh((-1, 1)), system().rules, least=64)
     assert placement.rows == 8
     config = small()
-    sampling = generate.Sampling(
+    sampling = sample.Sampling(
         system(), config, Path(folder), lambda *parts: {p: params()[p] for p in parts}, placement
     )
     assert sampling.batch == 8  # rounded up
-    generate.run(sampling)
-    text = generate.sampler(system(), "S0", sampling.finish, placement)
-    given = {p: sampling.params[p] for p in sampling.parts("S0")}, generate.rng.stream(0, "sample")
-    lowered = text.lower(given, *sampling._rows(generate.np.arange(8, dtype=generate.np.int32)))
+    sample.run(sampling)
+    text = sample.sampler(system(), "S0", sampling.finish, placement)
+    given = {p: sampling.params[p] for p in sampling.parts("S0")}, sample.rng.stream(0, "sample")
+    lowered = text.lower(given, *sampling._rows(sample.np.arange(8, dtype=sample.np.int32)))
     program = lowered.compile().as_text()
     assert not any(word in program for word in ("all-gather", "all-reduce", "all-to-all", "collective-permute"))
 

@@ -1,4 +1,4 @@
-"""What keeps the project small: imports point down, family words stay home, files stay short."""
+"""What keeps the project small: folders are layers, family words stay home, files stay short."""
 
 import ast
 import functools
@@ -10,54 +10,28 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "dd_jax"
 
-# From the top down; a module may import from lower layers and from its own (without a cycle). A family's
-# `build` counts as a piece of the factory, which is all that calls it.
-LAYERS = [
-    {"main"},
-    {"stages"},
-    {
-        "pretrain",
-        "generate",
-        "evaluate",
-        "fid",
-        "speed",
-        "report",
-        "pipeline",
-        "workdir",
-        "publish",
-        "pictures",
-        "watch",
-    },
-    {"factory", "build"},
-    {"pairs", "verify", "train", "loop", "samples", "captioned", "diary"},
-    {"ar", "fewstep", "baselines", "student", "losses"},
-    {"families", "nn", "metrics", "text"},
-    {"conditions", "layout", "flow", "interfaces", "plans", "solvers", "filtering", "weights"},
-    {
-        "sharding",
-        "checkpoint",
-        "data",
-        "emoji",
-        "pictures",
-        "progress",
-        "metrics_writer",
-        "errors",
-        "files",
-        "labels",
-        "rng",
-    }
-    | {"batches", "flops", "meter", "pairset", "pictures", "processes", "runtime", "sinks", "stopping"},
-]
+# From the top down. "" are the files of the package itself: the command, the library, config -> objects.
+FOLDERS = ("", "stages", "report", "training", "text", "families", "metrics", "data", "method", "nn", "system")
 FAMILY_HOMES = ("dd_jax/families/", "dd_jax/factory.py", "configs/", "port_weights/", "tests/")
 FILES = sorted(PACKAGE.rglob("*.py"))
+DOORS = [path for path in FILES if path.name == "__init__.py"]
 
 
 def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def layer(part: str) -> int:
-    return next(i for i, parts in enumerate(LAYERS) if part in parts)
+def module(path: Path) -> str:
+    return name(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+MODULES = {module(path): path for path in FILES}
+
+
+def folder(module: str) -> str:
+    """dd_jax.nn.conv -> nn; dd_jax.main -> ""."""
+    first = module.split(".")[1:2]
+    return first[0] if first and (PACKAGE / first[0]).is_dir() else ""
 
 
 @functools.cache
@@ -65,51 +39,52 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
-def imports(path: Path) -> set[str]:
-    """Names of the parts of dd_jax (first-level modules) that a file imports."""
-    found = set()
+@functools.cache
+def imports(path: Path) -> frozenset[str]:
+    """Modules of this project that a file imports, at its top or inside a function."""
+    found: set[str] = set()
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name(path)}: imports are absolute"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    full = {name for name in found if name.startswith("dd_jax.")} - {"dd_jax.__version__"}
-    return {"build" if re.search(r"families\.\w+\.build", name) else name.split(".")[1] for name in full}
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {one if one in MODULES else str(node.module) for one in whole}
+    return frozenset(one for one in found if one.split(".")[0] in ("dd_jax", "port_weights", "configs", "scripts"))
 
 
-def parts() -> dict[str, set[str]]:
-    """Part -> the parts that it imports. The package's own `__init__` stands outside: it is the door."""
-    graph: dict[str, set[str]] = {}
-    for path in FILES:
-        first = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        part = "build" if path.name == "build.py" else first
-        if path != PACKAGE / "__init__.py":
-            graph.setdefault(part, set()).update(imports(path) - {part})
-    return graph
+def test_folders_are_the_layers():
+    assert {path.parent.relative_to(PACKAGE).parts[:1] for path in FILES} == {(one,) if one else () for one in FOLDERS}
 
 
-def test_every_part_has_a_layer():
-    assert set(parts()) <= set().union(*LAYERS)
-
-
-def test_imports_point_down():
-    wrong = {f"{a} -> {b}" for a, below in parts().items() for b in below if layer(b) < layer(a)}
-    assert not wrong
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_imports_point_down(path):
+    own = FOLDERS.index(folder(module(path)))
+    assert all(one.startswith("dd_jax") or not own for one in imports(path)), "only the top may know the configs"
+    up = {one for one in imports(path) if one in MODULES and one != "dd_jax" and FOLDERS.index(folder(one)) < own}
+    assert not up, f"{module(path)} -> {up}"
 
 
 def test_imports_have_no_cycle():
-    graph, done = parts(), set()
-    while ready := {part for part in graph if part not in done and graph[part] <= done}:
+    graph = {module(path): {one for one in imports(path) if one in MODULES} for path in FILES if path not in DOORS}
+    done: set[str] = set()
+    while ready := {one for one in graph if one not in done and not (graph[one] & {*graph}) - done}:
         done |= ready
     assert set(graph) == done, f"a cycle among {set(graph) - done}"
+
+
+@pytest.mark.parametrize("path", DOORS, ids=name)
+def test_a_folder_says_what_it_is_and_exports_nothing(path):
+    told = ast.get_docstring(tree(path)) or ""
+    assert 3 <= len(told.splitlines()) <= 6 or path.parent == PACKAGE, name(path)
+    assert len(tree(path).body) == 1 or path.parent == PACKAGE, name(path)
 
 
 def test_one_family_knows_nothing_of_the_other():
     for path in FILES:
         if "families" in path.parts and path.parent.name != "families":
-            other = {"llamagen": "var", "var": "llamagen"}[path.parent.name]
-            assert f"families.{other}" not in path.read_text(), name(path)
+            others = {one.name for one in path.parent.parent.iterdir() if one.is_dir()} - {path.parent.name}
+            assert not any(one.startswith(f"dd_jax.families.{other}") for one in imports(path) for other in others)
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
@@ -130,5 +105,4 @@ def test_files_and_functions_are_short(path):
 
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_every_module_says_what_it_is(path):
-    if path.read_text().strip():
-        assert ast.get_docstring(tree(path)), name(path)
+    assert ast.get_docstring(tree(path)), name(path)

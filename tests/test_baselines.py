@@ -7,10 +7,10 @@ import pytest
 import tiny
 from numpy.testing import assert_allclose, assert_array_equal
 
-from dd_jax.baselines import marginals, onestep, skip
-from dd_jax.errors import UserError
-from dd_jax.fewstep import generator
-from dd_jax.interfaces import Cond
+from dd_jax.method.baselines import marginals, onestep, skip
+from dd_jax.method.fewstep import generator
+from dd_jax.method.interfaces import Cond
+from dd_jax.system.errors import UserError
 
 BATCH = 3
 

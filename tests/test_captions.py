@@ -13,14 +13,18 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from configs import common, emoji_t2i
-from dd_jax import baselines, factory, generate, pairs, pairset, pretrain, stopping
-from dd_jax.conditions import Classes, assign
-from dd_jax.errors import UserError
-from dd_jax.fewstep import generator
+from dd_jax import factory
+from dd_jax.data import pairset
+from dd_jax.data.conditions import Classes, assign
+from dd_jax.method import baselines
+from dd_jax.method.fewstep import generator
 from dd_jax.metrics import clip
-from dd_jax.metrics.judging import caption_found
-from dd_jax.pairs import sample_codes
+from dd_jax.metrics.classified import caption_found
 from dd_jax.pipeline import Pipeline
+from dd_jax.stages import pairs, pretrain, sample
+from dd_jax.stages.pairs import sample_codes
+from dd_jax.system import stopping
+from dd_jax.system.errors import UserError
 from dd_jax.text.captions import Text, drop_words
 from dd_jax.text.tokens import EOS
 
@@ -237,13 +241,13 @@ def sampling(tmp_path, **settings):
     made, params = system()
     config = small_config()
     config.sample.update({"plans": ("S0",), "count": 7, "few": 3, "batch": 4, "shard": 4, **settings})
-    return generate.Sampling(made, config, tmp_path, lambda *parts: {part: params[part] for part in parts})
+    return sample.Sampling(made, config, tmp_path, lambda *parts: {part: params[part] for part in parts})
 
 
 def test_pictures_lie_beside_their_captions(tmp_path):
     prompts = tmp_path / "mine.txt"
     prompts.write_text("red house\nblue fox\n\na red fox by the sea\n")
-    wrote = generate.run(sampling(tmp_path, prompts=str(prompts)))
+    wrote = sample.run(sampling(tmp_path, prompts=str(prompts)))
     folder = tmp_path / "samples" / "prompts" / "S0_images"
     assert folder in wrote
     texts = (folder / "captions.txt").read_text().splitlines()
@@ -258,9 +262,9 @@ def test_pictures_lie_beside_their_captions(tmp_path):
 
 
 def test_one_prompt_and_none(tmp_path):
-    generate.run(sampling(tmp_path, prompt="blue house"))
+    sample.run(sampling(tmp_path, prompt="blue house"))
     assert (tmp_path / "samples/named/S0_images/captions.txt").read_text() == "blue house\n" * 3
-    generate.run(sampling(tmp_path))
+    sample.run(sampling(tmp_path))
     assert len((tmp_path / "samples/S0_images/captions.txt").read_text().splitlines()) == 7
     with pytest.raises(UserError, match="give one of them"):
         sampling(tmp_path, prompt="a", prompts="b.txt")
@@ -273,7 +277,7 @@ def test_classes_take_no_prompts(tmp_path):
     config.sample.prompt = "a fox"
     made = dataclasses.replace(system()[0], text=None)
     with pytest.raises(UserError, match="use --labels"):
-        generate.Sampling(made, config, tmp_path, lambda *parts: {})
+        sample.Sampling(made, config, tmp_path, lambda *parts: {})
 
 
 def test_clip_scores_read_what_sampling_wrote(tmp_path):

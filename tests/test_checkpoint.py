@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dd_jax import metrics_writer, sinks, stopping
-from dd_jax.batches import index_batches, stream
-from dd_jax.checkpoint import Checkpoints, checksum
-from dd_jax.diary import Extras
-from dd_jax.errors import UserError
-from dd_jax.loop import Recipe, fit, init_state, update
-from dd_jax.meter import Meter
+from dd_jax.data.batches import index_batches, stream
+from dd_jax.system import stopping
+from dd_jax.system.checkpoint import Checkpoints, checksum
+from dd_jax.system.errors import UserError
+from dd_jax.training import curves, sinks
+from dd_jax.training.log import Extras
+from dd_jax.training.loop import Recipe, fit, init_state, update
+from dd_jax.training.throughput import Meter
 
 RECIPE = Recipe(steps=12, batch=4, lr=0.1, warmup=0, checkpoint_every=5)
 
@@ -135,7 +136,7 @@ def test_numbers_go_to_every_sink(tmp_path, monkeypatch):
     assert seen[0] == 1
     assert seen[-1] == "closed"
     assert set(seen[2][1]) == {"loss", "loss/odd", "tokens_per_s", "mfu"}
-    curve, speed = (metrics_writer.read(tmp_path / f"{name}.jsonl") for name in ("curve", "speed"))
+    curve, speed = (curves.read(tmp_path / f"{name}.jsonl") for name in ("curve", "speed"))
     assert [row["step"] for row in curve if "nll" in row] == [6, 12]
     assert [row["step"] for row in speed] == list(range(2, 13))
     assert all(row["tokens_per_s"] > 0 for row in speed)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from dd_jax import data, emoji
-from dd_jax.errors import UserError
+from dd_jax.data import bundled, emoji
+from dd_jax.system.errors import UserError
 
 
 def test_captions_and_pictures():
@@ -21,7 +21,7 @@ def test_one_colour_of_every_object_is_held_out():
     held = emoji.held_out().reshape(len(emoji.OBJECTS), len(emoji.COLOURS))
     assert (held.sum(1) == 1).all()
     assert np.ptp(held.sum(0)) <= 1  # every colour about equally often
-    train, label, held_images, held_label = data.load("emoji")
+    train, label, held_images, held_label = bundled.load("emoji")
     assert len(train) == 4 * 320
     assert len(held_images) == 4 * 64
     assert not set(label) & set(held_label)

@@ -9,14 +9,18 @@ import pytest
 from stand_in import POOL, SPATIAL, Stand, stand
 from test_samples import BATCH, COUNT, sampling, small, system
 
-from dd_jax import fid, generate, rng, stages
-from dd_jax.baselines import marginals, onestep
-from dd_jax.errors import UserError
-from dd_jax.generate import Sampling
-from dd_jax.interfaces import Cond
-from dd_jax.metrics import images, inception, reference, score
+from dd_jax import pipeline
+from dd_jax.data import images
+from dd_jax.method.baselines import marginals, onestep
+from dd_jax.method.interfaces import Cond
+from dd_jax.metrics import inception, reference, score
 from dd_jax.metrics.inception import Inception
-from dd_jax.pipeline import PARTS, load_params
+from dd_jax.stages import fid, sample
+from dd_jax.stages.parts import PARTS, load_params
+from dd_jax.stages.run import Run
+from dd_jax.stages.sample import Sampling
+from dd_jax.system import rng
+from dd_jax.system.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +42,7 @@ def run(tmp_path_factory):
         patch.setattr(inception, "POOL", POOL)
         patch.setattr(inception, "SPATIAL", SPATIAL)
         reference.record(stand(), images.from_array(real), workdir / "ref.npz")
-    generate.run(sampling(workdir))
+    sample.run(sampling(workdir))
     return workdir, workdir / "ref.npz"
 
 
@@ -104,7 +108,7 @@ def test_baselines_are_sampled_and_scored_like_plans(run, tmp_path):
         return given | {"marginals": marginals(code, np.arange(30) % 10, np.arange(10))}
 
     made = Sampling(system(), config, tmp_path, load)
-    generate.run(made)
+    sample.run(made)
     one, skipped = results(fid.run(made, settings(ref), tmp_path))
     assert (one["plan"], one["steps"], skipped["plan"], skipped["steps"]) == ("onestep*", 1, "skip-15", 1)
     assert one["sampling"]["weights"].keys() == {"tokenizer", "marginals"}
@@ -113,19 +117,19 @@ def test_baselines_are_sampled_and_scored_like_plans(run, tmp_path):
     drawn = onestep(system().models)(
         made.params, Cond(jnp.arange(8) % 10), rng.example_keys(rng.stream(config.seed, "sample"), jnp.arange(8))
     )
-    wanted = generate.Finish()(system().tokenizer.decode(made.params["tokenizer"], drawn.token_BxLxC))
+    wanted = sample.Finish()(system().tokenizer.decode(made.params["tokenizer"], drawn.token_BxLxC))
     np.testing.assert_array_equal(made.set_of("onestep*").first(8)[0], wanted)
     with pytest.raises(UserError, match="'skip-16' skips steps that there are not: n must be less than 16"):
-        generate.run(Sampling(system(), small(plans=("skip-16",)), tmp_path, load))
+        sample.run(Sampling(system(), small(plans=("skip-16",)), tmp_path, load))
 
 
 def test_quick_scores_never_mix_with_full_ones(run, monkeypatch):
     workdir, ref = run
-    monkeypatch.setattr(generate, "FAST", 10)
+    monkeypatch.setattr(sample, "FAST", 10)
     quick, adm = sampling(workdir, small(fast=True)), fid.protocols.PROTOCOLS["adm"]
     with pytest.raises(UserError, match=r"no finished samples in .*samples/fast/S0: run --stage=sample first"):
         fid.run(quick, settings(ref), workdir)
-    generate.run(quick)
+    sample.run(quick)
     monkeypatch.setitem(fid.protocols.PROTOCOLS, "adm", dataclasses.replace(adm, count=COUNT))
     full, fast = (fid.run(some, settings(ref, extras=True), workdir) for some in (sampling(workdir), quick))
     assert not {*full} & {*fast}
@@ -156,10 +160,10 @@ def test_the_stages(tmp_path, run, monkeypatch, capsys):
     config.published = "LlamaGen-L"
     config.weights.update({"tokenizer": "t", "student": "s"})
     config.evaluate.update(settings(run[1]).to_dict())
-    monkeypatch.setattr(stages.factory, "build", lambda config: system())  # compiled already
-    monkeypatch.setattr(stages.Run, "params", lambda self, *parts: sampling(tmp_path)._load(*parts))
+    monkeypatch.setattr(pipeline.factory, "build", lambda config: system())  # compiled already
+    monkeypatch.setattr(Run, "params", lambda self, *parts: sampling(tmp_path)._load(*parts))
     for stage in ("sample", "evaluate", "report"):
-        stages.run(config, str(tmp_path), stage)
+        pipeline.run(config, str(tmp_path), stage)
     (path,) = (tmp_path / "scores").glob("*.json")
     result = json.loads(path.read_text())
     assert result["model"] == "LlamaGen-L"

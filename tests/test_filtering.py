@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dd_jax.errors import UserError
-from dd_jax.filtering import Filter
+from dd_jax.method.filtering import Filter
+from dd_jax.system.errors import UserError
 
 GOLDENS = Path(__file__).parent / "goldens"
 LLAMAGEN = GOLDENS / "llamagen" / "sampling_filter" / "io.npz"

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dd_jax import flow, solvers
-from dd_jax.errors import UserError
-from dd_jax.filtering import Filter
-from dd_jax.flow import FlowSolver, transport
+from dd_jax.method import flow, solvers
+from dd_jax.method.filtering import Filter
+from dd_jax.method.flow import FlowSolver, transport
+from dd_jax.system.errors import UserError
 
 GOLDEN = np.load(Path(__file__).parent / "goldens" / "fm" / "V64_C8" / "fm.npz")
 NOISE, LOGITS, CODEBOOK = GOLDEN["noise"], GOLDEN["logits"], GOLDEN["codebook"]

@@ -15,9 +15,10 @@ from inception_recipe import recipe, state_dict
 from PIL import Image
 
 import dd_jax
-from dd_jax import weights
-from dd_jax.errors import UserError
-from dd_jax.metrics import features, images, inception, protocols, resize
+from dd_jax.data import images
+from dd_jax.metrics import features, inception, protocols, resize
+from dd_jax.system import weights
+from dd_jax.system.errors import UserError
 from port_weights import __main__ as cli
 from port_weights import rules
 from port_weights.catalog import find

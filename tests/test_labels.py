@@ -2,8 +2,8 @@
 
 import pytest
 
-from dd_jax import labels
-from dd_jax.errors import UserError
+from dd_jax.data import labels
+from dd_jax.system.errors import UserError
 
 
 def test_the_thousand_classes_are_there():

@@ -9,10 +9,10 @@ import pytest
 import tiny
 from numpy.testing import assert_allclose, assert_array_equal
 
-from dd_jax import ar
-from dd_jax.fewstep import generator, run_plan
-from dd_jax.filtering import Filter
-from dd_jax.plans import cost
+from dd_jax.method import ar
+from dd_jax.method.fewstep import generator, run_plan
+from dd_jax.method.filtering import Filter
+from dd_jax.method.plans import cost
 
 FAMILIES = {"raster": tiny.raster, "scales": tiny.scales}
 UNGUIDED = {"raster": 1.0, "scales": 0.0}

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dd_jax.layout import Layout
+from dd_jax.method.layout import Layout
 
 LAYOUTS = [Layout.raster(3), Layout.scales((1, 2, 3)), Layout((1, 1, 4, 4), cond=3)]
 

@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from dd_jax import factory
-from dd_jax.interfaces import Cond
+from dd_jax.method.interfaces import Cond
 from port_weights.catalog import find
 
 near = functools.partial(assert_allclose, rtol=1e-5)

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from dd_jax import ar
-from dd_jax.errors import UserError
 from dd_jax.families.llamagen.backbone import GPT, GPTConfig, inherit
 from dd_jax.families.llamagen.caption import hide_padding
 from dd_jax.families.llamagen.teacher import RasterTeacher
-from dd_jax.interfaces import Cond
-from dd_jax.layout import Layout
-from dd_jax.student import Student, StudentNet
+from dd_jax.method import ar
+from dd_jax.method.interfaces import Cond
+from dd_jax.method.layout import Layout
+from dd_jax.method.student import Student, StudentNet
+from dd_jax.system.errors import UserError
 from dd_jax.text.t5 import left_pad
 from port_weights import llamagen
 

@@ -14,9 +14,12 @@ from safetensors.numpy import load_file
 from test_smoke import toy
 
 import dd_jax
-from dd_jax import factory, losses, stages, train, weights
-from dd_jax.errors import UserError
+from dd_jax import factory, pipeline
+from dd_jax.method import losses
 from dd_jax.metrics.lpips import LPIPS, halve
+from dd_jax.stages import train
+from dd_jax.system import weights
+from dd_jax.system.errors import UserError
 from port_weights import __main__ as cli
 from port_weights import download, rules
 from port_weights.catalog import find
@@ -197,18 +200,18 @@ def test_without_weights_it_says_so_before_anything_runs(tmp_path):
     config = toy()
     config.smoke = False
     with pytest.raises(UserError, match="LPIPS of 8 px: it takes 16 or more"):
-        stages.run(config, str(tmp_path), "all")
+        pipeline.run(config, str(tmp_path), "all")
     config.data.resolution = 16
     config.tokenizer.stack.ch_mult = (1, 1, 1)
     with pytest.raises(UserError, match=r"python -m port_weights lpips_vgg --out weights, .*\.lpips=weights/lpips_vgg"):
-        stages.run(config, str(tmp_path), "all")
+        pipeline.run(config, str(tmp_path), "all")
     config.weights.lpips, config.train.distance_batch = "weights/lpips_vgg", 100
     with pytest.raises(UserError, match="distance_batch=100 does not divide a batch of 512"):
-        stages.run(config, str(tmp_path), "all")
+        pipeline.run(config, str(tmp_path), "all")
 
 
 def test_weights_named_after_the_pairs_were_made_are_no_other_run():
-    from dd_jax.workdir import Workdir
+    from dd_jax.stages.workdir import Workdir
 
     def settings(stage, lpips):
         config = toy()
@@ -237,7 +240,7 @@ def test_two_files_make_a_folder(ported, released, capsys):
     assert about["source"]["dropped"] == ["classifier.0.bias", "classifier.3.bias", "classifier.6.bias"]
     config = toy()
     config.weights.lpips = str(ported)
-    params = dd_jax.pipeline.load_params(factory.build(config), config, ported, ("lpips",))["lpips"]
+    params = dd_jax.stages.parts.load_params(factory.build(config), config, ported, ("lpips",))["lpips"]
     theirs = merge([open_weights(path) for path in released])
     assert_array_equal(params["conv5_3"]["kernel"], theirs["features.28.weight"].transpose(2, 3, 1, 0))
     assert_array_equal(params["lin4"]["weight"], theirs["lin4.model.1.weight"].ravel())

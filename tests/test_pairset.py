@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import tiny
 
-from dd_jax import pairs, pairset, stopping, verify
-from dd_jax.conditions import Classes
-from dd_jax.errors import UserError
+from dd_jax.data import pairset
+from dd_jax.data.conditions import Classes
+from dd_jax.stages import pairs, verify
+from dd_jax.system import stopping
+from dd_jax.system.errors import UserError
 from scripts import merge_pairs
 
 SEED, SHARD = 3, 4

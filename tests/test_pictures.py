@@ -5,9 +5,9 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from dd_jax import pairset
-from dd_jax.errors import UserError
-from dd_jax.pictures import Pictures, known, squared
+from dd_jax.data import pairset
+from dd_jax.data.pictures import Pictures, known, squared
+from dd_jax.system.errors import UserError
 from scripts import publish_pairs
 
 

@@ -10,8 +10,9 @@ import pytest
 from conftest import tiny_config
 
 import dd_jax
-from dd_jax import pairset, stages
-from dd_jax.errors import UserError
+from dd_jax import pipeline
+from dd_jax.data import pairset
+from dd_jax.system.errors import UserError
 
 pytestmark = pytest.mark.xdist_group("pipeline")
 KEYS = {
@@ -61,7 +62,7 @@ def test_training_shows_how_it_learns(tiny_run):
 
 def test_a_second_run_only_writes_the_report(tiny_run, capsys):
     workdir, config = tiny_run
-    stages.run(config, str(workdir), "all")
+    pipeline.run(config, str(workdir), "all")
     out = capsys.readouterr().out
     assert "report: wrote" in out
     assert "pretrain" not in out
@@ -70,7 +71,7 @@ def test_a_second_run_only_writes_the_report(tiny_run, capsys):
 @pytest.mark.slow  # .ci/run has one of its own
 def test_next_scale_pipeline(tmp_path):
     config = tiny_config("var")
-    stages.run(config, str(tmp_path), "all")
+    pipeline.run(config, str(tmp_path), "all")
     table = rows(tmp_path)
     assert next(row for row in table if row["plan"] == "S0 J*")["identical"] == 1.0
     assert all(np.isfinite(row["fd"]) for row in table)
@@ -105,7 +106,7 @@ def test_library_names_what_is_wrong(tiny_run, tmp_path):
 
 def test_stage_out_of_order(tmp_path):
     with pytest.raises(UserError, match="--stage=train needs --stage=pretrain"):
-        stages.run(tiny_config("llamagen"), str(tmp_path), "train")
+        pipeline.run(tiny_config("llamagen"), str(tmp_path), "train")
 
 
 def test_work_directory_of_another_config(tiny_run):
@@ -113,9 +114,9 @@ def test_work_directory_of_another_config(tiny_run):
     config = tiny_config("llamagen")
     config.pretrain.teacher.steps = 13
     with pytest.raises(UserError, match=r"config\.pretrain\.teacher\.steps=12, now it is 13"):
-        stages.run(config, str(workdir), "all")
+        pipeline.run(config, str(workdir), "all")
     with pytest.raises(UserError, match=r"config\.family=llamagen"):
-        stages.run(tiny_config("var"), str(workdir), "all")
+        pipeline.run(tiny_config("var"), str(workdir), "all")
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ def test_damaged_shard_is_named_and_made_anew(tiny_run, copy):
     flip(copy / "pairs/shard-00001.npz")
     with pytest.raises(UserError, match=r"shard-00001\.npz is damaged"):
         pairset.load(copy / "pairs")
-    stages.run(tiny_run[1], str(copy), "pairs")
+    pipeline.run(tiny_run[1], str(copy), "pairs")
     assert (copy / "pairs/shard-00001.npz").read_bytes() == before
 
 
@@ -152,7 +153,7 @@ def test_pairs_of_another_teacher_are_refused(tiny_run, copy):
     (copy / "stages.json").write_text(json.dumps(record))
     config.guidance = 1.5
     with pytest.raises(UserError, match=r"begun with guidance=2\.0, now it is 1\.5"):
-        stages.run(config, str(copy), "pairs")
+        pipeline.run(config, str(copy), "pairs")
 
 
 def test_damaged_checkpoint(copy):
@@ -181,7 +182,7 @@ def test_full_disk_names_the_file(tiny_run, copy, monkeypatch):
     kept = (copy / "pairs/shard-00001.npz").read_bytes()
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(UserError, match="No space left on device"):
-        stages.run(tiny_run[1], str(copy), "pairs")
+        pipeline.run(tiny_run[1], str(copy), "pairs")
     assert (copy / "pairs/shard-00001.npz").read_bytes() == kept
 
 
@@ -190,7 +191,7 @@ def test_loss_that_is_not_finite_keeps_the_last_good_state(tmp_path):
     config.pretrain.judge.lr = 1e30
     config.pretrain.judge.clip = 1e30
     with pytest.raises(UserError, match=r"judge: the loss is (nan|inf) at step \d+ \(examples \["):
-        stages.run(config, str(tmp_path), "pretrain")
+        pipeline.run(config, str(tmp_path), "pretrain")
     assert json.loads((tmp_path / "stages.json").read_text())["pretrain"]["done"] is False
 
 
@@ -199,6 +200,6 @@ def test_resumed_training_equals_uninterrupted(tiny_run, copy):
     before = dd_jax.load(copy).params["student"]
     curve = (copy / "student/curve.jsonl").read_text()
     shutil.rmtree(copy / "student/12")
-    stages.run(tiny_run[1], str(copy), "train")
+    pipeline.run(tiny_run[1], str(copy), "train")
     jax.tree.map(np.testing.assert_array_equal, dd_jax.load(copy).params["student"], before)
     assert (copy / "student/curve.jsonl").read_text() == curve

@@ -4,8 +4,8 @@ import warnings
 
 import pytest
 
-from dd_jax.errors import UserError
-from dd_jax.plans import Op, cost, parse
+from dd_jax.method.plans import Op, cost, parse
+from dd_jax.system.errors import UserError
 
 
 @pytest.mark.parametrize(

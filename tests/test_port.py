@@ -13,8 +13,8 @@ from safetensors.numpy import load_file, save_file
 
 import dd_jax
 from configs import llamagen as configs
-from dd_jax import weights
-from dd_jax.errors import UserError
+from dd_jax.system import weights
+from dd_jax.system.errors import UserError
 from port_weights import __main__ as cli
 from port_weights import catalog, rules
 from port_weights.catalog import CATALOG, find

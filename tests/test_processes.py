@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import dd_jax
-from dd_jax import processes
-from dd_jax.errors import UserError
+from dd_jax.system import processes
+from dd_jax.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 SMALL = {"data.copies": 1, "model.width": 32, "model.depth": 1, "model.heads": 2, "pairs.count": 80, "pairs.shard": 16}

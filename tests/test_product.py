@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from dd_jax import flops
 from dd_jax.nn.product import product
+from dd_jax.system import flops
 
 ON_CPU = jax.default_backend() == "cpu"
 

@@ -5,9 +5,10 @@ import json
 
 import pytest
 
-from dd_jax import files, metrics_writer
-from dd_jax.errors import UserError
-from dd_jax.progress import Progress, duration, track
+from dd_jax.system import files
+from dd_jax.system.errors import UserError
+from dd_jax.system.progress import Progress, duration, track
+from dd_jax.training import curves
 
 
 class Clock:
@@ -79,27 +80,27 @@ def test_duration(seconds, text):
 
 def test_a_resumed_curve_is_the_uninterrupted_one(tmp_path):
     whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
-    with metrics_writer.Writer(whole) as writer:
+    with curves.Writer(whole) as writer:
         for step in range(10):
             writer.write(step, loss=1 / 3**step)
-    writer = metrics_writer.Writer(cut)
+    writer = curves.Writer(cut)
     for step in range(7):
         writer.write(step, loss=1 / 3**step)
     with open(cut, "ab") as file:
         file.write(b'{"step": 7, "lo')  # killed here; the last checkpoint was of step 5
-    with metrics_writer.Writer(cut, resume=5) as writer:
+    with curves.Writer(cut, resume=5) as writer:
         for step in range(5, 10):
             writer.write(step, loss=1 / 3**step)
     assert cut.read_bytes() == whole.read_bytes()
-    assert [row["step"] for row in metrics_writer.read(cut)] == list(range(10))
+    assert [row["step"] for row in curves.read(cut)] == list(range(10))
 
 
 def test_curves_are_plain_json(tmp_path):
-    with metrics_writer.Writer(tmp_path / "new" / "a.jsonl") as writer:
+    with curves.Writer(tmp_path / "new" / "a.jsonl") as writer:
         writer.write(1, loss=float("nan"), step_time=0.123456789, count=3)
     row = json.loads((tmp_path / "new" / "a.jsonl").read_text())
     assert row == {"step": 1, "loss": None, "step_time": 0.123457, "count": 3}
-    assert metrics_writer.read(tmp_path / "absent") == []
+    assert curves.read(tmp_path / "absent") == []
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from dd_jax.errors import UserError
 from dd_jax.families.var.quantizer import Quantizer, down_matrix, phi_of_step, resize, up_matrix
-from dd_jax.layout import Layout
+from dd_jax.method.layout import Layout
+from dd_jax.system.errors import UserError
 from port_weights import rules, tokenizers
 
 SIDES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)

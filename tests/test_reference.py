@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 from stand_in import POOL, SPATIAL, Stand, stand
 
-from dd_jax import weights
-from dd_jax.errors import UserError
-from dd_jax.metrics import images, inception, protocols, reference, score, scores
+from dd_jax.data import images
+from dd_jax.metrics import inception, protocols, reference, score, scores
 from dd_jax.metrics.inception import Inception
+from dd_jax.system import weights
+from dd_jax.system.errors import UserError
 from scripts.fake_release import write_torch
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tiny
 
-from dd_jax import ar
-from dd_jax.errors import UserError
-from dd_jax.fewstep import noise_for, refine, run_plan
+from dd_jax.method import ar
+from dd_jax.method.fewstep import noise_for, refine, run_plan
+from dd_jax.system.errors import UserError
 
 BATCH = 6
 FAMILIES = {"raster": tiny.raster, "scales": tiny.scales}

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dd_jax import metrics_writer, report
-from dd_jax.errors import UserError
-from dd_jax.report import svg
+from dd_jax.report import build, svg
 from dd_jax.report.picture import Grid, column_strips, grid_png
 from dd_jax.report.rows import comparable, picture_key
+from dd_jax.system.errors import UserError
+from dd_jax.training import curves
 
 TEACHER = {"generator": "teacher", "plan": "T0:49", "steps": 49, "fd": 16.1, "fd_teacher": 0.87, "n": 2000}
 TEACHER |= {"class_accuracy": 0.978, "nll": 1.39, "agreement": 1.0, "ms_per_image": 3.0, "recall": None}
@@ -72,7 +72,7 @@ def parse(page):
 
 def test_the_headline_states_what_was_won():
     facts = {"title": "demo", "stages": {"train": 100.0, "pairs": 20.0}, "matmul_gflop": 120 * 85.0}
-    page = report.render(RESULTS, [grid()], CURVES, {"train": {"steps": 5}}, facts)
+    page = build.render(RESULTS, [grid()], CURVES, {"train": {"steps": 5}}, facts)
     checker = parse(page)
     text = re.sub(r"\s+", " ", "".join(checker.text))
     assert "49 steps → 1 step" in text
@@ -87,7 +87,7 @@ def test_the_headline_states_what_was_won():
 
 
 def test_the_page_needs_nothing_else():
-    page = report.render(RESULTS, [grid()], CURVES, {}, {})
+    page = build.render(RESULTS, [grid()], CURVES, {}, {})
     for _, attributes in parse(page).tags:
         source = attributes.get("src") or attributes.get("href") or "data:"
         assert source.startswith("data:")
@@ -100,7 +100,7 @@ def test_everything_is_escaped():
     nasty = Grid(grid().images, [evil] * 3, [evil] * 2, 2, evil, evil)
     facts = {"title": evil, "stages": {evil: 1.0}, "versions": {evil: evil}, evil: evil}
     curves = {evil: CURVES["student"]}
-    page = report.render(
+    page = build.render(
         [TEACHER, row, BASELINE | {"generator": "onestep" + evil}], [nasty], curves, {evil: evil}, facts
     )
     assert "<script" not in page
@@ -112,11 +112,11 @@ def test_everything_is_escaped():
     "results", [[], [TEACHER], [ONE], [REAL], [TEACHER, {"generator": "student", "plan": "S0", "steps": 1}]]
 )
 def test_partial_results_still_make_a_page(results):
-    parse(report.render(results, [], {}, {}, {}))
+    parse(build.render(results, [], {}, {}, {}))
 
 
 def test_a_slower_student_is_not_called_faster():
-    page = report.render([TEACHER, ONE | {"ms_per_image": 6.0}], [], {}, {}, {})
+    page = build.render([TEACHER, ONE | {"ms_per_image": 6.0}], [], {}, {}, {})
     assert "2.0\N{MULTIPLICATION SIGN} the time" in page
     assert "faster" not in page
 
@@ -134,7 +134,7 @@ def test_a_slower_student_is_not_called_faster():
     ],
 )
 def test_kinds(generator, plan, kind):
-    assert report.kind({"generator": generator, "plan": plan}) == kind
+    assert build.kind({"generator": generator, "plan": plan}) == kind
 
 
 def test_distances_of_fewer_pictures_are_left_out():
@@ -146,8 +146,8 @@ def test_distances_of_fewer_pictures_are_left_out():
 
 
 def test_write_replaces_the_file(tmp_path):
-    path = report.write(tmp_path / "sub" / "report.html", "é")
-    assert report.write(path, "ü").read_text(encoding="utf-8") == "ü"
+    path = build.write(tmp_path / "sub" / "report.html", "é")
+    assert build.write(path, "ü").read_text(encoding="utf-8") == "ü"
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
 
 
@@ -157,7 +157,7 @@ def finished(workdir):
     (workdir / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in RESULTS))
     images = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 1), np.uint8)
     np.savez(workdir / "grids.npz", **{f"{r['generator']}|{r['plan']}": images for r in RESULTS[1:]})
-    with metrics_writer.Writer(workdir / "student" / "curve.jsonl") as writer:
+    with curves.Writer(workdir / "student" / "curve.jsonl") as writer:
         for row in CURVES["student"]:
             writer.write(**row)
     plans = [{"plan": "S0", "batch": 64, "ms_per_image": 0.5}]
@@ -174,7 +174,7 @@ def test_a_work_directory_becomes_a_page(tmp_path):
         "train": {"done": True, "seconds": 60.0, "matmul_gflop": 5100.0},
         "pairs": {"done": False, "seconds": 9.0},
     }
-    path = report.from_workdir(workdir, config, record)
+    path = build.from_workdir(workdir, config, record)
     text = re.sub(r"\s+", " ", "".join(parse(path.read_text(encoding="utf-8")).text))
     assert "mnist \N{MIDDLE DOT} raster" in text
     assert "student: loss" in text
@@ -186,7 +186,7 @@ def test_a_work_directory_becomes_a_page(tmp_path):
 
 
 def test_pictures_are_sorted_by_class(tmp_path):
-    grid = report._grid(finished(tmp_path / "run") / "grids.npz", RESULTS, classes=2)
+    grid = build._grid(finished(tmp_path / "run") / "grids.npz", RESULTS, classes=2)
     assert grid.noises == 2
     assert list(grid.columns) == [
         "Teacher\n49 steps",
@@ -200,12 +200,12 @@ def test_pictures_are_sorted_by_class(tmp_path):
 
 def test_what_is_missing_is_left_out_or_named(tmp_path):
     with pytest.raises(UserError, match=r"no .*results.jsonl: run --stage=evaluate first"):
-        report.from_workdir(tmp_path, {}, {})
+        build.from_workdir(tmp_path, {}, {})
     (tmp_path / "results.jsonl").write_text('{"torn')
     with pytest.raises(UserError, match="evaluate again"):
-        report.from_workdir(tmp_path, {}, {})
+        build.from_workdir(tmp_path, {}, {})
     (tmp_path / "results.jsonl").write_text(json.dumps(TEACHER) + "\n")
-    parse(report.from_workdir(tmp_path, {}, {}).read_text(encoding="utf-8"))
+    parse(build.from_workdir(tmp_path, {}, {}).read_text(encoding="utf-8"))
 
 
 def test_strips_put_noises_side_by_side():
@@ -252,13 +252,13 @@ def test_captions_have_a_page_of_two_splits(tmp_path):
     grids = {picture_key(row): images for row in rows}
     grids |= {f"names|{split}": np.array(["red fox", "a <fox>", "c", "d"]) for split in ("seen", "held out")}
     np.savez(workdir / "grids.npz", **grids)
-    page = report.from_workdir(workdir, {"data": {"name": "emoji", "classes": 384}}, {}).read_text()
+    page = build.from_workdir(workdir, {"data": {"name": "emoji", "classes": 384}}, {}).read_text()
     assert "Captions seen" in page
     assert "Captions held out" in page
     assert "a &lt;fox&gt;" in page
     assert "CC BY-SA 4.0" in page
     assert "caption found" in page
     assert "CC BY-SA 4.0" in (workdir / "grid.png.license").read_text()
-    grid = report._grid(workdir / "grids.npz", rows[:3], 384)
+    grid = build._grid(workdir / "grids.npz", rows[:3], 384)
     assert grid.columns == ["Real", "Teacher\n49 steps", "One step\nS0"]
     assert list(grid.rows) == ["red fox", "a <fox>", "c", "d"]

@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 from conftest import tiny_config
 
-from dd_jax import factory, generate, samples
-from dd_jax.errors import UserError
-from dd_jax.generate import Finish, Sampling
-from dd_jax.metrics import images, resize
-from dd_jax.pipeline import PARTS, Pipeline, load_params
+from dd_jax import factory
+from dd_jax.data import images, sampleset
+from dd_jax.metrics import resize
+from dd_jax.pipeline import Pipeline
+from dd_jax.stages import sample
+from dd_jax.stages.parts import PARTS, load_params
+from dd_jax.stages.sample import Finish, Sampling
+from dd_jax.system.errors import UserError
 
 COUNT, SHARD, BATCH = 22, 8, 4
 ROOT = Path(__file__).parents[1]
@@ -50,7 +53,7 @@ def sampling(workdir, config=None):
 def made(tmp_path_factory):
     """A finished run."""
     workdir = tmp_path_factory.mktemp("made")
-    generate.run(sampling(workdir))
+    sample.run(sampling(workdir))
     return workdir
 
 
@@ -88,7 +91,7 @@ def test_images_are_those_of_the_library(made):
 
 def test_images_depend_on_their_number_alone(made, tmp_path):
     """Other batches, other shards: the same file."""
-    generate.run(sampling(tmp_path, small(batch=5, shard=7)))
+    sample.run(sampling(tmp_path, small(batch=5, shard=7)))
     for name in ("S0.npz", "S0_S5.npz"):
         assert (tmp_path / "samples" / name).read_bytes() == (made / "samples" / name).read_bytes()
 
@@ -112,7 +115,7 @@ def test_killed_and_resumed_equals_uninterrupted(made, tmp_path, monkeypatch, af
     replace, seen = os.replace, []
 
     def kill(source, target):
-        if str(target).endswith(samples.MANIFEST):
+        if str(target).endswith(sampleset.MANIFEST):
             seen.append(target)
             if len(seen) > after:
                 raise Killed
@@ -121,8 +124,8 @@ def test_killed_and_resumed_equals_uninterrupted(made, tmp_path, monkeypatch, af
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", kill)
         with pytest.raises(Killed):
-            generate.run(sampling(tmp_path))
-    generate.run(sampling(tmp_path))
+            sample.run(sampling(tmp_path))
+    sample.run(sampling(tmp_path))
     assert contents(tmp_path) == contents(made)
 
 
@@ -130,20 +133,20 @@ def test_finished_shards_are_kept_and_torn_ones_made_again(made, copy, monkeypat
     torn = copy / "samples/S0/shard-00001.npz"
     torn.write_bytes(torn.read_bytes()[:-9])
     (copy / "samples/S0/shard-00002.npz").unlink()
-    written, write = [], samples.SampleSet.write
+    written, write = [], sampleset.SampleSet.write
     monkeypatch.setattr(
-        samples.SampleSet, "write", lambda self, name, *more: (written.append(name), write(self, name, *more))
+        sampleset.SampleSet, "write", lambda self, name, *more: (written.append(name), write(self, name, *more))
     )
     with pytest.raises(UserError, match=r"shard-00001.npz is damaged: run --stage=sample again"):
         list(sampling(copy).set_of("S0").images().read(5))
-    generate.run(sampling(copy))
+    sample.run(sampling(copy))
     assert written == ["shard-00001.npz", "shard-00002.npz"]
     assert contents(copy) == contents(made)
 
 
 def test_a_finished_run_computes_nothing(copy, monkeypatch):
-    monkeypatch.setattr(generate, "sampler", None)
-    generate.run(sampling(copy))
+    monkeypatch.setattr(sample, "sampler", None)
+    sample.run(sampling(copy))
 
 
 @pytest.mark.parametrize("change", [{"count": 23}, {"shard": 4}, {"scheme": "uniform"}, {"rounding": "floor"}])
@@ -151,23 +154,23 @@ def test_settings_do_not_mix(made, change):
     ((key, value),) = change.items()
     name = {"scheme": "labels"}.get(key, key)
     with pytest.raises(UserError, match=rf"samples/S0 were begun with {name}=\w+, now it is {value}: use another"):
-        generate.run(sampling(made, small(**change)))
+        sample.run(sampling(made, small(**change)))
 
 
 def test_weights_do_not_mix(made):
     config = small()
     config.seed = 1
     with pytest.raises(UserError, match="were begun with seed=0, now it is 1"):
-        generate.run(sampling(made, config))
+        sample.run(sampling(made, config))
 
 
 def test_quick_samples_and_named_ones_have_their_own_place(copy, made, monkeypatch):
-    monkeypatch.setattr(generate, "FAST", 6)
-    generate.run(sampling(copy, small(fast=True)))
+    monkeypatch.setattr(sample, "FAST", 6)
+    sample.run(sampling(copy, small(fast=True)))
     with np.load(copy / "samples/fast/S0.npz") as fast, np.load(made / "samples/S0.npz") as full:
         np.testing.assert_array_equal(fast["arr_0"], full["arr_0"][:6])
     for labels in ("3, 7", "5"):  # a second look takes the place of the first
-        generate.run(sampling(copy, small(labels=labels)))
+        sample.run(sampling(copy, small(labels=labels)))
         with np.load(copy / "samples/named/S0.npz") as named:
             wanted = [3, 7, 3, 7] if labels == "3, 7" else [5, 5, 5, 5]
             np.testing.assert_array_equal(named["label"], wanted)
@@ -206,22 +209,22 @@ def test_a_full_disk_is_one_clear_line(copy, made, monkeypatch):
         with pytest.raises(
             UserError, match=r"cannot write .*shard-00000.npz: No space left on device; free some space"
         ):
-            generate.run(sampling(copy))
-    generate.run(sampling(copy))
+            sample.run(sampling(copy))
+    sample.run(sampling(copy))
     (copy / "samples/S0.npz").unlink()
     with monkeypatch.context() as patch:
         patch.setattr(np.lib.format, "write_array", full)
         with pytest.raises(UserError, match=r"cannot write .*samples/S0.npz: No space left"):
-            generate.run(sampling(copy))
+            sample.run(sampling(copy))
     assert not list(copy.rglob("*.tmp"))
-    generate.run(sampling(copy))
+    sample.run(sampling(copy))
     assert contents(copy) == contents(made)
 
 
 def test_a_damaged_manifest(copy):
     (copy / "samples/S0/manifest.json").write_text("{")
     with pytest.raises(UserError, match=r"manifest.json is not readable: delete"):
-        generate.run(sampling(copy))
+        sample.run(sampling(copy))
 
 
 def test_rounding():

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from inception_recipe import recipe
 
-from dd_jax.errors import UserError
 from dd_jax.metrics import moments, neighbours, scores
-from dd_jax.metrics.judge import Judge
+from dd_jax.metrics.classifier import Judge
+from dd_jax.system.errors import UserError
 
 GOLDEN = Path(__file__).parent / "goldens/eval/stats"
 

@@ -16,14 +16,15 @@ import pytest
 import tiny
 from conftest import tiny_config
 
-from dd_jax import factory, losses
-from dd_jax.errors import UserError
-from dd_jax.interfaces import Cond
-from dd_jax.loop import Recipe, gradients, init_state
-from dd_jax.sharding import ALONE, AXES, Placement, make_mesh, path_of
-from dd_jax.student import StudentNet
-from dd_jax.train import Objective, distance_of, stepper, train_step
-from dd_jax.workdir import Workdir
+from dd_jax import factory
+from dd_jax.method import losses
+from dd_jax.method.interfaces import Cond
+from dd_jax.method.student import StudentNet
+from dd_jax.stages.train import Objective, distance_of, stepper, train_step
+from dd_jax.stages.workdir import Workdir
+from dd_jax.system.errors import UserError
+from dd_jax.system.sharding import ALONE, AXES, Placement, make_mesh, path_of
+from dd_jax.training.loop import Recipe, gradients, init_state
 from scripts import hlo
 
 CONFIGS = ("llamagen_b", "llamagen_l", "llamagen_xl", "llamagen_xxl", "llamagen_3b")

@@ -11,14 +11,15 @@ import tiny
 
 import dd_jax
 from configs import llamagen, llamagen_t2i
-from dd_jax import factory, rng, stages
-from dd_jax.errors import UserError
-from dd_jax.fewstep import generator
-from dd_jax.filtering import Filter
-from dd_jax.interfaces import Cond
+from dd_jax import factory, pipeline
+from dd_jax.method.fewstep import generator
+from dd_jax.method.filtering import Filter
+from dd_jax.method.interfaces import Cond
+from dd_jax.method.plans import cost
 from dd_jax.metrics.lpips import LPIPS
-from dd_jax.pipeline import load_params
-from dd_jax.plans import cost
+from dd_jax.stages.parts import load_params
+from dd_jax.system import rng
+from dd_jax.system.errors import UserError
 from dd_jax.text.captions import EXAMPLES
 from dd_jax.text.prompts import Prompts
 
@@ -90,7 +91,7 @@ def toy_of_captions():
 def run_all(config, workdir):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(factory, "LPIPS", lambda: LPIPS(((4,), (8,))))  # VGG16 would take most of the time
-        stages.run(config, str(workdir), "all")
+        pipeline.run(config, str(workdir), "all")
     return workdir
 
 
@@ -174,4 +175,4 @@ def test_without_weights_it_says_what_to_do(tmp_path):
     config = toy()
     config.smoke = False
     with pytest.raises(UserError, match="no tokenizer and teacher for imagenet2012: port published ones"):
-        stages.run(config, str(tmp_path), "pretrain")
+        pipeline.run(config, str(tmp_path), "pretrain")

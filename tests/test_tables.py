@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from test_report import parse
 
-from dd_jax import report
-from dd_jax.plans import cost
-from dd_jax.report import sets, tables
+from dd_jax.data.sampleset import SampleSet
+from dd_jax.method.plans import cost
+from dd_jax.report import build, sets, tables
 from dd_jax.report.published import ROWS
-from dd_jax.samples import SampleSet
 
 MODEL = "VAR-d16"
 ONE = {"model": MODEL, "plan": "S0", "protocol": "adm", "n": 50_000, "fast": False, "steps": 1, "ms_per_image": 21.5}
@@ -108,7 +107,7 @@ def test_a_work_directory_becomes_a_page(tmp_path, scores):
     if not scores:
         (tmp_path / "results.jsonl").write_text("")
     config = {"data": {"name": "imagenet2012", "classes": 1000}, "published": MODEL, "family": "x"}
-    page = report.from_workdir(tmp_path, config, {}).read_text()
+    page = build.from_workdir(tmp_path, config, {}).read_text()
     checker = parse(page)
     assert "http" not in page
     assert sum(tag == "svg" for tag, _ in checker.tags) == (8 if scores else 4)
@@ -117,5 +116,5 @@ def test_a_work_directory_becomes_a_page(tmp_path, scores):
 
 def test_demos_keep_their_report(tmp_path):
     (tmp_path / "results.jsonl").write_text("")
-    page = report.from_workdir(tmp_path, {"data": {"name": "mnist"}, "published": ""}, {}).read_text()
+    page = build.from_workdir(tmp_path, {"data": {"name": "mnist"}, "published": ""}, {}).read_text()
     assert "published tables" not in page

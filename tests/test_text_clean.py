@@ -6,7 +6,7 @@ import helpers
 import numpy as np
 import pytest
 
-from dd_jax.errors import UserError
+from dd_jax.system.errors import UserError
 from dd_jax.text.clean import clean, once
 from dd_jax.text.tokens import EOS, PAD, UNKNOWN, SentencePiece, Words
 from scripts.fake_shards import spiece

@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.numpy import load_file, save_file
 
-from dd_jax import weights
-from dd_jax.errors import UserError
+from dd_jax.system import weights
+from dd_jax.system.errors import UserError
 from dd_jax.text.features import TextEncoder
 from port_weights import __main__ as cli
 from port_weights import shards

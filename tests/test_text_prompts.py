@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from test_text_t5 import encoder
 
-from dd_jax.errors import UserError
+from dd_jax.system.errors import UserError
 from dd_jax.text import cache
 from dd_jax.text.features import STORED, Live
 from dd_jax.text.prompts import Prompts, read

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from dd_jax.errors import UserError
-from dd_jax.sharding import Placement, make_mesh
+from dd_jax.system.errors import UserError
+from dd_jax.system.sharding import Placement, make_mesh
 from dd_jax.text import t5
 from dd_jax.text.features import Live, TextEncoder
 from dd_jax.text.prompts import Prompts

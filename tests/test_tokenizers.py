@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from dd_jax.errors import UserError
 from dd_jax.families.llamagen.tokenizer import VQ
 from dd_jax.families.var.tokenizer import VQVAE
 from dd_jax.nn import codebook
 from dd_jax.nn.conv import ConvStack, convolve, convolve_doubled, depth_to_space, space_to_depth
+from dd_jax.system.errors import UserError
 from port_weights import rules, tokenizers
 
 LEAN = ConvStack(

@@ -11,10 +11,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from dd_jax.errors import UserError
+from dd_jax.system.errors import UserError
+from dd_jax.system.torch_file import MAX_PICKLE, Tensor, TorchFile
+from dd_jax.system.torch_old import MAGIC, open_torch
 from port_weights.source import open_weights
-from port_weights.torch_file import MAX_PICKLE, Tensor, TorchFile
-from port_weights.torch_old import MAGIC, open_torch
 from scripts.fake_release import write_old_torch, write_torch
 
 KINDS = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int64, np.int32, np.int8, np.uint8, np.bool_]

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import tiny
 
-from dd_jax import flops, losses, rng
-from dd_jax.batches import index_batches
-from dd_jax.errors import UserError
-from dd_jax.fewstep import noise_for
-from dd_jax.layout import Layout
-from dd_jax.loop import Recipe, init_state, update
-from dd_jax.train import Objective, distance_of, train_step
+from dd_jax.data.batches import index_batches
+from dd_jax.method import losses
+from dd_jax.method.fewstep import noise_for
+from dd_jax.method.layout import Layout
+from dd_jax.stages.train import Objective, distance_of, train_step
+from dd_jax.system import flops, rng
+from dd_jax.system.errors import UserError
+from dd_jax.training.loop import Recipe, init_state, update
 
 LAYOUT = Layout.raster(2)
 CODEBOOK = jnp.asarray([[0.0, 1.0], [1.0, 0.0], [-1.0, 0.0]])

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from dd_jax import ar, flow
-from dd_jax.errors import UserError
 from dd_jax.families.guided import class_rows
 from dd_jax.families.var.backbone import VAR, VARConfig, inherit
 from dd_jax.families.var.teacher import ScaleTeacher
-from dd_jax.fewstep import Models, run_plan, student_step
-from dd_jax.filtering import Filter
-from dd_jax.flow import FlowSolver
-from dd_jax.interfaces import Cond
-from dd_jax.layout import Layout
-from dd_jax.student import Student, StudentNet
+from dd_jax.method import ar, flow
+from dd_jax.method.fewstep import Models, run_plan, student_step
+from dd_jax.method.filtering import Filter
+from dd_jax.method.flow import FlowSolver
+from dd_jax.method.interfaces import Cond
+from dd_jax.method.layout import Layout
+from dd_jax.method.student import Student, StudentNet
+from dd_jax.system.errors import UserError
 from port_weights import rules, var
 
 SIDES = (1, 2, 3, 4)

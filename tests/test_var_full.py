@@ -14,13 +14,15 @@ from safetensors.numpy import load_file
 
 import dd_jax
 from configs import var as configs
-from dd_jax import ar, factory, flow, stages, weights
-from dd_jax.errors import UserError
-from dd_jax.filtering import Filter
-from dd_jax.layout import Layout
-from dd_jax.loop import Recipe
+from dd_jax import factory, pipeline
+from dd_jax.method import ar, flow
+from dd_jax.method.filtering import Filter
+from dd_jax.method.layout import Layout
+from dd_jax.method.plans import cost
 from dd_jax.nn.attention import attend, pieces, work
-from dd_jax.plans import cost
+from dd_jax.system import weights
+from dd_jax.system.errors import UserError
+from dd_jax.training.loop import Recipe
 from port_weights import __main__ as cli
 from port_weights import rules, var
 from port_weights.catalog import CATALOG, find
@@ -146,7 +148,7 @@ def test_a_student_s_mask_is_compared_with_the_config(ported, tmp_path):
     config.weights.update({"tokenizer": str(ported / "var_vae"), "student": str(folder)})
     config.sample.plans = ("S0",)
     with pytest.raises(UserError, match=r"tokens of one step see each other.* --config\.student\.same_step=true"):
-        stages.run(config, str(tmp_path / "run"), "sample")
+        pipeline.run(config, str(tmp_path / "run"), "sample")
     for name in ("var_d16", "var_d16_dd"):
         with pytest.raises(UserError, match="another model"):
             cli.port(find(name), release(name, tmp_path, **{var.MASK: np.zeros_like(seen)}), tmp_path / "third")
@@ -157,7 +159,7 @@ def test_smoke_runs_every_stage(tmp_path):
     config = toy()
     config.smoke = True
     config.data.resolution, config.tokenizer.stack.ch_mult = 16, (1, 1, 2)  # the least that LPIPS takes
-    stages.run(config, str(tmp_path), "all")
+    pipeline.run(config, str(tmp_path), "all")
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert [row["plan"] for row in rows] == ["T0:4", "S0", "S0 T1:2 S2"]
     assert all(np.isfinite(row["nll"]) for row in rows)

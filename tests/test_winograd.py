@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from dd_jax import flops
 from dd_jax.nn import conv, winograd
+from dd_jax.system import flops
 
 
 def plain(x, kernel):

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax.errors import UserError
-from dd_jax.interfaces import Cond, Params, guide
+from dd_jax.method.interfaces import Cond, Params, guide
+from dd_jax.system.errors import UserError
 
 
 def class_rows(cond: Cond, classes: int) -> jax.Array:

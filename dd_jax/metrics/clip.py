@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dd_jax import files
-from dd_jax.errors import UserError
-from dd_jax.progress import track
+from dd_jax.system import files
+from dd_jax.system.errors import UserError
+from dd_jax.system.progress import track
 
 RESULT = "result.jsonl"
 

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax.errors import UserError
 from dd_jax.metrics.frechet import frechet, root
 from dd_jax.metrics.moments import checked
+from dd_jax.system.errors import UserError
 
 HIGHEST = jax.lax.Precision.HIGHEST
 

@@ -11,13 +11,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from dd_jax.errors import UserError
-from dd_jax.interfaces import Params
+from dd_jax.data.images import Images
+from dd_jax.method.interfaces import Params
 from dd_jax.metrics import devices
-from dd_jax.metrics.images import Images
 from dd_jax.metrics.inception import PRECISIONS, Features, Inception, InceptionNet
 from dd_jax.metrics.protocols import Protocol
-from dd_jax.progress import Progress
+from dd_jax.system.errors import UserError
+from dd_jax.system.progress import Progress
 
 AHEAD = 2  # batches that devices work on while their results are awaited
 

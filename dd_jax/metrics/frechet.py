@@ -6,8 +6,8 @@ ten times faster, and with few samples the nuclear norm of X L, which stays exac
 
 import numpy as np
 
-from dd_jax.errors import UserError
 from dd_jax.metrics.moments import checked, statistics
+from dd_jax.system.errors import UserError
 
 
 def frechet(

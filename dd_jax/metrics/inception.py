@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from dd_jax import weights
-from dd_jax.errors import UserError
-from dd_jax.interfaces import Params
+from dd_jax.method.interfaces import Params
+from dd_jax.system import weights
+from dd_jax.system.errors import UserError
 
 SIDE = 299  # pixels that it is made for
 NORM, BN_EPS = ("scale", "running_mean", "running_var"), 1e-3

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax.errors import UserError
-from dd_jax.interfaces import Params
-from dd_jax.metrics.judge import unit
+from dd_jax.method.interfaces import Params
+from dd_jax.metrics.classifier import unit
 from dd_jax.nn.conv import convolve
+from dd_jax.system.errors import UserError
 
 VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))  # widths, block by block
 # What torchvision's VGG16 was trained on, for images in [-1, 1]. One channel becomes three here.

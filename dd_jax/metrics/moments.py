@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dd_jax.errors import UserError
+from dd_jax.system.errors import UserError
 
 BUFFER = 2048  # rows that are added at a time: products of matrices, not of vectors
 

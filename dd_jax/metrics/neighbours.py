@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax.errors import UserError
 from dd_jax.metrics import devices
 from dd_jax.metrics.moments import checked
+from dd_jax.system.errors import UserError
 
 HIGHEST = jax.lax.Precision.HIGHEST
 DTYPES = ("float32", "float16")

@@ -9,9 +9,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from dd_jax.errors import UserError
 from dd_jax.metrics.inception import SIDE
 from dd_jax.metrics.resize import Matrix, half_pixel_bilinear, pil_bicubic, resize, tf1_bilinear
+from dd_jax.system.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from dd_jax import files, weights
-from dd_jax.errors import UserError
-from dd_jax.metrics import images, inception, protocols
+from dd_jax.data import images
+from dd_jax.data.images import Images
+from dd_jax.metrics import inception, protocols
 from dd_jax.metrics.features import Extractor
-from dd_jax.metrics.images import Images
 from dd_jax.metrics.moments import Moments
+from dd_jax.system import files, weights
+from dd_jax.system.errors import UserError
 
 Gaussian = tuple[np.ndarray, np.ndarray]  # mean (F,) and covariance (F, F)
 KEEP = 10_000  # images whose features are kept for precision and recall, as many as ADM's files have
@@ -106,7 +107,7 @@ def _wanted(key: str) -> bool:
 
 def _torch(path: Path) -> dict[str, np.ndarray]:
     """`{m, s}` of a statistic.pth."""
-    from port_weights.torch_old import open_torch  # only here: nothing else of the library reads PyTorch's files
+    from dd_jax.system.torch_old import open_torch  # only here: nothing else of the library reads PyTorch's files
 
     file = open_torch(path)
     if not isinstance(file.tree, dict) or not {"m", "s"} <= file.tree.keys():

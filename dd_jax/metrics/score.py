@@ -16,14 +16,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from dd_jax import files, runtime
-from dd_jax.errors import UserError
-from dd_jax.metrics import images, inception, neighbours, protocols, scores
+from dd_jax.data import images
+from dd_jax.data.images import Images
+from dd_jax.metrics import inception, neighbours, protocols, scores
 from dd_jax.metrics.features import Extractor
-from dd_jax.metrics.images import Images
 from dd_jax.metrics.protocols import Protocol
 from dd_jax.metrics.reference import Reference, read
-from dd_jax.progress import Progress
+from dd_jax.system import files, runtime
+from dd_jax.system.errors import UserError
+from dd_jax.system.progress import Progress
 
 FEATURES = {"fid": "pool3", "sfid": "spatial", "inception_score": "logits_unbiased"}  # what a score looks at
 

@@ -5,11 +5,11 @@ Precision and recall are in `neighbours`, how sure a Frechet distance is in `con
 
 import numpy as np
 
-from dd_jax.errors import UserError
 from dd_jax.metrics.confidence import extrapolate, standard_error
 from dd_jax.metrics.frechet import frechet, frechet_features, frechet_to
 from dd_jax.metrics.moments import checked, statistics
 from dd_jax.metrics.neighbours import precision_recall
+from dd_jax.system.errors import UserError
 
 __all__ = [
     "class_accuracy",

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax.errors import UserError
 from dd_jax.nn import winograd
 from dd_jax.nn.attention import attend, split_heads
+from dd_jax.system.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

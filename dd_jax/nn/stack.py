@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from dd_jax.nn.layers import rematerialised
-from dd_jax.sharding import constrain
+from dd_jax.system.sharding import constrain
 
 Call = Callable[[nn.Module, jax.Array, Any], jax.Array]
 

@@ -5,11 +5,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dd_jax.progress import duration
 from dd_jax.report import svg
 from dd_jax.report.picture import Grid, grid_html
 from dd_jax.report.rows import METRICS, Roles, Row, cell, kind, number, ratio, roles, steps_of
 from dd_jax.report.style import style_sheet
+from dd_jax.system.progress import duration
 
 REFERENCE_RATE = 170.0  # GFLOP/s: the machine whose wall times the project's limits are written for
 KINDS = {

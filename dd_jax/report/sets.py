@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from dd_jax.data.sampleset import SampleSet
 from dd_jax.report.picture import Grid
-from dd_jax.samples import SampleSet
 
 CLASSES, EACH, PIXELS = 8, 4, 128  # at most so many rows, images of a class, and pixels of a side
 

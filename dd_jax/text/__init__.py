@@ -1,1 +1,5 @@
-"""Captions: cleaning, tokens, the T5 encoder, and its features on the fly or from a cache."""
+"""Captions as conditions: files of them, cleaning, the T5 encoder, and its features, kept or on the fly.
+
+`captions` is what the rest sees, one object with all of it. May import `data.conditions`, `nn`, `system`.
+Start with `captions`.
+"""

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from dd_jax import files, weights
-from dd_jax.errors import UserError
-from dd_jax.progress import Progress
+from dd_jax.system import files, weights
+from dd_jax.system.errors import UserError
+from dd_jax.system.progress import Progress
 from dd_jax.text.features import STORED, TextEncoder, in_front
 from dd_jax.text.prompts import Prompts
 from dd_jax.text.t5 import T5Config

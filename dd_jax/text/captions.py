@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dd_jax import weights
-from dd_jax.conditions import Conditions
-from dd_jax.errors import UserError
-from dd_jax.interfaces import Cond, Params
+from dd_jax.data.conditions import Conditions
+from dd_jax.method.interfaces import Cond, Params
+from dd_jax.system import weights
+from dd_jax.system.errors import UserError
 from dd_jax.text import cache, prompts, t5
 from dd_jax.text.features import Features, Live, TextEncoder
 from dd_jax.text.prompts import Prompts

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from dd_jax.errors import UserError
+from dd_jax.system.errors import UserError
 
 Rule = Callable[[str], str]
 VERSION = 1  # of these rules; part of the key of stored features

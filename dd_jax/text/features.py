@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from dd_jax import weights
-from dd_jax.errors import UserError
-from dd_jax.interfaces import Params
-from dd_jax.sharding import ALONE, Placement
+from dd_jax.method.interfaces import Params
+from dd_jax.system import weights
+from dd_jax.system.errors import UserError
+from dd_jax.system.sharding import ALONE, Placement
 from dd_jax.text import clean
 from dd_jax.text.prompts import Prompts
 from dd_jax.text.t5 import RULES, T5, T5Config, init

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dd_jax import weights
-from dd_jax.errors import UserError
+from dd_jax.system import weights
+from dd_jax.system.errors import UserError
 
 COLUMNS = ("caption", "prompt", "text")  # the first of them that a file has, in whatever case
 DELIMITERS = "\t,;|"

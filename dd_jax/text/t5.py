@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax.interfaces import Params
+from dd_jax.method.interfaces import Params
 from dd_jax.nn.layers import Dense, Dtype, RMSNorm, rematerialised
-from dd_jax.sharding import constrain
+from dd_jax.system.sharding import constrain
 
 EPS = 1e-6
 RULES = (  # how its arrays are cut over several devices

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dd_jax.errors import UserError
+from dd_jax.system.errors import UserError
 
 PAD, EOS, UNKNOWN, FIRST = 0, 1, 2, 3  # as T5 numbers them; words of one's own come behind
 MODEL = "spiece.model"  # beside the weights that it belongs to

@@ -1,1 +1,5 @@
-"""LlamaGen: raster order, a GPT over a vector-quantised grid."""
+"""Raster order, as in LlamaGen: one token a step, row by row.
+
+`backbone` is the transformer of teacher and student, `teacher` its cache and guidance, `caption` reads captions,
+`tokenizer` is the VQ autoencoder, `build` makes them from a config. Start with `backbone`.
+"""

@@ -14,11 +14,11 @@ import numpy as np
 
 from dd_jax.families.guided import class_rows
 from dd_jax.families.llamagen.caption import CaptionEmbed, hide_padding, pool
-from dd_jax.interfaces import Cond
+from dd_jax.method.interfaces import Cond
 from dd_jax.nn import stack
 from dd_jax.nn.attention import KV, attend, split_heads, update_cache
 from dd_jax.nn.layers import Dense, Dtype, RMSNorm
-from dd_jax.sharding import constrain
+from dd_jax.system.sharding import constrain
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 from dd_jax.families.llamagen.backbone import GPT, GPTConfig, inherit
 from dd_jax.families.llamagen.teacher import RasterTeacher
 from dd_jax.families.llamagen.tokenizer import VQ
-from dd_jax.interfaces import Family, Params
-from dd_jax.layout import Layout
-from dd_jax.student import Student, StudentNet
+from dd_jax.method.interfaces import Family, Params
+from dd_jax.method.layout import Layout
+from dd_jax.method.student import Student, StudentNet
 
 # Attention and MLP in pairs of matrices, the second summed over devices; classes by the codebook. Tables that are
 # looked up are cut by width: rows stay whole.

@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax.errors import UserError
-from dd_jax.interfaces import Cond
+from dd_jax.method.interfaces import Cond
 from dd_jax.nn.layers import Dense, Dtype
+from dd_jax.system.errors import UserError
 
 
 class CaptionEmbed(nn.Module):

@@ -10,8 +10,8 @@ import numpy as np
 from dd_jax.families.guided import Guided
 from dd_jax.families.llamagen.backbone import GPT
 from dd_jax.families.llamagen.caption import hide_padding
-from dd_jax.interfaces import Cond, Params, State
-from dd_jax.layout import Layout
+from dd_jax.method.interfaces import Cond, Params, State
+from dd_jax.method.layout import Layout
 
 
 @dataclasses.dataclass(frozen=True)

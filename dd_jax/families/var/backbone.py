@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dd_jax.families.guided import class_rows
-from dd_jax.interfaces import Cond
+from dd_jax.method.interfaces import Cond
 from dd_jax.nn import stack
 from dd_jax.nn.attention import KV, attend, split_heads
 from dd_jax.nn.layers import Dense, Dtype, layer_norm, modulate, unit
-from dd_jax.sharding import constrain
+from dd_jax.system.sharding import constrain
 
 Flags = tuple[jax.Array, jax.Array]  # noise or data (B, N, 2), and an embedding of each (2, D)
 

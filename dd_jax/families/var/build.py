@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from dd_jax.errors import UserError
 from dd_jax.families.var.backbone import VAR, VARConfig, inherit
 from dd_jax.families.var.teacher import ScaleTeacher
 from dd_jax.families.var.tokenizer import VQVAE
-from dd_jax.interfaces import Family, Params
-from dd_jax.layout import Layout
-from dd_jax.student import Student, StudentNet
+from dd_jax.method.interfaces import Family, Params
+from dd_jax.method.layout import Layout
+from dd_jax.method.student import Student, StudentNet
+from dd_jax.system.errors import UserError
 
 # Attention and MLP in pairs of matrices, the second summed over devices; classes by the codebook. Tables that are
 # looked up are cut by width: rows stay whole.

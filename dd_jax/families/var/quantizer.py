@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax import flow
-from dd_jax.errors import UserError
-from dd_jax.interfaces import Params
-from dd_jax.layout import Layout
+from dd_jax.method import flow
+from dd_jax.method.interfaces import Params
+from dd_jax.method.layout import Layout
 from dd_jax.nn.conv import convolve
+from dd_jax.system.errors import UserError
 
 HIGHEST = jax.lax.Precision.HIGHEST
 A = -0.75  # of the cubic kernel; `jax.image.resize` has -0.5 and other borders

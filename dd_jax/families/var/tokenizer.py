@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from dd_jax.errors import UserError
+from dd_jax.families.tokenizer import ConvTokenizer
 from dd_jax.families.var.quantizer import Quantizer
-from dd_jax.interfaces import Params
+from dd_jax.method.interfaces import Params
 from dd_jax.nn import codebook
 from dd_jax.nn.conv import ConvStack
-from dd_jax.nn.tokenizer import ConvTokenizer
+from dd_jax.system.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,75 @@
+"""What convolutional tokenizers share: modules, fresh parameters, and the care of the codebook."""
+
+import dataclasses
+import functools
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from dd_jax.method import flow
+from dd_jax.method.interfaces import Params
+from dd_jax.nn import codebook
+from dd_jax.nn.conv import AutoEncoder, ConvStack
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvTokenizer:
+    """Most of a `Tokenizer`. Params: the AutoEncoder's modules, and the codebook's under `quantizer`."""
+
+    stack: ConvStack
+    vocab: int
+    code_dim: int
+    commitment: float = 0.25  # weight of pulling the encoder towards its codes
+    pixels: float = 1.0  # weight of the squared error of pixels; 10 draws small data 1 to 2 dB sharper
+
+    kernel: ClassVar[int] = 1  # size of the convolutions from and to code space
+
+    @functools.cached_property
+    def net(self) -> AutoEncoder:
+        return AutoEncoder(self.stack, self.code_dim, self.kernel)
+
+    def init(self, key: jax.Array) -> Params:
+        """Fresh parameters."""
+        side = self.stack.downsample
+        img = jnp.zeros((1, side, side, self.stack.channels))
+        params = self.net.init(key, img)["params"]
+        return {**params, "quantizer": self.init_quantizer(jax.random.fold_in(key, 1))}
+
+    def init_quantizer(self, key: jax.Array) -> Params:
+        """Fresh parameters of the quantizer: at least `embedding` (V, C)."""
+        raise NotImplementedError
+
+    def codebook(self, params: Params) -> jax.Array:
+        """The (V, C) vectors that codes stand for, as every other module uses them."""
+        raise NotImplementedError
+
+    def vectors(self, params: Params, img_BxRxRxc: jax.Array) -> jax.Array:
+        """(M, C) what the codebook has to cover for these images."""
+        raise NotImplementedError
+
+    def raw_codebook(self, params: Params) -> jax.Array:
+        """The (V, C) parameter behind `codebook`."""
+        return params["quantizer"]["embedding"]
+
+    def with_codebook(self, params: Params, codebook_VxC: jax.Array) -> Params:
+        """`params` with another codebook parameter."""
+        return {**params, "quantizer": {**params["quantizer"], "embedding": codebook_VxC}}
+
+    def init_codebook(self, params: Params, img_BxRxRxc: jax.Array, key: jax.Array) -> Params:
+        """Codebook = vectors of these images."""
+        return self.with_codebook(params, codebook.draw(self.vectors(params, img_BxRxRxc), self.vocab, key))
+
+    def revive(self, params: Params, img_BxRxRxc: jax.Array, key: jax.Array) -> Params:
+        """Codes that these images do not use become vectors of these images."""
+        vectors = self.vectors(params, img_BxRxRxc)
+        used = codebook.usage(flow.nearest(vectors, self.codebook(params)), self.vocab)
+        return self.with_codebook(params, codebook.revive(self.raw_codebook(params), used, vectors, key))
+
+    def features(self, params: Params, img_BxRxRxc: jax.Array) -> jax.Array:
+        """Images -> (B, h, w, C), straight from the encoder."""
+        return jnp.asarray(self.net.apply({"params": params}, img_BxRxRxc, method="encode"))
+
+    def paint(self, params: Params, map_BxhxwxC: jax.Array) -> jax.Array:
+        """(B, h, w, C) in code space -> images, unclamped."""
+        return jnp.asarray(self.net.apply({"params": params}, map_BxhxwxC, method="decode"))

@@ -1,0 +1,140 @@
+"""What the algorithms need of a model. Parameters are always explicit; states are pytrees."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dd_jax.method.layout import Layout
+from dd_jax.system.sharding import Rules
+from dd_jax.system.weights import Params
+
+State = Any  # whatever pytree a teacher keeps between steps
+
+
+@flax.struct.dataclass
+class Cond:
+    """What to draw: class labels, or captions. Only a family's backbone opens it."""
+
+    label_B: jax.Array | None = None
+    caption_BxPxF: jax.Array | None = None  # features of the caption's tokens, padding in front
+    valid_BxP: jax.Array | None = None  # which of them are no padding
+    drop_B: jax.Array | None = None  # True: the null condition instead; None: nowhere
+
+    def dropped(self, everywhere: bool = True) -> "Cond":
+        """The null condition of the same batch; `everywhere=False`: this one, in the same structure."""
+        batch = len(jax.tree.leaves(self)[0])
+        return dataclasses.replace(self, drop_B=jnp.full(batch, everywhere))
+
+
+class Teacher(Protocol):
+    """A pre-trained AR model. Guidance, KV cache and running feature maps stay inside; filtering outside."""
+
+    @property
+    def layout(self) -> Layout: ...
+
+    @property
+    def chunk(self) -> int | None:
+        """Steps between two growths of the cache; None: it has its full size from the start."""
+        ...
+
+    def blank(self, batch: int) -> Cond:
+        """A condition of the right structure."""
+        ...
+
+    def start(self, params: Params, cond: Cond, code_BxL: jax.Array, s0: int) -> State:
+        """Prefill the steps < s0 of `code_BxL` (s0 = 0: the condition alone)."""
+        ...
+
+    def reserve(self, state: State, steps: int) -> State:
+        """Make room for the steps < `steps`."""
+        ...
+
+    def logits(self, params: Params, state: State, s: jax.Array | int) -> tuple[jax.Array, State]:
+        """Guided logits (B, G, V) of step s; s may be traced where all steps have one size."""
+        ...
+
+    def append(self, params: Params, state: State, s: jax.Array | int, choice: Any) -> State:
+        """Make what step s chose, code_BxG (or an `ar.Choice`), visible to step s + 1."""
+        ...
+
+    def forward(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
+        """Plain logits (B, L, V), teacher-forced and without guidance: what the teacher is trained with."""
+        ...
+
+    def parallel(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
+        """Guided logits (B, L, V) of every step given the codes of all earlier steps: one pass."""
+        ...
+
+
+class WindowTeacher(Teacher, Protocol):
+    """A teacher of one-token steps that can also score a window behind an exact prefix (`fewstep.refine`)."""
+
+    def window(
+        self, params: Params, state: State, cond: Cond, code_BxL: jax.Array, first_B: jax.Array, width: int
+    ) -> tuple[jax.Array, State]:
+        """Guided logits (B, width, V) of steps first..first+width-1, given a cache exact before `first`."""
+        ...
+
+
+class Student(Protocol):
+    """The few-step model: Eq. 6 before the known tokens are put back."""
+
+    def __call__(self, params: Params, cond: Cond, x_BxLxC: jax.Array, t_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """X_t and t -> (logits_BxLxV, token_BxLxC) of every token."""
+        ...
+
+
+class Tokenizer(Protocol):
+    """Images <-> codes."""
+
+    def codebook(self, params: Params) -> jax.Array:
+        """The (V, C) vectors that codes stand for, as every other module uses them."""
+        ...
+
+    def encode(self, params: Params, img_BxRxRxc: jax.Array) -> jax.Array:
+        """Images in [-1, 1] -> code_BxL."""
+        ...
+
+    def decode(self, params: Params, token_BxLxC: jax.Array) -> jax.Array:
+        """Code vectors, quantised or not -> images, nominally in [-1, 1]."""
+        ...
+
+    def loss(self, params: Params, img_BxRxRxc: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Training loss of the tokenizer itself, and what to log."""
+        ...
+
+
+class Draft(NamedTuple):
+    """What a sampler returns."""
+
+    token_BxLxC: jax.Array  # what the decoder gets: codebook vectors, or regressed ones behind the split
+    code_BxL: jax.Array  # their (nearest) codes
+    exact_B: jax.Array  # leading steps certified equal to the teacher's own sample for this noise
+    sweeps_B: jax.Array  # refinement sweeps until certified; all that ran where it is not
+
+
+# Method and baselines are one type: (params, cond, key_B) -> Draft, one key an example.
+Generator = Callable[[dict[str, Params], Cond, jax.Array], Draft]
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """What a family's `build(config)` returns."""
+
+    tokenizer: Any
+    teacher: Teacher
+    student: Any
+    teacher_init: Callable[[jax.Array, Params], Params]  # (key, tokenizer's) -> trunk
+    teacher_params: Callable[[Params, Params], Params]  # (trunk, tokenizer's) -> what the teacher takes
+    rules: Rules = ()  # how its arrays are cut over several devices
+
+
+def guide(logits_2B: jax.Array, weight: jax.Array | np.ndarray | float) -> jax.Array:
+    """Classifier-free guidance: rows [condition; null] -> null + weight (condition - null)."""
+    cond, null = jnp.split(logits_2B, 2)
+    return null + weight * (cond - null)

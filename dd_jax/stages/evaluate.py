@@ -1,0 +1,286 @@
+"""Score the teacher, every plan and the baselines on shared noises: results.jsonl and the picture grids."""
+
+import dataclasses
+import functools
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from dd_jax.data.conditions import Conditions, assign
+from dd_jax.data.pictures import Pictures
+from dd_jax.data.sampleset import to_uint8
+from dd_jax.method import baselines
+from dd_jax.method.fewstep import generator
+from dd_jax.method.interfaces import Cond, Draft, Generator, Params
+from dd_jax.method.plans import cost
+from dd_jax.metrics.classified import References, judged, look
+from dd_jax.report.rows import picture_key
+from dd_jax.stages.pairs import sample_codes
+from dd_jax.stages.parts import System
+from dd_jax.system import files, rng
+from dd_jax.system.progress import Progress
+
+KEEP = 20  # pictures of a row that are kept
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """What one generator made of the shared noises."""
+
+    code: np.ndarray  # (M, L)
+    exact: np.ndarray  # (M,) certified steps
+    sweeps: np.ndarray  # (M,)
+    features: np.ndarray  # (M, F) of the judge; F = 0 without one
+    seen: np.ndarray  # (M, K) logits of the judge; K = 0 without one
+    nll: np.ndarray  # (M,) mean over tokens under the guided teacher
+    images: np.ndarray  # uint8, the first few
+    ms_per_image: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the table to come."""
+
+    name: str
+    plan: str
+    steps: int | None
+    generate: Generator
+    count: int
+
+
+def rows(system: System, config: ConfigDict) -> Iterator[Row]:
+    """Teacher, plans, refinement to the fixed point, baselines."""
+    steps, count = system.layout.steps, config.evaluate.count
+    teacher = f"T0:{steps}"
+    by_flow = dataclasses.replace(system.models, categorical=False)  # agreement is about the same noise
+    yield Row("teacher", teacher, steps, generator(teacher, by_flow), count)
+    for plan in config.evaluate.plans:
+        yield Row("student", plan, cost(plan, steps), generator(plan, system.models), count)
+    if config.evaluate.check:
+        plan = config.evaluate.check
+        yield Row("student", plan, None, generator(plan, system.models), config.evaluate.check_count)
+    given = config.baselines
+    names = [f"skip-{n}" for n in given.skip] + [f"skip-{n} dropped" for n in given.skip_drop]
+    for name in names + ["onestep*"] * given.onestep:
+        passes = baselines.cost(name, steps)
+        drawn = "marginals" if name == "onestep*" else f"T0:{passes}"
+        yield Row(name, drawn, passes, baselines.named(name, system.models), count)
+
+
+def sample_rows(
+    system: System,
+    params: dict[str, Params],
+    conditions: Conditions,
+    row: Row,
+    label: np.ndarray,
+    seed: int,
+    batch: int,
+    keep: int,
+) -> Samples:
+    """Run one generator on noises 0..count-1 of the evaluation stream and look at the results."""
+    root = rng.stream(seed, "evaluate")
+    batch = min(batch, row.count)
+
+    def draw(id_B: np.ndarray, cond: Cond) -> tuple[Draft, jax.Array]:
+        draft = row.generate(params, cond, rng.example_keys(root, jnp.asarray(id_B)))
+        return draft, decode(system, params["tokenizer"], draft.token_BxLxC)
+
+    parts, images, times = [], [], []
+    for first in range(0, row.count, batch):
+        ids = np.arange(first, first + batch, dtype=np.int32)
+        cond = conditions(np.resize(label[first : row.count], batch))
+        begin = time.perf_counter()
+        draft, img = jax.block_until_ready(draw(ids, cond))
+        times.append(time.perf_counter() - begin)
+        features, seen, nll = inspect(system, params, cond, draft.code_BxL, img)
+        parts.append([np.asarray(x) for x in (draft.code_BxL, draft.exact_B, draft.sweeps_B, features, seen, nll)])
+        if first < keep:
+            images.append(to_uint8(img))
+    code, exact, sweeps, features, seen, nll = (
+        np.concatenate(column)[: row.count] for column in zip(*parts, strict=True)
+    )
+    shown, steady = np.concatenate(images)[:keep], times[1:] or times  # the first call compiles
+    ms = 1e3 * float(np.median(steady)) / batch
+    return Samples(code, exact, sweeps, features, seen, nll, shown, ms)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def decode(system: System, params: Params, token_BxLxC: jax.Array) -> jax.Array:
+    """Pictures, clamped: (B, R, R, channels) in [-1, 1]."""
+    return jnp.clip(system.tokenizer.decode(params, token_BxLxC), -1, 1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def inspect(
+    system: System, params: dict[str, Params], cond: Cond, code_BxL: jax.Array, img: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Judge's features and logits of the images, and the codes' NLL per token under the guided teacher."""
+    features, seen = jnp.zeros((len(img), 0)), jnp.zeros((len(img), 0))
+    if system.judge is not None:
+        features = system.judge.features(params["judge"], img)
+        seen = system.judge.logits(params["judge"], img)
+    logits = system.models.teacher.parallel(params["teacher"], cond, code_BxL)
+    nll = optax.softmax_cross_entropy_with_integer_labels(logits, code_BxL)
+    return features, seen, nll.mean(-1)
+
+
+def teacher_reference(
+    system: System, params: dict[str, Params], conditions: Conditions, label: np.ndarray, batch: int, seed: int
+) -> np.ndarray:
+    """Features of teacher samples of other noises: the reference of `fd_teacher`."""
+    ids = np.arange(len(label), dtype=np.int32)
+    root, codebook = rng.stream(seed, "reference"), system.tokenizer.codebook(params["tokenizer"])
+    parts = []
+    for code in sample_codes(system.models, params, root, ids, label, batch, conditions):
+        token = codebook[np.pad(code, ((0, batch - len(code)), (0, 0)))]
+        parts.append(np.asarray(decode(system, params["tokenizer"], token))[: len(code)])
+    assert system.judge is not None
+    return look(system.judge, params["judge"], np.concatenate(parts))[0]
+
+
+def score(row: Row, made: Samples, teacher: Samples, label: np.ndarray, references: References | None) -> dict:
+    """One object of results.jsonl."""
+    count = len(made.code)
+    agree = made.code == teacher.code[:count]
+    result: dict[str, Any] = {
+        "generator": row.name,
+        "plan": row.plan,
+        "steps": row.steps,
+        **judged(made.features, made.seen, label, references),
+        "nll": float(np.mean(made.nll)),
+        "agreement": float(np.mean(agree)),
+        "ms_per_image": made.ms_per_image,
+        "n": count,
+    }
+    if made.sweeps.any():
+        result |= {
+            "sweeps": float(np.mean(made.sweeps)),
+            "exact": float(np.mean(made.exact)),
+            "identical": float(np.mean(agree.all(-1))),
+        }
+    if row.steps is None:
+        result["steps"] = round(1 + float(np.mean(made.sweeps)), 2)
+    return result
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Conditions that are scored together; `name` is empty where there is only one split."""
+
+    name: str
+    pool: np.ndarray  # numbers of the conditions
+    real: np.ndarray | None  # pictures that no model was trained on; without them nothing is judged
+    example: Callable[[np.ndarray], np.ndarray] | None = None  # numbers -> a real picture of each
+    names: Sequence[str] = ()  # of all conditions by number, where a picture says more with one
+
+
+def splits_of_captions(conditions: Conditions, pictures: Pictures, captions: Sequence[str]) -> list[Split]:
+    """Captions that were trained on, and those that were not; the example of each is its first picture."""
+    (img, label), (more, held) = pictures.training(), pictures.held_out()
+    _, first = np.unique(np.concatenate([label, held]), return_index=True)
+    of_number = np.concatenate([img, more])[first]
+    split = functools.partial(Split, example=lambda number_B: of_number[number_B], names=captions)
+    return [
+        split("seen", conditions.pool, img),
+        split("held out", conditions.held_out, more),
+    ]
+
+
+def run(
+    system: System,
+    params: dict[str, Params],
+    conditions: Conditions,
+    config: ConfigDict,
+    workdir: Path,
+    splits: Sequence[Split],
+    seed: int,
+) -> list[dict]:
+    """All rows of all splits -> results.jsonl and grids.npz; returns the rows. Baselines are of the first split."""
+    todo = list(rows(system, config))
+    trained = [row for row in todo if row.name in ("teacher", "student")]
+    results: list[dict] = []
+    grids: dict[str, np.ndarray] = {}
+    shown = sum(2 for split in splits if split.example)  # real pictures, reconstructions
+    total = len(todo) + (len(splits) - 1) * len(trained) + len(splits) + shown
+    with Progress(total, "evaluate", unit="rows") as progress:
+        for i, split in enumerate(splits):
+            for result, images in run_split(system, params, conditions, config, split, trained if i else todo, seed):
+                if result is not None:
+                    results.append(result)
+                    grids[picture_key(result)] = images
+                numbers = {key: (result or {}).get(key) for key in ("fd", "fd_teacher", "nll", "agreement")}
+                progress.update(**{key: value for key, value in numbers.items() if value is not None})
+    for split in splits:
+        if split.names:
+            first = assign(split.pool, np.arange(KEEP), "balanced", seed)
+            grids[f"names|{split.name}"] = np.array([split.names[i] for i in first])
+    files.replace(workdir / "results.jsonl", "".join(json.dumps(r) + "\n" for r in results).encode())
+    save_grids(workdir / "grids.npz", grids)
+    return results
+
+
+def run_split(
+    system: System,
+    params: dict[str, Params],
+    conditions: Conditions,
+    config: ConfigDict,
+    split: Split,
+    todo: Sequence[Row],
+    seed: int,
+    keep: int = KEEP,
+) -> Iterator[tuple[dict | None, np.ndarray]]:
+    """(result, the first pictures) of every row; before them, once the references are there, (None, none)."""
+    settings, judge = config.evaluate, system.judge
+    references: References | None = None
+    teacher: Samples | None = None
+    label = assign(split.pool, np.arange(settings.count), "balanced", seed)
+    if split.real is not None and judge is not None:
+        other = assign(split.pool, np.arange(settings.reference), "balanced", seed)
+        references = References(
+            look(judge, params["judge"], split.real)[0],
+            teacher_reference(system, params, conditions, other, settings.batch, seed),
+        )
+    yield None, np.zeros(0)
+    name = {"split": split.name} if split.name else {}
+    for kind, img in _shown_to(system, params, split, label):
+        seen = look(judge, params["judge"], img) if judge and references else (np.zeros((len(img), 0)),) * 2
+        given = {"generator": kind, "plan": "", **judged(seen[0], seen[1], label, references), "n": len(img)}
+        if kind == "reconstruction":
+            error = np.mean((img - split.example(label)) ** 2, (1, 2, 3)) if split.example else np.ones(1)
+            given["psnr"] = float(np.mean(10 * np.log10(4 / error)))  # of pictures in [-1, 1]
+        yield name | given, to_uint8(jnp.asarray(img[:keep]))
+    for row in todo:
+        made = sample_rows(system, params, conditions, row, label, seed, settings.batch, keep)
+        teacher = teacher or made
+        result = score(row, made, teacher, label, references)
+        yield name | result, made.images
+
+
+def _shown_to(
+    system: System, params: dict[str, Params], split: Split, label: np.ndarray
+) -> Iterator[tuple[str, np.ndarray]]:
+    """What the teacher learnt from: a real picture of each condition, and what the tokenizer leaves of it."""
+    if split.example is None:
+        return
+    real = split.example(label)
+    yield "real", real
+    code = np.asarray(jax.jit(system.tokenizer.encode)(params["tokenizer"], real))
+    token = system.tokenizer.codebook(params["tokenizer"])[code]
+    yield "reconstruction", np.asarray(decode(system, params["tokenizer"], token))
+
+
+def save_grids(path: Path, grids: dict[str, np.ndarray]) -> None:
+    """Sample pictures by row, for the report."""
+    import io
+
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **grids)  # type: ignore[arg-type]
+    files.replace(path, buffer.getvalue())

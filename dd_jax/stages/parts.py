@@ -1,0 +1,153 @@
+"""The parts that a run is made of: the objects (`System`), and where the parameters of each come from."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from dd_jax.data.conditions import Classes, Conditions
+from dd_jax.method.fewstep import Models
+from dd_jax.method.interfaces import Params, Teacher
+from dd_jax.method.layout import Layout
+from dd_jax.method.student import Student
+from dd_jax.metrics.classifier import Judge
+from dd_jax.metrics.lpips import LPIPS
+from dd_jax.stages.train import Objective
+from dd_jax.system import weights
+from dd_jax.system.errors import UserError
+from dd_jax.system.sharding import Rules
+from dd_jax.text.captions import Text
+from dd_jax.text.prompts import Prompts
+from dd_jax.training.loop import Recipe, load_ema
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """Everything that the stages run, without parameters."""
+
+    tokenizer: Any
+    teacher: Teacher
+    student: Student
+    judge: Judge | None  # none for photographs: no network of our own looks at them
+    lpips: LPIPS | None  # where training compares by it
+    text: Text | None  # what reads captions; none: classes are drawn
+    models: Models
+    objective: Objective
+    classes: int
+    teacher_init: Callable[[jax.Array, Params], Params]  # (key, tokenizer's) -> trunk
+    teacher_params: Callable[[Params, Params], Params]  # (trunk, tokenizer's) -> what the teacher takes
+    rules: Rules = ()  # how its arrays are cut over several devices
+
+    @property
+    def layout(self) -> Layout:
+        return self.models.layout
+
+    def conditions(self, params: dict[str, Params], asked: Prompts | None = None) -> Conditions:
+        """What there is to draw; `asked`: other captions than the config's. UserError without an encoder for them."""
+        if self.text is None:
+            return Classes(self.classes)
+        if "text" not in params:
+            raise UserError("captions need their encoder: port flan_t5_xl and name its folder, text=... (weights.text)")
+        return self.text.conditions(params["text"], asked)
+
+    def learned_init(self, key: jax.Array, tokenizer_params: Params) -> Params:
+        """What is trained as the teacher: its trunk, and an encoder of captions unless a ported one reads them."""
+        start = {"trunk": self.teacher_init(key, tokenizer_params)}
+        if self.text is not None and not self.text.folder:
+            start["text"] = self.text.init(jax.random.fold_in(key, 1))
+        return start
+
+
+PARTS = ("judge", "tokenizer", "text", "teacher", "student")  # and, for training alone, "lpips"
+
+
+def load_params(
+    system: System,
+    config: ConfigDict,
+    workdir: Path,
+    parts: Sequence[str] = PARTS,
+    random: Sequence[str] = (),
+    dtype: str | None = None,
+    loaded: Mapping[str, Params] = MappingProxyType({}),
+) -> dict[str, Params]:
+    """Parameters of these parts; the teacher's are in `dtype`, by default the precision that it runs in.
+
+    Ported ones where `config.weights` names a folder, else what the run has trained; parts in `random` that are
+    neither are drawn at random, those in `loaded` are there already. The tokenizer comes before the teacher. UserError
+    for a part that is nowhere.
+    """
+    key = jax.random.key(config.seed)
+    recipes = {**config.get("pretrain", {}), "student": config.train}
+    params: dict[str, Params] = {}
+    for name in parts:
+        if name in ("judge", "lpips", "text") and getattr(system, name) is None:
+            continue
+        if name in loaded:
+            params[name] = loaded[name]
+            continue
+        init = functools.partial(_init(system, name), key, *([params["tokenizer"]] if name == "teacher" else []))
+        folder = config.weights.get(name)
+        if folder:
+            kind = jnp.dtype(config.text.dtype if name == "text" else "float32")
+            params[name] = jax.tree.map(jnp.asarray, weights.load(folder, jax.eval_shape(init), dtype=kind))
+            if name == "student":
+                _check_mask(folder, config)
+        elif name in random and not (workdir / trained_in(name)).exists():
+            params[name] = _drawn(system, name, config.seed)
+        elif trained_in(name) not in recipes:
+            raise UserError(missing(name))
+        elif trained_in(name) == "teacher":
+            learned = functools.partial(system.learned_init, key, params["tokenizer"])
+            found = load_ema(workdir / "teacher", Recipe.of(recipes["teacher"]), learned)
+            params[name] = found["trunk" if name == "teacher" else name]
+        else:
+            params[name] = load_ema(workdir / name, Recipe.of(recipes[name]), init)
+    if "teacher" in params:
+        trunk = jax.tree.map(lambda x: x.astype(dtype or config.dtype.teacher), params["teacher"])
+        params["teacher"] = system.teacher_params(trunk, params["tokenizer"])
+    return params
+
+
+def trained_in(part: str) -> str:
+    """The folder of the training that a part comes from: an encoder of captions is trained with the teacher."""
+    return "teacher" if part == "text" else part
+
+
+def missing(part: str) -> str:
+    """What to do about a part that is neither ported nor trained."""
+    if part == "lpips":
+        return (
+            "config.train.distance is lpips and its weights are not named: python -m port_weights lpips_vgg --out "
+            "weights, then add --config.weights.lpips=weights/lpips_vgg; or compare by --config.train.distance=mse"
+        )
+    return f"no {part} for this config: port a published one and name its folder, --config.weights.{part}=..."
+
+
+def _check_mask(folder: str, config: ConfigDict) -> None:
+    """UserError where a ported student's own attention mask is not the configured one."""
+    theirs = weights.describe(folder)["config"].get("student", {}).get("same_step", config.student.same_step)
+    if theirs != config.student.same_step:
+        see = "see" if theirs else "do not see"
+        raise UserError(
+            f"in {folder} tokens of one step {see} each other, and the config says otherwise: "
+            f"set --config.student.same_step={str(theirs).lower()}"
+        )
+
+
+@functools.lru_cache(maxsize=len(PARTS) + 1)
+def _drawn(system: System, part: str, seed: int) -> Params:
+    """A part's random parameters: the same for all stages, as their names say."""
+    key = jax.random.key(seed)
+    if part != "teacher":
+        return jax.jit(_init(system, part))(key)
+    return jax.jit(system.teacher_init)(key, _drawn(system, "tokenizer", seed))
+
+
+def _init(system: System, part: str) -> Any:
+    return system.teacher_init if part == "teacher" else getattr(system, part).init

@@ -1,0 +1,193 @@
+"""Stage `speed`: compile time, ms per image and images/s of every plan, and how near all of it is to the machine.
+
+Weights need not be there: what is missing is drawn at random, which changes no time but that of `J*`.
+"""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from dd_jax.method.fewstep import generator
+from dd_jax.method.interfaces import Params
+from dd_jax.method.plans import cost, parse
+from dd_jax.nn.attention import work as attention_work
+from dd_jax.stages.parts import System
+from dd_jax.stages.train import distance_of, frozen_for, stepper
+from dd_jax.system import files, flops, rng
+from dd_jax.system.progress import Progress
+from dd_jax.training.loop import Recipe, init_state
+
+DECODE = "decode"  # in the place of a plan: code vectors to pictures, which every plan ends with
+COLUMNS = (
+    "plan",
+    "batch",
+    "steps",
+    "ms_per_image",
+    "images_per_s",
+    "compile_s",
+    "share_of_matmul",
+    "share_of_stream",
+    "memory_gb",
+)
+
+
+def machine() -> dict[str, Any]:
+    """What ran this, and its float32 matmul rate now."""
+    device = jax.devices()[0]
+    return {
+        "device": f"{len(jax.devices())} x {device.device_kind} ({device.platform})",
+        "cores": os.cpu_count(),
+        "matmul_gflops": round(flops.matmul_rate(repeats=5) / 1e9, 1),
+        "stream_gbs": round(flops.stream_rate() / 1e9, 1),
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def time_plan(system: System, params: dict[str, Params], plan: str, batch: int, repeats: int) -> dict[str, Any]:
+    """Noise to decoded pictures, or `DECODE` alone: one row of speed.json, with the machine's rates measured beside it.
+
+    FLOPs are those of matrix products; `share_of_stream` is the time that it takes to read the weights once a
+    pass, as a share of the whole; memory is what the compiled program holds at once, weights included.
+    """
+    used = {part: params[part] for part in ("tokenizer", "teacher", "student") if _needs(plan, part)}
+    tokens = _tokens(system, plan)
+
+    @jax.jit
+    def draw(params: dict[str, Params], ids: jax.Array) -> jax.Array:
+        return system.tokenizer.decode(params["tokenizer"], tokens(params, ids))
+
+    ids = jnp.arange(batch)
+    begin = time.perf_counter()
+    compiled = draw.lower(used, ids).compile()
+    compile_s = time.perf_counter() - begin
+    before = flops.matmul_rate(repeats=3)
+    # In turns: on a shared machine the rate drifts within the time that a long plan takes.
+    turns = [(flops.seconds(compiled, used, ids, repeats=1), flops.stream_rate(repeats=5)) for _ in range(repeats)]
+    steady, stream = np.median(turns, 0).tolist()
+    rate = (before + flops.matmul_rate(repeats=3)) / 2
+    needed, memory = flops.count(draw, used, ids), compiled.memory_analysis()
+    held = sum(getattr(memory, f"{kind}_size_in_bytes", 0) for kind in ("argument", "output", "temp"))
+    steps = 0 if plan == DECODE else cost(plan, system.layout.steps)
+    known = steps is not None
+    return {
+        "plan": plan,
+        "batch": batch,
+        "steps": steps,
+        "ms_per_image": 1e3 * steady / batch,
+        "images_per_s": batch / steady,
+        "compile_s": round(compile_s, 2),
+        "gflop_per_image": round(needed / batch / 1e9, 3) if known else None,
+        "share_of_matmul": round(needed / steady / rate, 3) if known else None,
+        "share_of_stream": round(_read(plan, system, used) / steady / stream, 3) if known else None,
+        "memory_gb": round(held / 1e9, 6),
+    }
+
+
+def _tokens(system: System, plan: str) -> Callable[[dict[str, Params], jax.Array], jax.Array]:
+    """(params, id_B) -> token_BxLxC by a plan, or any at all where none is asked for."""
+    if plan == DECODE:
+
+        def some(params: dict[str, Params], ids: jax.Array) -> jax.Array:
+            shape = len(ids), system.layout.tokens, system.tokenizer.codebook(params["tokenizer"]).shape[-1]
+            return jnp.broadcast_to(ids[:, None, None].astype(jnp.float32), shape)
+
+        return some
+    generate, root = generator(plan, system.models), rng.stream(0, "sample")
+    return lambda params, ids: generate(params, system.teacher.blank(len(ids)), rng.example_keys(root, ids)).token_BxLxC
+
+
+def _read(plan: str, system: System, params: dict[str, Params]) -> float:
+    """Bytes of weights that a plan reads, each pass reading all kernels of its network."""
+    size = {}
+    for part, tree in params.items():
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        size[part] = sum(x.nbytes for path, x in leaves if path[-1].key == "kernel" and path[0].key != "encoder")
+    total = size["tokenizer"]
+    for op in () if plan == DECODE else parse(plan, system.layout.steps):
+        passes = {"S": 1, "T": op.b - op.a, "J": op.sweeps or 0}[op.kind]
+        total += passes * size["student" if op.kind == "S" else "teacher"]
+    return float(total)
+
+
+def _needs(plan: str, part: str) -> bool:
+    """Does a plan use a part?"""
+    return part == "tokenizer" or (part == "student" and "S" in plan) or (part == "teacher" and bool({*plan} & {*"TJ"}))
+
+
+def time_training(system: System, config: ConfigDict, params: dict[str, Params]) -> dict[str, float]:
+    """One student step: seconds, FLOPs of its matrix products, FLOP/s, and their share of the machine's rate."""
+    recipe = Recipe.of(config.train)
+    frozen = frozen_for(system.tokenizer, params)
+    distance = distance_of(system.objective, system.tokenizer, system.judge, system.lpips)
+    step = stepper(recipe, system.objective, system.student, distance, config.seed)
+    ids = np.arange(recipe.batch, dtype=np.int32)
+    draw = np.random.default_rng(0)
+    code = draw.integers(0, system.tokenizer.vocab, (recipe.batch, system.layout.tokens), np.int32)
+    batch = {"id": ids, "cond": system.teacher.blank(recipe.batch), "code": code}
+    batch = jax.tree.map(jnp.asarray, batch)
+    state = init_state(params["student"], recipe.optimizer())
+    needed = flops.count(step, state, batch, frozen)
+
+    def advance() -> Any:
+        nonlocal state
+        state, metrics = step(state, batch, frozen)
+        return metrics
+
+    # In turns, and the best of each: on a shared machine a neighbour slows the one or the other for a while. Both take
+    # the same time in every turn: a burst too short for a step must not count for the matrix product alone.
+    about, first = flops.matmul_rate(repeats=3), flops.seconds(advance, repeats=1)
+    products = max(3, round(3 * first * about / (2 * flops.SIDE**3)))
+    turns = [
+        (flops.seconds(advance, repeats=3), flops.matmul_rate(repeats=products)) for _ in range(3 if first < 1.0 else 2)
+    ]
+    seconds, rate = min(time for time, _ in turns), max(rate for _, rate in turns)
+    return {
+        "step_ms": round(1e3 * seconds, 2),
+        "step_gflop": round(needed / 1e9, 3),
+        "step_gflops": round(needed / seconds / 1e9, 1),
+        "matmul_gflops": round(rate / 1e9, 1),
+        "share_of_matmul": round(needed / seconds / rate, 3),
+    }
+
+
+def run(system: System, params: dict[str, Params], config: ConfigDict, workdir: Path, random: Sequence[str]) -> str:
+    """Everything -> speed.json; returns the table. `random` names the parts whose weights are drawn."""
+    steps, settings = system.layout.steps, config.speed
+    plans = dict.fromkeys([f"T0:{steps}", *settings.plans])
+    rows, training = [], None
+    with Progress(len(plans) * len(settings.batches) + settings.training, "speed", unit="rows") as progress:
+        if settings.training:
+            training = time_training(system, config, params)
+            progress.update(share=training["share_of_matmul"])
+        for batch in settings.batches:
+            for plan in plans:
+                rows.append(time_plan(system, params, plan, batch, settings.repeats))
+                progress.update(ms=rows[-1]["ms_per_image"])
+    result = {"machine": machine(), "random_weights": list(random), "training": training, "plans": rows}
+    attention = attention_work(system.layout.student_mask(config.student.same_step))
+    result["student_attention"] = attention
+    files.replace(workdir / "speed.json", json.dumps(result, indent=1).encode())
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in attention.items())
+    return f"{table(rows, random)}\nproducts of queries and keys in the student: {counts}"
+
+
+def table(rows: Sequence[dict[str, Any]], random: Sequence[str]) -> str:
+    """Rows of speed.json for a terminal."""
+    cells = [COLUMNS, *([_cell(row[key]) for key in COLUMNS] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    return "\n".join([*lines, *([f"random weights: {', '.join(random)}"] if random else [])])
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

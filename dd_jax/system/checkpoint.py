@@ -1,0 +1,137 @@
+"""Orbax checkpoints: parameters, average, optimizer, step and the input's place in one, with a checksum of all numbers.
+
+Saving does not stop training: the state is copied on its devices and summed there, the copy is read while the next step
+runs, and written behind it. The sum is of integers, so that every mesh and any number of processes find the same.
+"""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+from dd_jax.system.errors import UserError
+
+WORD = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
+
+
+def _array_sum(leaf: jax.Array) -> jax.Array:
+    """uint32: each 32-bit word times an odd number of its place, modulo 2^32.
+
+    A word that differs is always seen, two of them but for one chance in 2^31.
+    """
+    word = leaf.astype(jnp.uint8) if leaf.dtype == bool else leaf
+    word = jax.lax.bitcast_convert_type(word, WORD[word.dtype.itemsize]).astype(jnp.uint32)
+    place = jnp.zeros(word.shape, jnp.uint32)
+    for axis, size in enumerate(word.shape):
+        place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, word.shape, axis)
+    odd = (place * jnp.uint32(0x9E3779B1)) | jnp.uint32(1)
+    return jnp.sum(word * odd, dtype=jnp.uint32)
+
+
+_one = jax.jit(_array_sum)
+_all = jax.jit(lambda leaves: [_array_sum(leaf) for leaf in leaves])
+
+
+def checksum(tree: Any) -> int:
+    """Below 2^32, over the sums of all leaves in tree order."""
+    return _total(_sums(tree))
+
+
+def _sums(tree: Any) -> list[jax.Array]:
+    """On one device array by array: compiled once a shape, not once a tree.
+
+    Over several devices in one program: many small ones, with a reduction each, can wait for one another where XLA's
+    CPU backend has fewer threads than that takes.
+    """
+    leaves = jax.tree.leaves(tree)
+    spread = any(len(leaf.sharding.device_set) > 1 for leaf in leaves if isinstance(leaf, jax.Array))
+    return _all(leaves) if spread else [_one(leaf) for leaf in leaves]
+
+
+def _total(sums: list[jax.Array]) -> int:
+    return functools.reduce(lambda total, one: (total * 31 + int(one)) % 2**32, jax.device_get(sums), 0)
+
+
+class Checkpoints:
+    """The checkpoints of one training run, newest last; a killed save leaves nothing behind."""
+
+    def __init__(self, folder: Path, keep: int = 2):
+        self.folder = folder.absolute()
+        self._waiting: tuple | None = None
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        try:
+            self._manager = ocp.CheckpointManager(self.folder, options=options)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def latest(self) -> int | None:
+        """Step of the newest complete checkpoint."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any, data: dict[str, Any] | None = None) -> None:
+        """Copy `state` on its devices; it may be donated at once. `flush` or `close` writes it.
+
+        data: what the input needs to go on from here.
+        """
+        self.flush()
+        self._waiting = (step, jax.tree.map(jnp.copy, state), _sums(state), data or {})
+
+    def flush(self) -> None:
+        """Begin to write what was saved last; call it when the devices have work again."""
+        if self._waiting is None:
+            return
+        (step, state, sums, data), self._waiting = self._waiting, None
+        meta = {"sum": _total(sums), "data": data}
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        try:
+            self._manager.save(step, args=items)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
+        """(the state saved at `step`, by default the newest; its input's place). UserError if it is damaged.
+
+        `like` gives its structure, shapes and places: arrays, or what `jax.eval_shape` returns (then all of it is
+        on one device). Saved on another mesh or number of devices, it is cut anew while it is read.
+        """
+        step = self.latest() if step is None else step
+        path = self.folder / str(step)
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+        def at(x: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None) or here)
+
+        abstract = jax.tree.map(at, like)
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
+        try:
+            found = self._manager.restore(step, args=items)
+        except Exception as error:  # whatever the reader met: the file is not what was written
+            first = str(error).strip().splitlines()
+            raise UserError(self._damaged(path, first[0][:200] if first else repr(error))) from error
+        if checksum(found.state) != found.meta.get("sum"):
+            raise UserError(self._damaged(path, "its checksum does not match, or an older version wrote it"))
+        return found.state, found.meta.get("data", {})
+
+    def close(self) -> None:
+        """Write what waits, and wait for it."""
+        try:
+            self.flush()
+            self._manager.wait_until_finished()
+            self._manager.close()
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
+    def _damaged(self, path: Path, why: str) -> str:
+        return f"checkpoint {path} is damaged ({why}); delete that folder to go on from the one before it"
+
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(f"cannot write checkpoints to {self.folder}: {error.strerror or error}; free some space")

@@ -1,0 +1,65 @@
+"""Files are whole or not there: write to a temporary name in the same folder, then rename."""
+
+import contextlib
+import errno
+import mmap
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from dd_jax.system.errors import UserError
+
+
+def replace(path: str | os.PathLike, data: bytes) -> Path:
+    """Write `data` to `path` in one step (see `writing`); returns the path."""
+    with writing(path) as file:
+        file.write(data)
+    return Path(path)
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+    """A file to write, which takes the name `path` at the end: a reader or a killed run sees the old file or the new.
+
+    A full disk or a missing permission is a UserError that names the file; whatever goes wrong, the old file stays.
+    """
+    path, name = Path(path), ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes files private; these are for everybody
+        os.replace(name, path)
+    except BaseException as error:
+        if name:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+        if isinstance(error, OSError):
+            raise write_error(path, error) from error
+        raise
+
+
+def let_go(x: Any) -> None:
+    """Take an array's pages out of this process's memory if it is a view of a mapped file; it can be read again."""
+    while x is not None and not isinstance(x, mmap.mmap):
+        x = x.obj if isinstance(x, memoryview) else getattr(x, "base", None)
+    if x is not None and hasattr(mmap, "MADV_DONTNEED"):
+        x.madvise(mmap.MADV_DONTNEED)
+
+
+def write_error(path: str | os.PathLike, error: OSError) -> UserError:
+    """What a person can do about a file that could not be written."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    way_out = "free some space" if full else "check the path and its permissions"
+    return UserError(f"cannot write {path}: {error.strerror}; {way_out}, then run the same command again")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

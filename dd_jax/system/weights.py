@@ -1,0 +1,105 @@
+"""Weights of one model as a self-describing folder: config.json says what they are, weights.safetensors holds them."""
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from dd_jax.system import files
+from dd_jax.system.errors import UserError
+
+Params = Any  # a plain nested dict of arrays
+
+FORMAT = 1
+NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+
+
+def save(folder: str | Path, params: Params, about: Mapping[str, Any], dtype: str = "") -> Path:
+    """Write `params` and what they are; a folder without config.json is not finished. Returns the folder.
+
+    Arrays are written one after another, as `dtype` if it is given, so that views of a mapped file never fill the
+    memory.
+    UserError for numbers that are no weights (NaN, infinity, integers) or a disk that is full.
+    """
+    folder = Path(folder)
+    flat = traverse_util.flatten_dict(params, sep="/")
+    write_safetensors(folder / WEIGHTS, flat, dtype)
+    about = {"format": FORMAT, **about, "parameters": int(sum(x.size for x in flat.values()))}
+    about["sha256"] = sha256(folder / WEIGHTS)
+    files.replace(folder / CONFIG, json.dumps(about, indent=1).encode())
+    return folder
+
+
+def describe(folder: str | Path) -> dict[str, Any]:
+    """config.json. UserError if the folder holds no finished weights."""
+    path = Path(folder) / CONFIG
+    try:
+        about = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"no weights in {folder}: make them with python -m port_weights (see `list`)") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): port the weights again") from error
+    if about.get("format") != FORMAT:
+        raise UserError(
+            f"{path} has format {about.get('format')!r}, this version reads {FORMAT}: port the weights again"
+        )
+    return about
+
+
+def load(folder: str | Path, expected: Params, verify: bool = False, dtype: Any = np.float32) -> Params:
+    """Parameters shaped like `expected` (anything with shapes), as `dtype`.
+
+    `verify` reads the file once more for its checksum. UserError for a damaged file or another model's weights.
+    """
+    about, path = describe(folder), Path(folder) / WEIGHTS
+    if verify and sha256(path) != about["sha256"]:
+        raise UserError(f"{path} is damaged (its checksum differs from {CONFIG}): port the weights again")
+    try:
+        found = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}): port the weights again") from error
+    wanted = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(expected, sep="/").items()}
+    if wanted != {key: x.shape for key, x in found.items()}:
+        odd = sorted(key for key in {*wanted, *found} if wanted.get(key) != getattr(found.get(key), "shape", None))
+        told = ", ".join(odd[:6]) + (f" and {len(odd) - 6} more" if len(odd) > 6 else "")
+        raise UserError(f"{folder} holds {about.get('id')}, which is not the configured model; they differ in {told}")
+    for key in wanted:  # one after another, not all in both types at once
+        found[key] = found[key].astype(dtype, copy=False)
+    return traverse_util.unflatten_dict(found, sep="/")
+
+
+def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], dtype: str = "") -> Path:
+    """A safetensors file, written array by array; `dtype`: of all of them, if it is given."""
+    header, first = {}, 0
+    for key, x in arrays.items():
+        kind = dtype or str(x.dtype)
+        if str(x.dtype) not in NAMES or kind not in NAMES:
+            raise UserError(f"{key} is {kind if str(x.dtype) in NAMES else x.dtype}: weights are {', '.join(NAMES)}")
+        last = first + x.size * np.dtype(kind).itemsize
+        header[key] = {"dtype": NAMES[kind], "shape": list(x.shape), "data_offsets": [first, last]}
+        first = last
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with files.writing(path) as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for key, given in arrays.items():
+            x = np.asarray(given)
+            if not np.isfinite(x).all():
+                raise UserError(f"{key} holds numbers that are not finite: fetch the file again")
+            file.write(np.ascontiguousarray(x, dtype or None).reshape(-1).view(np.uint8).data)
+            files.let_go(x)
+    return path
+
+
+def sha256(path: str | Path) -> str:
+    """Checksum of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

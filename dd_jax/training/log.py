@@ -1,0 +1,102 @@
+"""What a training tells: its progress, its curves, its speed, and which examples broke it."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import numpy as np
+
+from dd_jax.system import files, processes
+from dd_jax.system.errors import UserError
+from dd_jax.system.progress import Progress
+from dd_jax.training.sinks import Sinks
+from dd_jax.training.throughput import Meter
+
+
+@dataclasses.dataclass(frozen=True)
+class Extras:
+    """What only some trainings do: sinks by name, a speedometer, a look at the state every so many steps."""
+
+    log: tuple[str, ...] = ()
+    meter: Meter | None = None
+    watch: Callable[[int, Any], dict[str, Any]] | None = None  # (step, state) -> numbers for the curve
+    watch_every: int = 0
+
+
+class Diary:
+    """Collects the metrics of steps that may still be running, and reads them when it is time to.
+
+    `batch_at(step)` gives a step's examples again, `good()` the newest checkpoint, for whoever has to be told.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        steps: int,
+        first: int,
+        batch_at: Callable[[int], Any],
+        good: Callable[[], int | None],
+        extras: Extras,
+    ) -> None:
+        self._name, self._folder, self._extras = name, folder, extras
+        self._batch_at, self._good = batch_at, good
+        self._pending: list[tuple[int, dict[str, jax.Array]]] = []
+        self._steps, self._every = steps, max(steps // 100, 1)
+        self._progress = Progress(steps, name, unit="steps", initial=first)
+        self._sinks = Sinks(folder, first + 1, extras.log)
+
+    def __enter__(self) -> "Diary":
+        self._progress.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.__exit__(kind, error, trace)
+        self._sinks.close()
+
+    def begin(self, state: Any, batch: Any) -> None:
+        """Before the first step."""
+        if self._extras.meter:
+            self._extras.meter.begin(state, batch)
+
+    def note(self, done: int, metrics: dict[str, jax.Array], state: Any) -> None:
+        """Step `done` is on its way. A hundred times in a training all metrics are read and the newest ones kept."""
+        self._pending.append((done, metrics))
+        curve, speed = {}, {}
+        if done % self._every == 0 or done == self._steps:
+            curve = self.check()
+            speed = self._extras.meter.look(done) if self._extras.meter else {}
+            shown = {key: value for key, value in {**curve, **speed}.items() if "/" not in key}
+            self._progress.update(done - self._progress.done, **shown)
+            self._pending = []
+        if self._extras.watch and self._extras.watch_every and done % self._extras.watch_every == 0:
+            curve |= self._extras.watch(done, state)
+        if curve:
+            self._sinks.write(done, curve, speed)
+
+    def check(self) -> dict[str, float]:
+        """The newest numbers, after a look at all since the last time. UserError for a loss that is not finite."""
+        numbers: dict[str, float] = {}
+        for done, metrics in self._pending:
+            numbers = {key: float(value) for key, value in metrics.items()}
+            if not np.isfinite(numbers["loss"]):
+                raise UserError(self._broken(done, numbers))
+        return numbers
+
+    def _broken(self, done: int, numbers: dict[str, float]) -> str:
+        """The message; all of the batch's ids go to a file."""
+        batch = self._batch_at(done - 1)
+        ids = np.asarray(batch["id"]).tolist() if isinstance(batch, dict) and "id" in batch else []
+        share = f"-{processes.index()}" if processes.count() > 1 else ""
+        told = {"step": done, "ids": ids, "metrics": {key: str(value) for key, value in numbers.items()}}
+        path = files.replace(self._folder / f"not_finite{share}.json", json.dumps(told, indent=1).encode())
+        return (
+            f"{self._name}: the loss is {numbers['loss']} at step {done} (examples {ids[:8]}..., see {path}); the last "
+            f"good checkpoint is step {self._good() or 0}: lower the learning rate or the clipping and run again"
+        )

@@ -1,0 +1,201 @@
+"""The training loop that tokenizer, teacher, judge and student share: optimizer, EMA, resume, curves."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+import optax.contrib
+
+from dd_jax.data.batches import stream
+from dd_jax.method.interfaces import Params
+from dd_jax.system import stopping
+from dd_jax.system.checkpoint import Checkpoints
+from dd_jax.system.errors import UserError
+from dd_jax.system.sharding import ALONE, Placement
+from dd_jax.training.log import Diary, Extras
+
+Metrics = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How long and with what optimizer to train."""
+
+    steps: int
+    batch: int
+    lr: float
+    warmup: int = 50
+    final_lr: float = 0.1  # share of `lr` left at the end of the linear decay
+    clip: float = 1.0
+    b1: float = 0.9
+    b2: float = 0.95
+    weight_decay: float = 0.0
+    no_decay: tuple[str, ...] = ()  # names of parameters that it leaves alone, besides all vectors
+    muon: bool = False  # orthogonalised momentum for the matrices of numbered layers: fewer steps for small models
+    ema: float = 0.99
+    checkpoint_every: int = 250
+    accumulate: int = 1  # micro-batches that a step's batch is cut into
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> "Recipe":
+        """The recipe in a section of a config, whose other fields are the training's own."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{key: value for key, value in section.items() if key in names})
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """AdamW with clipping, warm-up and linear decay; no decay of vectors (gains, biases) and of `no_decay`."""
+        tail = max(self.steps - self.warmup, 1)
+        rate = optax.join_schedules(
+            [
+                optax.linear_schedule(0.0, self.lr, self.warmup),
+                optax.linear_schedule(self.lr, self.lr * self.final_lr, tail),
+            ],
+            [self.warmup],
+        )
+        decay = {"weight_decay": self.weight_decay, "weight_decay_mask": self._decayed}
+        inner = (
+            optax.contrib.muon(
+                rate,
+                ns_steps=3,  # of the usual five: Schatten's norm, nearer to the largest singular value, saves one, and
+                preconditioning="schatten",  # three meet the demos' bars (a twelfth less time a step)
+                consistent_rms=0.2,  # updates as large as Adam's, so that one rate serves both
+                adam_b1=self.b1,
+                adam_b2=self.b2,
+                muon_weight_dimension_numbers=_layer_matrices,
+                **decay,
+            )
+            if self.muon
+            else optax.adamw(rate, self.b1, self.b2, weight_decay=self.weight_decay, mask=self._decayed)
+        )
+        return optax.chain(optax.clip_by_global_norm(self.clip), inner)
+
+    def _decayed(self, params: Params) -> Params:
+        def decayed(path: tuple, p: jax.Array) -> bool:
+            return p.ndim > 1 and not any(key.key in self.no_decay for key in path)
+
+        return jax.tree_util.tree_map_with_path(decayed, params)
+
+
+def _layer_matrices(params: Params) -> Params:
+    """Muon's share: kernels of numbered layers (not embeddings, modulation or heads); None: Adam's."""
+
+    def pick(path: tuple, p: jax.Array) -> Any:
+        names = [key.key for key in path]
+        numbered = any(name.rpartition("_")[2].isdigit() for name in names)
+        return optax.contrib.MuonDimensionNumbers() if numbered and names[-1] == "kernel" and p.ndim == 2 else None
+
+    return jax.tree_util.tree_map_with_path(pick, params)
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a resumed run needs."""
+
+    step: jax.Array
+    params: Params
+    ema: Params
+    opt: optax.OptState
+
+
+def init_state(params: Params, tx: optax.GradientTransformation, placement: Placement = ALONE) -> TrainState:
+    """A state at step 0; the average starts at the parameters (a copy: buffers are donated)."""
+
+    def init(params: Params) -> TrainState:
+        return TrainState(jnp.int32(0), params, params, tx.init(params))
+
+    return jax.jit(lambda params: placement.keep(init(params)))(placement.put(params))
+
+
+def gradients(
+    loss: Callable[[Params, Any], tuple[jax.Array, Metrics]], params: Params, batch: Any, pieces: int = 1, run: int = 1
+) -> tuple[Params, Metrics]:
+    """Gradient and metrics of `loss(params, batch)`, the mean over `pieces` micro-batches, one after another.
+
+    Runs of `run` neighbours stay together and are dealt out in turns: every piece then has as many examples of each
+    of `run` kinds that take turns in the batch, and examples stay on the device that has them. The batch is a
+    multiple of pieces x run.
+    """
+    grad = jax.grad(loss, has_aux=True)
+    if pieces == 1:
+        return grad(params, batch)
+
+    def deal(x: jax.Array) -> jax.Array:
+        dealt = jnp.moveaxis(x.reshape(-1, pieces, run, *x.shape[1:]), 1, 0)
+        return dealt.reshape(pieces, -1, *x.shape[1:])
+
+    def add(total: Any, piece: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, grad(params, piece)), None
+
+    dealt = jax.tree.map(deal, batch)
+    shapes = jax.eval_shape(grad, params, jax.tree.map(lambda x: x[0], dealt))
+    total, _ = jax.lax.scan(add, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), dealt)
+    mean: tuple[Params, Metrics] = jax.tree.map(lambda x: x / pieces, total)
+    return mean
+
+
+def update(
+    state: TrainState, grads: Params, tx: optax.GradientTransformation, decay: float
+) -> tuple[TrainState, jax.Array]:
+    """One optimizer step and one EMA step, its decay warmed up; -> (state, gradient norm)."""
+    change, opt = tx.update(grads, state.opt, state.params)
+    params = optax.apply_updates(state.params, change)
+    step = state.step + 1
+    rate = jnp.minimum(decay, step / (step + 10.0))
+    ema = jax.tree.map(lambda e, p: e + (1 - rate) * (p - e), state.ema, params)
+    return TrainState(step, params, ema, opt), optax.global_norm(grads)
+
+
+def fit(
+    name: str,
+    folder: Path,
+    recipe: Recipe,
+    state: TrainState,
+    step_fn: Callable[[TrainState, Any], tuple[TrainState, Metrics]],
+    batch_at: Callable[[int], Any],
+    placement: Placement = ALONE,
+    extras: Extras | None = None,
+) -> TrainState:
+    """Run `step_fn` to `recipe.steps` from the newest checkpoint in `folder`; curves go to curve.jsonl there.
+
+    A checkpoint is restored to where `state` is, whatever mesh it was saved on. The state is donated. Metrics are
+    read when they are logged, so the next steps are already on their way.
+    A loss that is not finite raises a UserError and leaves the last good checkpoint; SIGTERM saves and raises Stopped.
+    """
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(Checkpoints(folder))
+        first, place = int(checkpoints.latest() or 0), None
+        if first:
+            state, place = checkpoints.restore(state)
+        data = stream(batch_at, recipe.steps, first, place)
+        diary = Diary(name, folder, recipe.steps, first, batch_at, checkpoints.latest, extras or Extras())
+        stack.enter_context(diary)
+        stack.enter_context(stopping.listening(together=True))
+        for step in range(first, recipe.steps):
+            batch, done = placement.batch(next(data)), step + 1
+            if step == first:
+                diary.begin(state, batch)
+            state, metrics = step_fn(state, batch)
+            checkpoints.flush()
+            diary.note(done, metrics, state)
+            stop = stopping.due(done) and done < recipe.steps
+            if stop or done % recipe.checkpoint_every == 0 or done == recipe.steps:
+                diary.check()
+                checkpoints.save(done, state, data.get_state())
+            if stop:
+                raise stopping.Stopped(f"{name}: stopped at step {done} of {recipe.steps}, which is saved")
+    return state
+
+
+def load_ema(folder: Path, recipe: Recipe, init: Callable[[], Params]) -> Params:
+    """The averaged parameters of a finished run that began at `init()`. UserError if it is not finished."""
+    with Checkpoints(folder) as checkpoints:
+        if checkpoints.latest() != recipe.steps:
+            raise UserError(f"{folder} is at step {checkpoints.latest()} of {recipe.steps}: run its stage first")
+        state, _ = checkpoints.restore(jax.eval_shape(lambda: init_state(init(), recipe.optimizer())))
+    return state.ema
