@@ -7,8 +7,8 @@ from ml_collections.config_dict import placeholder
 
 # Small raster models on small data find their place and their class sooner with these (see `GPTConfig`).
 CLEAR = {"positions": True, "loud_cond": True}
-# What a teacher gets used to: missing conditions, missing words of captions, wrong codes before the next one.
-HABITS = {"label_drop": 0.1, "word_drop": 0.0, "corrupt": 0.0}
+# A teacher's training drops conditions and words of captions, and corrupts codes before the next one: shares of them.
+REGULARIZATION = {"label_dropout": 0.1, "word_dropout": 0.0, "token_corruption": 0.0}
 
 
 def recipe(steps: int, batch: int, lr: float, **more: Any) -> ConfigDict:

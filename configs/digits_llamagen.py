@@ -25,15 +25,15 @@ def get_config() -> ConfigDict:
             "shift": 1.2,
         }
     )
-    config.judge = ConfigDict({"patch": 1})
+    config.classifier = ConfigDict({"patch": 1})
     config.tokenizer = ConfigDict({"side": 4, "code_dim": 4, "vocab": 32, "pixels": 10.0, "stack": common.stack(1)})
     config.cache_chunk = 8
     config.model = ConfigDict({"width": 128, "depth": 3, "heads": 4, "multiple_of": 32, **common.CLEAR})
     config.pretrain = ConfigDict(
         {
-            "judge": common.recipe(300, 128, 2e-3, final_lr=0.0),
+            "classifier": common.recipe(300, 128, 2e-3, final_lr=0.0),
             "tokenizer": common.recipe(450, 128, 3e-3, revive_every=30),
-            "teacher": common.recipe(300, 128, 1e-2, muon=True, **common.HABITS),
+            "teacher": common.recipe(300, 128, 1e-2, muon=True, **common.REGULARIZATION),
         }
     )
     config.pairs = common.pairs(count=16_000, shard=4000, batch=500, labels="balanced")

@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
             "name": "emoji",
             "resolution": 32,
             "channels": 3,
-            "classes": 384,  # captions, as the judge counts them
+            "classes": 384,  # captions, as the classifier counts them
             "copies": 1,
             "heldout_copies": 1,
             "rotate": 0.0,
@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
             "shift": 0.0,
         }
     )
-    config.judge = ConfigDict({"patch": 2, "hidden": 128})
+    config.classifier = ConfigDict({"patch": 2, "hidden": 128})
     stack = ConfigDict({**common.stack(2), "background": 1.0, "ch": 32})
     config.tokenizer = ConfigDict({"side": 8, "code_dim": 8, "vocab": 1024, "pixels": 10.0, "stack": stack})
     sizes = {"width": 64, "depth": 2, "heads": 4, "head_dim": 16, "hidden": 128, "tokens": 4}
@@ -39,12 +39,12 @@ def get_config() -> ConfigDict:
     config.guidance = 1.5
     config.model = ConfigDict({"width": 128, "depth": 5, "heads": 4, "multiple_of": 32, **common.CLEAR})
     config.model.update({"cond": 4, "caption_dim": 64})
-    habits = {"label_drop": 0.1, "word_drop": 0.1, "corrupt": 0.35}
+    regularization = {"label_dropout": 0.1, "word_dropout": 0.1, "token_corruption": 0.35}
     config.pretrain = ConfigDict(
         {
-            "judge": common.recipe(1000, 128, 2e-3, final_lr=0.0),
+            "classifier": common.recipe(1000, 128, 2e-3, final_lr=0.0),
             "tokenizer": common.recipe(900, 64, 1e-2, revive_every=30),
-            "teacher": common.recipe(500, 64, 1e-2, muon=True, **habits),
+            "teacher": common.recipe(500, 64, 1e-2, muon=True, **regularization),
         }
     )
     config.pairs = common.pairs(count=16_000, shard=4000, batch=200, labels="balanced")

@@ -9,7 +9,7 @@ def base(family: str, resolution: int) -> ConfigDict:
     """Class-conditional ImageNet at `resolution` px: 1.2 M pairs, batch 512, AdamW (.9, .95), EMA .9999."""
     config = common.demo(family)
     config.data = ConfigDict({"name": "imagenet2012", "resolution": resolution, "channels": 3, "classes": 1000})
-    config.judge = None  # no network of our own looks at photographs
+    config.classifier = None  # no network of our own looks at photographs
     config.dtype.teacher = "bfloat16"  # as released; the flow stays in float32
     config.pairs = common.pairs(count=1_200_000, shard=10_000, batch=250, labels="uniform")
     published = {"weight_decay": 0.05, "b2": 0.95, "ema": 0.9999, "final_lr": 1.0, "warmup": 0}

@@ -28,15 +28,15 @@ def get_config() -> ConfigDict:
             "shift": 2.0,
         }
     )
-    config.judge = ConfigDict({"patch": 2})
+    config.classifier = ConfigDict({"patch": 2})
     config.tokenizer = ConfigDict({"side": 7, "code_dim": 4, "vocab": 64, "stack": common.stack(2)})
     config.cache_chunk = 25
     config.model = ConfigDict({"width": 128, "depth": 4, "heads": 4, "multiple_of": 32, **common.CLEAR})
     config.pretrain = ConfigDict(
         {
-            "judge": common.recipe(300, 128, 2e-3, final_lr=0.0),
+            "classifier": common.recipe(300, 128, 2e-3, final_lr=0.0),
             "tokenizer": common.recipe(310, 128, 3e-3, revive_every=30),
-            "teacher": common.recipe(230, 64, 1e-2, muon=True, **common.HABITS),
+            "teacher": common.recipe(230, 64, 1e-2, muon=True, **common.REGULARIZATION),
         }
     )
     config.pairs = common.pairs(count=19_000, shard=4000, batch=250, labels="balanced")

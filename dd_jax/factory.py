@@ -9,13 +9,13 @@ from ml_collections import ConfigDict
 from dd_jax.data import emoji
 from dd_jax.families.llamagen import build as llamagen
 from dd_jax.families.var import build as var
-from dd_jax.method.fewstep import Models, Special
 from dd_jax.method.filtering import Filter
 from dd_jax.method.flow import FlowSolver
 from dd_jax.method.layout import Layout
 from dd_jax.method.losses import Weights
+from dd_jax.method.models import Models, Special
 from dd_jax.method.plans import parse
-from dd_jax.metrics.classifier import Judge
+from dd_jax.metrics.classifier import Classifier
 from dd_jax.metrics.lpips import LPIPS
 from dd_jax.stages.parts import System
 from dd_jax.stages.train import Objective
@@ -57,12 +57,16 @@ def build(config: ConfigDict) -> System:
         distance_batch=config.train.get("distance_batch", 0),
     )
     data = config.data
-    judge = Judge(data.resolution, data.channels, data.classes, **config.judge) if config.judge is not None else None
+    classifier = (
+        Classifier(data.resolution, data.channels, data.classes, **config.classifier)
+        if config.classifier is not None
+        else None
+    )
     return System(
         tokenizer=family.tokenizer,
         teacher=family.teacher,
         student=family.student,
-        judge=judge,
+        classifier=classifier,
         lpips=LPIPS() if objective.distance == "lpips" and objective.weights.embedding else None,
         text=_text(config),
         models=models,

@@ -5,7 +5,7 @@ handwritten digits, maps noise to images with it (Alg. 1), distils that map into
 samples, scores everything and writes report.html. Stages:
 
   all       whatever is not done yet, in this order; an interrupted run goes on where it was
-  pretrain  tokenizer, teacher and judge for the bundled data
+  pretrain  tokenizer, teacher and classifier for the bundled data
   pairs     Alg. 1: noise-code pairs, in shards
   train     Alg. 2: the student
   sample    pictures of config.sample.plans; --labels="golden retriever, 3" says of what, or --prompt="a red fox",

@@ -70,7 +70,7 @@ class Programs:
         kind = jnp.dtype(config.dtype.teacher)
         trunk = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, kind), trunk)
         self.params["teacher"] = system.teacher_params(trunk, self.params["tokenizer"])
-        for part in ("judge", "lpips"):
+        for part in ("classifier", "lpips"):
             if getattr(system, part) is not None:
                 self.params[part] = shapes(getattr(system, part).init, key)
 
@@ -78,7 +78,7 @@ class Programs:
         """Algorithm 2's step."""
         self.config.train.batch = batch or self.config.train.batch
         system, recipe = self.system, Recipe.of(self.config.train)
-        distance = train.distance_of(system.objective, system.tokenizer, system.judge, system.lpips)
+        distance = train.distance_of(system.objective, system.tokenizer, system.classifier, system.lpips)
         step = train.stepper(recipe, system.objective, system.student, distance, self.config.seed, self.placement)
         frozen = shapes(lambda params: train.frozen_for(system.tokenizer, params), self.params)
         state: TrainState = shapes(lambda params: init_state(params, recipe.optimizer()), self.params["student"])

@@ -25,7 +25,7 @@ def tiny_config(family: str) -> ConfigDict:
     config.tokenizer.stack.ch = 8
     config.tokenizer.stack.z_channels = 8
     config.model.width, config.model.depth, config.model.heads = 32, 1, 2
-    for part in (config.pretrain.judge, config.pretrain.tokenizer, config.pretrain.teacher, config.train):
+    for part in (config.pretrain.classifier, config.pretrain.tokenizer, config.pretrain.teacher, config.train):
         part.steps, part.batch, part.warmup, part.checkpoint_every = 12, 32, 4, 5
     config.train.grid_every = 6
     config.pairs.count, config.pairs.shard, config.pairs.batch = 96, 32, 32

@@ -35,7 +35,7 @@ def small_config():
     """Text to image in miniature: 3 x 3 codes, 6 tokens a caption."""
     config = emoji_t2i.get_config()
     config.data.update({"name": "captions", "resolution": 12, "classes": len(LIST)})
-    config.judge = None
+    config.classifier = None
     config.tokenizer.update({"side": 3, "vocab": 12, "code_dim": 4})
     config.text.sizes.update({"width": 16, "depth": 1, "heads": 2, "head_dim": 8, "hidden": 16, "tokens": 6})
     config.model.update({"width": 32, "depth": 2, "heads": 2, "cond": 6, "caption_dim": 16})

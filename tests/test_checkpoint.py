@@ -16,7 +16,7 @@ from dd_jax.system.errors import UserError
 from dd_jax.training import curves, sinks
 from dd_jax.training.log import Extras
 from dd_jax.training.loop import Recipe, fit, init_state, update
-from dd_jax.training.throughput import Meter
+from dd_jax.training.throughput import Throughput
 
 RECIPE = Recipe(steps=12, batch=4, lr=0.1, warmup=0, checkpoint_every=5)
 
@@ -130,8 +130,10 @@ def test_numbers_go_to_every_sink(tmp_path, monkeypatch):
             seen.append("closed")
 
     monkeypatch.setitem(sinks.KINDS, "tensorboard", Recorder)
-    meter = Meter(lambda *args: jax.make_jaxpr(lambda x: x @ x)(jnp.ones((4, 4))).jaxpr, tokens=100, devices=1)
-    extras = Extras(("tensorboard",), meter, lambda step, state: {"nll": step / 2}, watch_every=6)
+    throughput = Throughput(
+        lambda *args: jax.make_jaxpr(lambda x: x @ x)(jnp.ones((4, 4))).jaxpr, tokens=100, devices=1
+    )
+    extras = Extras(("tensorboard",), throughput, lambda step, state: {"nll": step / 2}, preview_every=6)
     train(tmp_path, extras)
     assert seen[0] == 1
     assert seen[-1] == "closed"

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 KILLS = 8  # of each stage, by one process and by two: more than thirty in all
 SMALL = {
     "data.copies": 1,
-    "pretrain.judge.steps": 20,
+    "pretrain.classifier.steps": 20,
     "pretrain.tokenizer.steps": 20,
     "pretrain.teacher.steps": 20,
     "pairs.count": 6000,

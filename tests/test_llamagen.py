@@ -13,11 +13,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from dd_jax.families.llamagen.backbone import GPT, GPTConfig, inherit, rope_table, rotate
 from dd_jax.families.llamagen.teacher import RasterTeacher
 from dd_jax.method import ar, flow
-from dd_jax.method.fewstep import Models, run_plan, student_step
+from dd_jax.method.fewstep import run_plan, student_step
 from dd_jax.method.filtering import Filter
 from dd_jax.method.flow import FlowSolver
 from dd_jax.method.interfaces import Cond
 from dd_jax.method.layout import Layout
+from dd_jax.method.models import Models
 from dd_jax.method.student import Student, StudentNet
 from port_weights import llamagen, rules
 

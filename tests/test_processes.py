@@ -20,7 +20,7 @@ from dd_jax.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 SMALL = {"data.copies": 1, "model.width": 32, "model.depth": 1, "model.heads": 2, "pairs.count": 80, "pairs.shard": 16}
-SMALL |= {f"pretrain.{part}.{key}": 8 for part in ("judge", "tokenizer", "teacher") for key in ("steps", "batch")}
+SMALL |= {f"pretrain.{part}.{key}": 8 for part in ("classifier", "tokenizer", "teacher") for key in ("steps", "batch")}
 SMALL |= {"pairs.batch": 16, "train.batch": 16, "train.steps": 10, "train.checkpoint_every": 4}
 
 

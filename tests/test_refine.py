@@ -10,7 +10,8 @@ import pytest
 import tiny
 
 from dd_jax.method import ar
-from dd_jax.method.fewstep import noise_for, refine, run_plan
+from dd_jax.method.fewstep import noise_for, run_plan
+from dd_jax.method.refine import refine
 from dd_jax.system.errors import UserError
 
 BATCH = 6

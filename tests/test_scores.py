@@ -1,4 +1,4 @@
-"""Scores against the reference programs' numbers; the judge's interface and gradients."""
+"""Scores against the reference programs' numbers; the classifier's interface and gradients."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 from inception_recipe import recipe
 
 from dd_jax.metrics import moments, neighbours, scores
-from dd_jax.metrics.classifier import Judge
+from dd_jax.metrics.classifier import Classifier
 from dd_jax.system.errors import UserError
 
 GOLDEN = Path(__file__).parent / "goldens/eval/stats"
@@ -189,12 +189,12 @@ def test_class_accuracy():
 
 @pytest.mark.parametrize(("side", "patch"), [(28, 2), (8, 1)])
 def test_judge(side, patch):
-    judge = Judge(side, patch=patch)
-    params = jax.jit(judge.init)(jax.random.key(0))
+    classifier = Classifier(side, patch=patch)
+    params = jax.jit(classifier.init)(jax.random.key(0))
     img = jax.random.uniform(jax.random.key(1), (5, side, side, 1), minval=-1.0)
     label = jnp.arange(5)
     logits, features, (loss, aux) = jax.jit(
-        lambda p: (judge.logits(p, img), judge.features(p, img), judge.loss(p, img, label))
+        lambda p: (classifier.logits(p, img), classifier.features(p, img), classifier.loss(p, img, label))
     )(params)
     assert logits.shape == (5, 10)
     assert features.shape == (5, 64)
@@ -204,21 +204,21 @@ def test_judge(side, patch):
 
 
 def test_perceptual_distance():
-    judge = Judge(8, patch=1)
-    params = jax.jit(judge.init)(jax.random.key(0))
+    classifier = Classifier(8, patch=1)
+    params = jax.jit(classifier.init)(jax.random.key(0))
     img = jax.random.uniform(jax.random.key(1), (3, 8, 8, 1), minval=-1.0)
     near, far = img + 0.01, -img
-    distance = jax.jit(judge.perceptual)
+    distance = jax.jit(classifier.perceptual)
     np.testing.assert_allclose(distance(params, img, img), np.zeros(3), atol=1e-7)
     assert (distance(params, img, near) < distance(params, img, far)).all()
-    for x in jax.jit(judge.maps)(params, img):
+    for x in jax.jit(classifier.maps)(params, img):
         norm = np.linalg.norm(x, axis=-1)
         assert ((norm < 1e-6) | (np.abs(norm - 1) < 1e-5)).all()
 
 
 def test_perceptual_gradient_is_finite_where_maps_vanish():
-    judge = Judge(8, patch=1)
-    params = jax.tree.map(jnp.zeros_like, jax.jit(judge.init)(jax.random.key(0)))  # every map is zero
+    classifier = Classifier(8, patch=1)
+    params = jax.tree.map(jnp.zeros_like, jax.jit(classifier.init)(jax.random.key(0)))  # every map is zero
     a, b = jnp.ones((2, 8, 8, 1)), jnp.zeros((2, 8, 8, 1))
-    gradient = jax.jit(jax.grad(lambda p, x: judge.perceptual(p, x, b).sum(), (0, 1)))(params, a)
+    gradient = jax.jit(jax.grad(lambda p, x: classifier.perceptual(p, x, b).sum(), (0, 1)))(params, a)
     assert all(bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(gradient))

@@ -14,11 +14,12 @@ from dd_jax.families.guided import class_rows
 from dd_jax.families.var.backbone import VAR, VARConfig, inherit
 from dd_jax.families.var.teacher import ScaleTeacher
 from dd_jax.method import ar, flow
-from dd_jax.method.fewstep import Models, run_plan, student_step
+from dd_jax.method.fewstep import run_plan, student_step
 from dd_jax.method.filtering import Filter
 from dd_jax.method.flow import FlowSolver
 from dd_jax.method.interfaces import Cond
 from dd_jax.method.layout import Layout
+from dd_jax.method.models import Models
 from dd_jax.method.student import Student, StudentNet
 from dd_jax.system.errors import UserError
 from port_weights import rules, var

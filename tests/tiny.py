@@ -13,11 +13,11 @@ from dd_jax.families.var.backbone import VAR, VARConfig
 from dd_jax.families.var.backbone import inherit as inherit_scales
 from dd_jax.families.var.quantizer import Quantizer
 from dd_jax.families.var.teacher import ScaleTeacher
-from dd_jax.method.fewstep import Models
 from dd_jax.method.filtering import Filter
 from dd_jax.method.flow import FlowSolver
 from dd_jax.method.interfaces import Cond
 from dd_jax.method.layout import Layout
+from dd_jax.method.models import Models
 from dd_jax.method.student import Student, StudentNet
 
 CLASSES, VOCAB, CODE, WIDTH, SIDE, SIDES = 3, 12, 4, 32, 3, (1, 2, 3)

@@ -1,4 +1,4 @@
-"""The pictures that tokenizer, teacher and judge are trained on: bundled ones, a folder, or a tfds data set.
+"""The pictures that tokenizer, teacher and classifier are trained on: bundled ones, a folder, or a tfds data set.
 
 `config.data.name`: mnist, digits, emoji; `folder:PATH` with one subfolder a class; `tfds:NAME` with `image` and
 `label`. The last two are cut to their central square, and a twentieth of each class (1,000 at most) is held out.
@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from dd_jax.data import bundled
 from dd_jax.system.errors import UserError
 
-WARPED = 8  # copies of every picture that a judge of captions learns from
+WARPED = 8  # copies of every picture that a classifier of captions learns from
 KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
@@ -59,10 +59,10 @@ class Pictures:
         _, _, img, label = self.split
         return self._augmented(img, self._settings.heldout_copies, 1), np.tile(label, self._settings.heldout_copies)
 
-    def judged(self, captioned: bool) -> tuple[np.ndarray, np.ndarray]:
-        """What a judge learns from: as `training`; of captions also those held out from all others, warped a little.
+    def for_classifier(self, captioned: bool) -> tuple[np.ndarray, np.ndarray]:
+        """What a classifier learns from: as `training`; of captions also those held out from the others, warped.
 
-        A caption has one picture, soon known by heart: place, size and noise are what its judge has to overlook.
+        A caption has one picture, soon known by heart: place, size and noise are what its classifier has to overlook.
         """
         if not captioned:
             return self.training()

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax.method.fewstep import Models, advance, noise_for
+from dd_jax.method.fewstep import advance, noise_for
 from dd_jax.method.interfaces import Cond, Draft, Generator, Params
+from dd_jax.method.models import Models
 from dd_jax.method.plans import Op
 from dd_jax.system.errors import UserError
 

@@ -1,53 +1,16 @@
-"""Few-step sampling: Algorithms 3 and 4 and parallel refinement, driven by a plan (`plans`)."""
+"""Few-step sampling: Algorithms 3 and 4, driven by a plan (`plans`); its `J` is `refine`."""
 
 import dataclasses
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from dd_jax.method import ar, flow
-from dd_jax.method.filtering import Filter
-from dd_jax.method.interfaces import Cond, Draft, Generator, Params, State, Student, Teacher, Tokenizer
-from dd_jax.method.layout import Layout
+from dd_jax.method.interfaces import Cond, Draft, Generator, Params
+from dd_jax.method.models import Models
 from dd_jax.method.plans import Op, parse
-from dd_jax.system.errors import UserError
-
-Sweep = Callable[[jax.Array, jax.Array, State], tuple[jax.Array, jax.Array, State]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Models:
-    """What a plan may call, and how: all static, parameters come with each call."""
-
-    teacher: Teacher
-    student: Student
-    tokenizer: Tokenizer
-    filter: Filter  # of the teacher's logits on their way through the flow
-    solver: flow.FlowSolver
-    split: int  # logits head before this step, embedding head from it on
-    categorical: bool = False  # `T` draws categorically (as released) instead of through the flow
-    smooth: bool = False  # and mixes the codes that it draws
-    draw: Filter = dataclasses.field(default_factory=Filter)  # of the teacher's logits where it draws categorically
-    special: tuple[tuple[str, "Special"], ...] = ()  # plans with settings of their own
-
-    @property
-    def layout(self) -> Layout:
-        return self.teacher.layout
-
-    def of(self, plan: str) -> "Models":
-        """As `plan` wants them."""
-        special = dict(self.special).get(plan)
-        return dataclasses.replace(self, special=(), **(vars(special) if special else {}))
-
-
-@dataclasses.dataclass(frozen=True)
-class Special:
-    """What the release sets plan by plan."""
-
-    split: int
-    draw: Filter
+from dd_jax.method.refine import refine
 
 
 def run_plan(
@@ -110,83 +73,6 @@ def student_step(
     code = jnp.where(known, flow.nearest(x_BxLxC, codebook_VxC), jnp.argmax(logits, -1))
     token = jnp.where(known[..., None], x_BxLxC, token)
     return jnp.where(layout.known(models.split)[..., None], codebook_VxC[code], token)
-
-
-def refine(
-    models: Models,
-    params: dict[str, Params],
-    cond: Cond,
-    draft_BxL: jax.Array,
-    noise_BxLxC: jax.Array,
-    exact_B: jax.Array,
-    sweeps: jax.Array | int | None = None,
-    window: int | None = None,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Refine in parallel: code_i <- FM(noise_i, p(. | draft_<i)) everywhere, `sweeps` times or to the end.
-
-    -> (code_BxL, certified leading steps (B,), sweeps run (B,)). A sweep that reproduces the first m steps of
-    its input makes steps <= m the teacher's own, since they depended on exact ones only: k sweeps make k
-    steps exact from any draft, and the fixed point is the teacher's sample for this noise.
-    """
-    layout, steps = models.layout, models.layout.steps
-    if window:
-        exact_B = jnp.zeros_like(exact_B)  # keys and values are kept from the first sweep on
-        sweep, state = _windowed(models, params, cond, noise_BxLxC, draft_BxL, window)
-    else:
-        sweep, state = _whole(models, params, cond, noise_BxLxC), None
-
-    def unfinished(carry: tuple) -> jax.Array:
-        _, exact, _, k, _ = carry
-        return (k < (steps if sweeps is None else sweeps)) & jnp.any(exact < steps)
-
-    def body(carry: tuple) -> tuple:
-        code, exact, ran, k, state = carry
-        new, seen, state = sweep(code, exact, state)
-        new = jnp.where(layout.step_L < exact[:, None], code, new)  # certain steps are frozen
-        agree = jnp.min(jnp.where(code == new, steps, layout.step_L), -1)  # leading steps that did not change
-        return new, jnp.minimum(agree + 1, seen), ran + (exact < steps), k + 1, state
-
-    carry = (draft_BxL, exact_B, jnp.zeros_like(exact_B), jnp.int32(0), state)
-    code, exact, ran, _, _ = jax.lax.while_loop(unfinished, body, carry)
-    return code, exact, ran
-
-
-def _whole(models: Models, params: dict[str, Params], cond: Cond, noise_BxLxC: jax.Array) -> Sweep:
-    """A sweep over all positions: (code, exact, state) -> (new code, steps seen, state)."""
-    codebook = models.tokenizer.codebook(params["tokenizer"])
-
-    def sweep(code: jax.Array, exact: jax.Array, state: State) -> tuple[jax.Array, jax.Array, State]:
-        logits = models.filter(models.teacher.parallel(params["teacher"], cond, code))
-        new = flow.transport(noise_BxLxC, logits, codebook, solver=models.solver)
-        return new, jnp.full_like(exact, models.layout.steps), state
-
-    return sweep
-
-
-def _windowed(
-    models: Models,
-    params: dict[str, Params],
-    cond: Cond,
-    noise_BxLxC: jax.Array,
-    draft_BxL: jax.Array,
-    width: int,
-) -> tuple[Sweep, State]:
-    """The same over the `width` steps behind the certified prefix, whose keys and values are cached."""
-    teacher, layout = models.teacher, models.layout
-    if not layout.uniform or not hasattr(teacher, "window"):
-        raise UserError(f"a refinement window needs one token a step: leave '/{width}' out for this layout")
-    codebook = models.tokenizer.codebook(params["tokenizer"])
-    cut = jax.vmap(lambda x, first: jax.lax.dynamic_slice_in_dim(x, first, width, 0))
-    paste = jax.vmap(lambda x, new, first: jax.lax.dynamic_update_slice_in_dim(x, new, first, 0))
-
-    def sweep(code: jax.Array, exact: jax.Array, state: State) -> tuple[jax.Array, jax.Array, State]:
-        first = jnp.minimum(exact, layout.tokens - width)
-        logits, state = teacher.window(params["teacher"], state, cond, code, first, width)
-        new = flow.transport(cut(noise_BxLxC, first), models.filter(logits), codebook, solver=models.solver)
-        return paste(code, new, first), first + width, state
-
-    state = teacher.start(params["teacher"], cond, draft_BxL, 0)
-    return sweep, teacher.reserve(state, layout.steps)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))

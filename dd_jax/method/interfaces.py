@@ -72,7 +72,7 @@ class Teacher(Protocol):
 
 
 class WindowTeacher(Teacher, Protocol):
-    """A teacher of one-token steps that can also score a window behind an exact prefix (`fewstep.refine`)."""
+    """A teacher of one-token steps that can also score a window behind an exact prefix (`refine.refine`)."""
 
     def window(
         self, params: Params, state: State, cond: Cond, code_BxL: jax.Array, first_B: jax.Array, width: int

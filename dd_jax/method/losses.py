@@ -32,7 +32,7 @@ def mse(token_BxLxC: jax.Array, target_BxLxC: jax.Array) -> jax.Array:
 
 
 def perceptual(decode: Callable, distance: Callable, batch: int = 0) -> Distance:
-    """`distance` between the decoded images, e.g. LPIPS or a judge's features; `batch` of them at a time, 0: all."""
+    """`distance` between the decoded images, e.g. LPIPS or a classifier's features; `batch` at a time, 0: all."""
 
     def between(token_BxLxC: jax.Array, target_BxLxC: jax.Array) -> jax.Array:
         return distance(decode(token_BxLxC), jax.lax.stop_gradient(decode(target_BxLxC)))

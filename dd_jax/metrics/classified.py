@@ -1,4 +1,4 @@
-"""What the judge says of pictures: distances, accuracy, precision and recall, and whether it finds their captions."""
+"""What the classifier says of pictures: distances, accuracy, precision, recall, and whether it finds captions."""
 
 import dataclasses
 import functools
@@ -9,15 +9,15 @@ import numpy as np
 
 from dd_jax.method.interfaces import Params
 from dd_jax.metrics import scores
-from dd_jax.metrics.classifier import Judge
+from dd_jax.metrics.classifier import Classifier
 
-JUDGED = ("fd", "fd_teacher", "class_accuracy", "precision", "recall")
+CLASSIFIED = ("fd", "fd_teacher", "class_accuracy", "precision", "recall")
 AMONG = 51  # captions, one of which is the right one
 
 
-def look(judge: Judge, params: Params, img: np.ndarray, batch: int = 500) -> tuple[np.ndarray, np.ndarray]:
+def look(classifier: Classifier, params: Params, img: np.ndarray, batch: int = 500) -> tuple[np.ndarray, np.ndarray]:
     """Features (M, F) and logits (M, K) of any number of images."""
-    run = jax.jit(lambda params, img: (judge.features(params, img), judge.logits(params, img)))
+    run = jax.jit(lambda params, img: (classifier.features(params, img), classifier.logits(params, img)))
     pad = -len(img) % batch
     padded = np.concatenate([img, np.zeros((pad, *img.shape[1:]), np.float32)])
     parts = [run(params, padded[i : i + batch]) for i in range(0, len(padded), batch)]
@@ -27,7 +27,7 @@ def look(judge: Judge, params: Params, img: np.ndarray, batch: int = 500) -> tup
 
 @dataclasses.dataclass(frozen=True)
 class References:
-    """The judge's features that samples are compared with."""
+    """The classifier's features that samples are compared with."""
 
     real: np.ndarray  # (M, F) of held-out pictures
     teacher: np.ndarray  # (M, F) of the teacher's samples of other noises
@@ -38,25 +38,25 @@ class References:
         return scores.statistics(self.real), scores.statistics(self.teacher)
 
 
-def judged(
+def classified(
     features: np.ndarray, seen: np.ndarray, label: np.ndarray, references: References | None
 ) -> dict[str, float | None]:
-    """What the judge makes of samples by their features and logits; nothing where there is none."""
+    """What the classifier makes of samples by their features and logits; nothing where there is none."""
     if references is None:
-        return dict.fromkeys(JUDGED)
+        return dict.fromkeys(CLASSIFIED)
     own, (real, teacher) = scores.statistics(features), references.statistics
     precision, recall = scores.precision_recall(references.real[: len(label)], features)
     label = label[: len(seen)]
     accuracy = float(np.mean(seen.argmax(-1) == label))
     numbers = scores.frechet(*own, *real), scores.frechet(*own, *teacher), accuracy, precision, recall
-    result: dict[str, float | None] = dict(zip(JUDGED, numbers, strict=True))
+    result: dict[str, float | None] = dict(zip(CLASSIFIED, numbers, strict=True))
     if seen.shape[1] >= AMONG:
         result["caption_found"] = caption_found(seen, label)
     return result
 
 
 def caption_found(logits_MxK: np.ndarray, label_M: np.ndarray, among: int = AMONG) -> float:
-    """Share of pictures whose caption the judge prefers to among - 1 others, drawn at random."""
+    """Share of pictures whose caption the classifier prefers to among - 1 others, drawn at random."""
     draw, hits = np.random.default_rng(0), 0
     for logits, label in zip(logits_MxK, label_M, strict=True):
         others = draw.choice(len(logits) - 1, among - 1, replace=False)

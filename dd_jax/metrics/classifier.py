@@ -14,7 +14,7 @@ from dd_jax.method.interfaces import Params
 from dd_jax.nn.layers import Dense
 
 
-class JudgeNet(nn.Module):
+class ClassifierNet(nn.Module):
     """Space to depth, two 3x3 convolutions (the second with stride 2), one hidden layer, logits."""
 
     classes: int
@@ -43,7 +43,7 @@ class JudgeNet(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class Judge:
+class Classifier:
     """The classifier and what is read off it; images are float, nominally in [-1, 1], (B, R, R, channels)."""
 
     resolution: int
@@ -54,8 +54,8 @@ class Judge:
     hidden: int = 64
 
     @property
-    def net(self) -> JudgeNet:
-        return JudgeNet(self.classes, self.patch, self.widths, self.hidden)
+    def net(self) -> ClassifierNet:
+        return ClassifierNet(self.classes, self.patch, self.widths, self.hidden)
 
     def _apply(self, params: Params, img_BxRxRxc: jax.Array, method: str | None = None) -> Any:
         return self.net.apply({"params": params}, img_BxRxRxc, method=method)

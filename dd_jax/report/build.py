@@ -23,7 +23,7 @@ __all__ = ["Grid", "from_workdir", "grid_png", "render", "write"]
 CAPTIONS = 14  # rows of a picture
 # At most so many of each in the picture.
 COLUMNS = {"other": 2, "teacher": 1, "student": 3, "refined": 2, "baseline": 2}
-CURVES = ("judge", "tokenizer", "teacher", "student")
+CURVES = ("classifier", "tokenizer", "teacher", "student")
 
 
 def from_workdir(workdir: str | os.PathLike, config: Mapping[str, Any], record: Mapping[str, Any]) -> Path:

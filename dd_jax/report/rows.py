@@ -21,7 +21,7 @@ METRICS = {
     "fd": Metric(
         "FD\N{NO-BREAK SPACE}↓",
         "{:.1f}",
-        "Frechet distance between the judge's features of these pictures and of held-out real ones: how far "
+        "Frechet distance between the classifier's features of these pictures and of held-out real ones: how far "
         "apart the two clouds are, in quality and in variety. Lower is better.",
     ),
     "fd_teacher": Metric(
@@ -33,12 +33,12 @@ METRICS = {
     "class_accuracy": Metric(
         "class accuracy\N{NO-BREAK SPACE}↑",
         "{:.1%}",
-        "share of pictures in which the judge sees the class that was asked for. Higher is better.",
+        "share of pictures in which the classifier sees the class that was asked for. Higher is better.",
     ),
     "caption_found": Metric(
         "caption found\N{NO-BREAK SPACE}↑",
         "{:.1%}",
-        "share of pictures whose caption the judge prefers to 50 others. Higher is better.",
+        "share of pictures whose caption the classifier prefers to 50 others. Higher is better.",
     ),
     "precision": Metric(
         "precision\N{NO-BREAK SPACE}↑",

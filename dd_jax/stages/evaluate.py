@@ -21,7 +21,7 @@ from dd_jax.method import baselines
 from dd_jax.method.fewstep import generator
 from dd_jax.method.interfaces import Cond, Draft, Generator, Params
 from dd_jax.method.plans import cost
-from dd_jax.metrics.classified import References, judged, look
+from dd_jax.metrics.classified import References, classified, look
 from dd_jax.report.rows import picture_key
 from dd_jax.stages.pairs import sample_codes
 from dd_jax.stages.parts import System
@@ -38,8 +38,8 @@ class Samples:
     code: np.ndarray  # (M, L)
     exact: np.ndarray  # (M,) certified steps
     sweeps: np.ndarray  # (M,)
-    features: np.ndarray  # (M, F) of the judge; F = 0 without one
-    seen: np.ndarray  # (M, K) logits of the judge; K = 0 without one
+    features: np.ndarray  # (M, F) of the classifier; F = 0 without one
+    seen: np.ndarray  # (M, K) logits of the classifier; K = 0 without one
     nll: np.ndarray  # (M,) mean over tokens under the guided teacher
     images: np.ndarray  # uint8, the first few
     ms_per_image: float
@@ -124,9 +124,9 @@ def inspect(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Judge's features and logits of the images, and the codes' NLL per token under the guided teacher."""
     features, seen = jnp.zeros((len(img), 0)), jnp.zeros((len(img), 0))
-    if system.judge is not None:
-        features = system.judge.features(params["judge"], img)
-        seen = system.judge.logits(params["judge"], img)
+    if system.classifier is not None:
+        features = system.classifier.features(params["classifier"], img)
+        seen = system.classifier.logits(params["classifier"], img)
     logits = system.models.teacher.parallel(params["teacher"], cond, code_BxL)
     nll = optax.softmax_cross_entropy_with_integer_labels(logits, code_BxL)
     return features, seen, nll.mean(-1)
@@ -142,8 +142,8 @@ def teacher_reference(
     for code in sample_codes(system.models, params, root, ids, label, batch, conditions):
         token = codebook[np.pad(code, ((0, batch - len(code)), (0, 0)))]
         parts.append(np.asarray(decode(system, params["tokenizer"], token))[: len(code)])
-    assert system.judge is not None
-    return look(system.judge, params["judge"], np.concatenate(parts))[0]
+    assert system.classifier is not None
+    return look(system.classifier, params["classifier"], np.concatenate(parts))[0]
 
 
 def score(row: Row, made: Samples, teacher: Samples, label: np.ndarray, references: References | None) -> dict:
@@ -154,7 +154,7 @@ def score(row: Row, made: Samples, teacher: Samples, label: np.ndarray, referenc
         "generator": row.name,
         "plan": row.plan,
         "steps": row.steps,
-        **judged(made.features, made.seen, label, references),
+        **classified(made.features, made.seen, label, references),
         "nll": float(np.mean(made.nll)),
         "agreement": float(np.mean(agree)),
         "ms_per_image": made.ms_per_image,
@@ -238,21 +238,23 @@ def run_split(
     keep: int = KEEP,
 ) -> Iterator[tuple[dict | None, np.ndarray]]:
     """(result, the first pictures) of every row; before them, once the references are there, (None, none)."""
-    settings, judge = config.evaluate, system.judge
+    settings, classifier = config.evaluate, system.classifier
     references: References | None = None
     teacher: Samples | None = None
     label = assign(split.pool, np.arange(settings.count), "balanced", seed)
-    if split.real is not None and judge is not None:
+    if split.real is not None and classifier is not None:
         other = assign(split.pool, np.arange(settings.reference), "balanced", seed)
         references = References(
-            look(judge, params["judge"], split.real)[0],
+            look(classifier, params["classifier"], split.real)[0],
             teacher_reference(system, params, conditions, other, settings.batch, seed),
         )
     yield None, np.zeros(0)
     name = {"split": split.name} if split.name else {}
     for kind, img in _shown_to(system, params, split, label):
-        seen = look(judge, params["judge"], img) if judge and references else (np.zeros((len(img), 0)),) * 2
-        given = {"generator": kind, "plan": "", **judged(seen[0], seen[1], label, references), "n": len(img)}
+        seen = (
+            look(classifier, params["classifier"], img) if classifier and references else (np.zeros((len(img), 0)),) * 2
+        )
+        given = {"generator": kind, "plan": "", **classified(seen[0], seen[1], label, references), "n": len(img)}
         if kind == "reconstruction":
             error = np.mean((img - split.example(label)) ** 2, (1, 2, 3)) if split.example else np.ones(1)
             given["psnr"] = float(np.mean(10 * np.log10(4 / error)))  # of pictures in [-1, 1]

@@ -34,7 +34,7 @@ HINT = (
 
 
 @dataclasses.dataclass
-class Judge:
+class Scorer:
     """The network under a protocol, and what samples are compared with; both read when first needed."""
 
     settings: ConfigDict
@@ -78,19 +78,19 @@ class Judge:
 
 def run(sampling: Sampling, settings: ConfigDict, workdir: Path) -> list[Path]:
     """Scores of every plan of `config.sample.plans` -> their files. UserError for a plan without samples."""
-    judge, written = Judge(settings), []
-    identity = judge.identity()
+    scorer, written = Scorer(settings), []
+    identity = scorer.identity()
     for plan in sampling.plans:
         facts = {"sampling": sampling.settings(plan), **identity}
         images, more = _samples(sampling, plan, settings.memory)
-        path = workdir / FOLDER / f"{slug(plan)}.{judge.protocol.name}.{sampling.count}.{_short(facts | more)}.json"
+        path = workdir / FOLDER / f"{slug(plan)}.{scorer.protocol.name}.{sampling.count}.{_short(facts | more)}.json"
         if not path.exists():
-            result = described(sampling, plan) | judge(images)
+            result = described(sampling, plan) | scorer(images)
             if not settings.memory:
                 made = sampling.set_of(plan)
                 result |= {"ms_per_image": made.ms_per_image, "sampled_on": made.manifest["devices"]}
             files.replace(path, json.dumps(result | {"of": _short(facts | more)}, indent=1).encode())
-            print(f"{plan}: {table(result, judge.protocol)}", flush=True)
+            print(f"{plan}: {table(result, scorer.protocol)}", flush=True)
         written.append(path)
     return written
 

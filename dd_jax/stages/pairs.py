@@ -18,8 +18,9 @@ import numpy as np
 from dd_jax.data import pairset
 from dd_jax.data.conditions import Conditions, assign
 from dd_jax.data.pairset import PairSet, load
-from dd_jax.method.fewstep import Models, generator, noise_for
+from dd_jax.method.fewstep import generator, noise_for
 from dd_jax.method.interfaces import Cond, Params
+from dd_jax.method.models import Models
 from dd_jax.system import processes, rng, stopping
 from dd_jax.system.errors import UserError
 from dd_jax.system.progress import Progress

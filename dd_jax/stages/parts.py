@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from dd_jax.data.conditions import Classes, Conditions
-from dd_jax.method.fewstep import Models
 from dd_jax.method.interfaces import Params, Teacher
 from dd_jax.method.layout import Layout
+from dd_jax.method.models import Models
 from dd_jax.method.student import Student
-from dd_jax.metrics.classifier import Judge
+from dd_jax.metrics.classifier import Classifier
 from dd_jax.metrics.lpips import LPIPS
 from dd_jax.stages.train import Objective
 from dd_jax.system import weights
@@ -34,7 +34,7 @@ class System:
     tokenizer: Any
     teacher: Teacher
     student: Student
-    judge: Judge | None  # none for photographs: no network of our own looks at them
+    classifier: Classifier | None  # none for photographs: no network of our own looks at them
     lpips: LPIPS | None  # where training compares by it
     text: Text | None  # what reads captions; none: classes are drawn
     models: Models
@@ -64,7 +64,7 @@ class System:
         return start
 
 
-PARTS = ("judge", "tokenizer", "text", "teacher", "student")  # and, for training alone, "lpips"
+PARTS = ("classifier", "tokenizer", "text", "teacher", "student")  # and, for training alone, "lpips"
 
 
 def load_params(
@@ -86,7 +86,7 @@ def load_params(
     recipes = {**config.get("pretrain", {}), "student": config.train}
     params: dict[str, Params] = {}
     for name in parts:
-        if name in ("judge", "lpips", "text") and getattr(system, name) is None:
+        if name in ("classifier", "lpips", "text") and getattr(system, name) is None:
             continue
         if name in loaded:
             params[name] = loaded[name]

@@ -1,4 +1,4 @@
-"""Tokenizer, teacher and judge for data of one's own; released teachers need none of it."""
+"""Tokenizer, teacher and classifier for data of one's own; released teachers need none of it."""
 
 import dataclasses
 import functools
@@ -13,23 +13,23 @@ import optax
 
 from dd_jax.data.batches import index_batches
 from dd_jax.method.interfaces import Cond, Params
-from dd_jax.metrics.classifier import Judge
+from dd_jax.metrics.classifier import Classifier
 from dd_jax.stages.parts import System
 from dd_jax.system.runtime import jit_once
 from dd_jax.text.captions import drop_words
-from dd_jax.training.loop import Metrics, Recipe, TrainState, fit, init_state, update
+from dd_jax.training.loop import Metrics, Recipe, Settings, TrainState, fit, init_state, update
 
 Batch = dict[str, jax.Array]
 Loss = Callable[[Params, Batch, jax.Array, dict[str, Params]], tuple[jax.Array, Metrics]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Habits:
-    """What a teacher gets used to in training, as shares of what it reads."""
+class Regularization(Settings):
+    """Dropout and corruption of what a teacher reads in training, as shares of it."""
 
-    label_drop: float = 0.1  # conditions that are left out, for guidance
-    word_drop: float = 0.0  # of a caption's words
-    corrupt: float = 0.0  # of the codes before the next one, at most
+    label_dropout: float = 0.1  # conditions that are left out, for guidance
+    word_dropout: float = 0.0  # of a caption's words
+    token_corruption: float = 0.0  # of the codes before the next one, at most
 
 
 def _train(
@@ -65,14 +65,16 @@ def _train(
     return fit(name, folder, recipe, init_state(start, tx), lambda s, b: step(s, b, frozen), batch_at).ema
 
 
-def train_judge(judge: Judge, folder: Path, recipe: Recipe, img: np.ndarray, label: np.ndarray, seed: int) -> Params:
+def train_classifier(
+    classifier: Classifier, folder: Path, recipe: Recipe, img: np.ndarray, label: np.ndarray, seed: int
+) -> Params:
     """The classifier whose features score samples."""
 
     def loss(params: Params, batch: Batch, key: jax.Array, frozen: Any) -> tuple[jax.Array, Metrics]:
-        return judge.loss(params, batch["img"], batch["label"])
+        return classifier.loss(params, batch["img"], batch["label"])
 
-    start = jit_once(judge.init)(jax.random.key(seed))
-    return _train("judge", folder, recipe, start, loss, {"img": img, "label": label}, seed, {})
+    start = jit_once(classifier.init)(jax.random.key(seed))
+    return _train("classifier", folder, recipe, start, loss, {"img": img, "label": label}, seed, {})
 
 
 def train_tokenizer(system: System, folder: Path, recipe: Recipe, img: np.ndarray, seed: int, revive: int) -> Params:
@@ -116,7 +118,7 @@ def train_teacher(
     code: np.ndarray,
     label: np.ndarray,
     seed: int,
-    habits: Habits,
+    regularization: Regularization,
 ) -> Params:
     """Next-step prediction of codes under their classes, or captions, whose encoder learns with the teacher."""
     teacher, text = system.teacher, system.text
@@ -124,15 +126,15 @@ def train_teacher(
     def condition(params: Params, batch: Batch, key: jax.Array) -> Cond:
         if text is None:
             return Cond(batch["label"])
-        valid_BxP = drop_words(key, batch["token"], batch["valid"], habits.word_drop)
+        valid_BxP = drop_words(key, batch["token"], batch["valid"], regularization.word_dropout)
         return text.read(params["text"], batch["token"], valid_BxP)
 
     def loss(params: Params, batch: Batch, key: jax.Array, frozen: Any) -> tuple[jax.Array, Metrics]:
         keys = jax.random.split(key, 3)
-        drop_B = jax.random.bernoulli(keys[0], habits.label_drop, batch["code"].shape[:1])
+        drop_B = jax.random.bernoulli(keys[0], regularization.label_dropout, batch["code"].shape[:1])
         cond = dataclasses.replace(condition(params, batch, keys[1]), drop_B=drop_B)
         weights = system.teacher_params(params["trunk"], frozen["tokenizer"])
-        logits = teacher.forward(weights, cond, corrupt(keys[2], batch["code"], habits.corrupt))
+        logits = teacher.forward(weights, cond, corrupt(keys[2], batch["code"], regularization.token_corruption))
         nll = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch["code"]))
         return nll, {"loss": nll}
 

@@ -102,7 +102,7 @@ class Run:
         return "tokenizer and teacher are random" if ported.random else ""
 
     def pretrain(self) -> Any:
-        """Judge, tokenizer, teacher on augmented pictures."""
+        """Classifier, tokenizer, teacher on augmented pictures."""
         if self.ready:
             return f"nothing: {self.ready}"
         if not known(self.config.data.name):
@@ -113,17 +113,17 @@ class Run:
             )
         settings, seed = self.config.pretrain, self.config.seed
         img, label = self.pictures.training()
-        judge, tokenizer, teacher = (Recipe.of(settings[k]) for k in ("judge", "tokenizer", "teacher"))
-        if self.system.judge is not None:
-            seen = self.pictures.judged(self.system.text is not None)
-            pretrain.train_judge(self.system.judge, self.work / "judge", judge, *seen, seed)
+        classifier, tokenizer, teacher = (Recipe.of(settings[k]) for k in ("classifier", "tokenizer", "teacher"))
+        if self.system.classifier is not None:
+            seen = self.pictures.for_classifier(self.system.text is not None)
+            pretrain.train_classifier(self.system.classifier, self.work / "classifier", classifier, *seen, seed)
         codes = pretrain.train_tokenizer(
             self.system, self.work / "tokenizer", tokenizer, img, seed, settings.tokenizer.revive_every
         )
         code = pretrain.encode(self.system, codes, img)
-        habits = pretrain.Habits(**{k: settings.teacher[k] for k in ("label_drop", "word_drop", "corrupt")})
-        pretrain.train_teacher(self.system, self.work / "teacher", teacher, codes, code, label, seed, habits)
-        return f"{self.work / 'judge'}, tokenizer, teacher"
+        regularization = pretrain.Regularization.of(settings.teacher)
+        pretrain.train_teacher(self.system, self.work / "teacher", teacher, codes, code, label, seed, regularization)
+        return f"{self.work / 'classifier'}, tokenizer, teacher"
 
     def pairs(self) -> Any:
         """Algorithm 1."""
@@ -164,10 +164,13 @@ class Run:
         """Algorithm 2."""
         if self.config.weights.student:
             return f"nothing: {self.config.weights.student} is ready"
-        system, params = self.system, self.params("judge", "lpips", "tokenizer", "text", "teacher", dtype="float32")
+        system, params = (
+            self.system,
+            self.params("classifier", "lpips", "tokenizer", "text", "teacher", dtype="float32"),
+        )
         start = system.student.init_from_teacher(stream(self.config.seed, "init"), params["teacher"]["trunk"])
         frozen = train.frozen_for(system.tokenizer, params)
-        distance = train.distance_of(system.objective, system.tokenizer, system.judge, system.lpips)
+        distance = train.distance_of(system.objective, system.tokenizer, system.classifier, system.lpips)
         found = pairset.load(self.work / "pairs")
         settings, conditions = Recipe.of(self.config.train), system.conditions(params)
         train.run(
@@ -191,10 +194,10 @@ class Run:
         settings, folder = self.config.train, self.work / "student" / "grids"
         look = None
         if settings.grid_every:
-            look = preview.watcher(
+            look = preview.previewer(
                 folder, self.system.models, params, self.system.conditions(params), self.config.seed, self.placement
             )
-        return Extras(tuple(settings.log), watch=look, watch_every=settings.grid_every)
+        return Extras(tuple(settings.log), preview=look, preview_every=settings.grid_every)
 
     def sample(self) -> Any:
         """Pictures."""
@@ -209,7 +212,7 @@ class Run:
         wrote = []
         if self.config.evaluate.inception:
             wrote += fid.run(self.sampling(), self.config.evaluate, self.work.path)
-        elif self.system.judge is None:
+        elif self.system.classifier is None:
             print(f"evaluate: {fid.HINT}", flush=True)
         teacher = self.ready or self.work.done("pretrain")
         if not wrote or (teacher and not (self.work / "results.jsonl").exists()):
@@ -221,7 +224,7 @@ class Run:
         given = self.config.baselines
         params = self.params(*PARTS, *["marginals"] * bool(given.onestep or given.skip or given.skip_drop))
         conditions = self.system.conditions(params)
-        held = None if self.system.judge is None else self.pictures.held_out()[0]
+        held = None if self.system.classifier is None else self.pictures.held_out()[0]
         splits = [evaluate.Split("", conditions.pool, held)]
         if self.system.text is not None and len(conditions.held_out):
             splits = evaluate.splits_of_captions(conditions, self.pictures, self.system.text.prompts.captions)
@@ -249,7 +252,9 @@ class Run:
         random = random or ((*PARTS[:-1], "lpips") if self.config.weights.random else ())
         networks = [part for part in parts or PARTS if part != "marginals"]
         params = load_params(self.system, self.config, self.work.path, networks, random, dtype, self._loaded)
-        self._loaded |= {part: params[part] for part in ("judge", "tokenizer") if part in params}  # small ones stay
+        self._loaded |= {
+            part: params[part] for part in ("classifier", "tokenizer") if part in params
+        }  # small ones stay
         if "marginals" in parts:
             found, pool = pairset.load(self.work / "pairs"), self.system.conditions(params).pool
             params["marginals"] = baselines.marginals(found.code, found.label, pool)

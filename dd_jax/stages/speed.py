@@ -128,7 +128,7 @@ def time_training(system: System, config: ConfigDict, params: dict[str, Params])
     """One student step: seconds, FLOPs of its matrix products, FLOP/s, and their share of the machine's rate."""
     recipe = Recipe.of(config.train)
     frozen = frozen_for(system.tokenizer, params)
-    distance = distance_of(system.objective, system.tokenizer, system.judge, system.lpips)
+    distance = distance_of(system.objective, system.tokenizer, system.classifier, system.lpips)
     step = stepper(recipe, system.objective, system.student, distance, config.seed)
     ids = np.arange(recipe.batch, dtype=np.int32)
     draw = np.random.default_rng(0)

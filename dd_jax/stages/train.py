@@ -18,14 +18,14 @@ from dd_jax.method import losses
 from dd_jax.method.fewstep import noise_for
 from dd_jax.method.interfaces import Params, Tokenizer
 from dd_jax.method.student import Student
-from dd_jax.metrics.classifier import Judge
+from dd_jax.metrics.classifier import Classifier
 from dd_jax.metrics.lpips import LPIPS
 from dd_jax.system.errors import UserError
 from dd_jax.system.rng import example_keys, stream
 from dd_jax.system.sharding import ALONE, Placement
 from dd_jax.training.log import Extras
 from dd_jax.training.loop import Metrics, Recipe, TrainState, fit, gradients, init_state, update
-from dd_jax.training.throughput import Meter
+from dd_jax.training.throughput import Throughput
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Objective:
     timesteps: tuple[int, ...]
     split: int
     weights: losses.Weights
-    distance: str = "none"  # of the embedding head: "lpips", "perceptual" (by the judge), "mse" or "none"
+    distance: str = "none"  # of the embedding head: "lpips", "perceptual" (by the classifier), "mse" or "none"
     distance_batch: int = 0  # images that are decoded and compared at a time; 0: all
 
 
 def distance_of(
-    objective: Objective, tokenizer: Tokenizer, judge: Judge | None, lpips: LPIPS | None = None
+    objective: Objective, tokenizer: Tokenizer, classifier: Classifier | None, lpips: LPIPS | None = None
 ) -> Callable | None:
     """The embedding head's distance by name: (frozen parameters, token, target) -> distance_B."""
     if objective.distance == "none" or not objective.weights.embedding:
@@ -49,7 +49,7 @@ def distance_of(
         return lambda frozen, token, target: losses.mse(token, target)
     if objective.distance not in ("lpips", "perceptual"):
         raise UserError(f"config.train.distance is {objective.distance!r}: choose lpips, mse, perceptual or none")
-    part, eye = ("lpips", lpips) if objective.distance == "lpips" else ("judge", judge)
+    part, eye = ("lpips", lpips) if objective.distance == "lpips" else ("classifier", classifier)
     if eye is None:
         raise UserError(f"config.train.distance is {objective.distance}, which needs a {part}: choose mse")
 
@@ -64,7 +64,10 @@ def distance_of(
 def frozen_for(tokenizer: Tokenizer, params: dict[str, Params]) -> dict[str, Params]:
     """What a step reads and does not train."""
     codebook = tokenizer.codebook(params["tokenizer"])
-    return {"codebook": codebook, **{part: params[part] for part in ("tokenizer", "judge", "lpips") if part in params}}
+    return {
+        "codebook": codebook,
+        **{part: params[part] for part in ("tokenizer", "classifier", "lpips") if part in params},
+    }
 
 
 def train_step(
@@ -173,6 +176,8 @@ def run(
 
     state, frozen = init_state(start, recipe.optimizer(), placement), placement.whole(frozen)
     devices = 1 if placement.mesh is None else placement.mesh.size
-    meter = Meter(lambda s, b: step.trace(s, b, frozen).jaxpr.jaxpr, recipe.batch * student.layout.tokens, devices)
-    extras = dataclasses.replace(extras or Extras(), meter=meter)
+    throughput = Throughput(
+        lambda s, b: step.trace(s, b, frozen).jaxpr.jaxpr, recipe.batch * student.layout.tokens, devices
+    )
+    extras = dataclasses.replace(extras or Extras(), throughput=throughput)
     return fit("student", folder, recipe, state, lambda s, b: step(s, b, frozen), batch_at, placement, extras).ema

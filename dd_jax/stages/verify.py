@@ -8,8 +8,9 @@ import numpy as np
 
 from dd_jax.data import pairset
 from dd_jax.data.conditions import Conditions
-from dd_jax.method.fewstep import Models, advance, noise_for
+from dd_jax.method.fewstep import advance, noise_for
 from dd_jax.method.interfaces import Draft, Params
+from dd_jax.method.models import Models
 from dd_jax.method.plans import Op
 from dd_jax.stages.pairs import noise_check
 from dd_jax.system import rng
@@ -32,7 +33,7 @@ def verify(
 
     Shards: checksums, ids (each once, in their shard), ranges of labels and codes. Settings and noise: those of this
     config. And `batch` pairs from all over the set go through teacher and flow again, all positions at once: a pair
-    is the fixed point of that (`fewstep.refine`), so a token that differs is wrong by itself.
+    is the fixed point of that (`refine.refine`), so a token that differs is wrong by itself.
     """
     manifest, found = pairset.manifest_of(folder), pairset.load(folder)
     noise = noise_check(models, params, rng.stream(manifest["seed"], "pairs"))

@@ -15,7 +15,7 @@ from dd_jax.system.errors import UserError
 
 # The config sections that a stage's output depends on, on top of those of the stages before it.
 SECTIONS = {
-    "pretrain": ("family", "seed", "smoke", "weights", "data", "tokenizer", "model", "judge", "pretrain"),
+    "pretrain": ("family", "seed", "smoke", "weights", "data", "tokenizer", "model", "classifier", "pretrain"),
     "pairs": ("guidance", "cfg_interval", "dtype", "cache_chunk", "filter", "flow", "pairs"),
     "train": ("student", "train", "weights.lpips"),
     "sample": ("sample",),

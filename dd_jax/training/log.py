@@ -14,7 +14,7 @@ from dd_jax.system import files, processes
 from dd_jax.system.errors import UserError
 from dd_jax.system.progress import Progress
 from dd_jax.training.sinks import Sinks
-from dd_jax.training.throughput import Meter
+from dd_jax.training.throughput import Throughput
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Extras:
     """What only some trainings do: sinks by name, a speedometer, a look at the state every so many steps."""
 
     log: tuple[str, ...] = ()
-    meter: Meter | None = None
-    watch: Callable[[int, Any], dict[str, Any]] | None = None  # (step, state) -> numbers for the curve
-    watch_every: int = 0
+    throughput: Throughput | None = None
+    preview: Callable[[int, Any], dict[str, Any]] | None = None  # (step, state) -> numbers for the curve
+    preview_every: int = 0
 
 
-class Diary:
+class Log:
     """Collects the metrics of steps that may still be running, and reads them when it is time to.
 
     `batch_at(step)` gives a step's examples again, `good()` the newest checkpoint, for whoever has to be told.
@@ -50,7 +50,7 @@ class Diary:
         self._progress = Progress(steps, name, unit="steps", initial=first)
         self._sinks = Sinks(folder, first + 1, extras.log)
 
-    def __enter__(self) -> "Diary":
+    def __enter__(self) -> "Log":
         self._progress.__enter__()
         return self
 
@@ -62,8 +62,8 @@ class Diary:
 
     def begin(self, state: Any, batch: Any) -> None:
         """Before the first step."""
-        if self._extras.meter:
-            self._extras.meter.begin(state, batch)
+        if self._extras.throughput:
+            self._extras.throughput.begin(state, batch)
 
     def note(self, done: int, metrics: dict[str, jax.Array], state: Any) -> None:
         """Step `done` is on its way. A hundred times in a training all metrics are read and the newest ones kept."""
@@ -71,12 +71,12 @@ class Diary:
         curve, speed = {}, {}
         if done % self._every == 0 or done == self._steps:
             curve = self.check()
-            speed = self._extras.meter.look(done) if self._extras.meter else {}
+            speed = self._extras.throughput.look(done) if self._extras.throughput else {}
             shown = {key: value for key, value in {**curve, **speed}.items() if "/" not in key}
             self._progress.update(done - self._progress.done, **shown)
             self._pending = []
-        if self._extras.watch and self._extras.watch_every and done % self._extras.watch_every == 0:
-            curve |= self._extras.watch(done, state)
+        if self._extras.preview and self._extras.preview_every and done % self._extras.preview_every == 0:
+            curve |= self._extras.preview(done, state)
         if curve:
             self._sinks.write(done, curve, speed)
 

@@ -1,10 +1,10 @@
-"""The training loop that tokenizer, teacher, judge and student share: optimizer, EMA, resume, curves."""
+"""The training loop that tokenizer, teacher, classifier and student share: optimizer, EMA, resume, curves."""
 
 import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import flax.struct
 import jax
@@ -18,13 +18,24 @@ from dd_jax.system import stopping
 from dd_jax.system.checkpoint import Checkpoints
 from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import ALONE, Placement
-from dd_jax.training.log import Diary, Extras
+from dd_jax.training.log import Extras, Log
 
 Metrics = dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class Settings:
+    """A dataclass that a section of a config fills."""
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> Self:
+        """These fields of the section; it may have others, for others."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{key: value for key, value in section.items() if key in names})
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe(Settings):
     """How long and with what optimizer to train."""
 
     steps: int
@@ -41,12 +52,6 @@ class Recipe:
     ema: float = 0.99
     checkpoint_every: int = 250
     accumulate: int = 1  # micro-batches that a step's batch is cut into
-
-    @classmethod
-    def of(cls, section: Mapping[str, Any]) -> "Recipe":
-        """The recipe in a section of a config, whose other fields are the training's own."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{key: value for key, value in section.items() if key in names})
 
     def optimizer(self) -> optax.GradientTransformation:
         """AdamW with clipping, warm-up and linear decay; no decay of vectors (gains, biases) and of `no_decay`."""
@@ -173,19 +178,19 @@ def fit(
         if first:
             state, place = checkpoints.restore(state)
         data = stream(batch_at, recipe.steps, first, place)
-        diary = Diary(name, folder, recipe.steps, first, batch_at, checkpoints.latest, extras or Extras())
-        stack.enter_context(diary)
+        log = Log(name, folder, recipe.steps, first, batch_at, checkpoints.latest, extras or Extras())
+        stack.enter_context(log)
         stack.enter_context(stopping.listening(together=True))
         for step in range(first, recipe.steps):
             batch, done = placement.batch(next(data)), step + 1
             if step == first:
-                diary.begin(state, batch)
+                log.begin(state, batch)
             state, metrics = step_fn(state, batch)
             checkpoints.flush()
-            diary.note(done, metrics, state)
+            log.note(done, metrics, state)
             stop = stopping.due(done) and done < recipe.steps
             if stop or done % recipe.checkpoint_every == 0 or done == recipe.steps:
-                diary.check()
+                log.check()
                 checkpoints.save(done, state, data.get_state())
             if stop:
                 raise stopping.Stopped(f"{name}: stopped at step {done} of {recipe.steps}, which is saved")

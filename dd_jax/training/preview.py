@@ -11,8 +11,9 @@ import numpy as np
 
 from dd_jax.data.conditions import Conditions, assign
 from dd_jax.data.sampleset import sheet, to_uint8
-from dd_jax.method.fewstep import Models, generator
+from dd_jax.method.fewstep import generator
 from dd_jax.method.interfaces import Cond, Params
+from dd_jax.method.models import Models
 from dd_jax.system import files, processes, rng
 from dd_jax.system.sharding import ALONE, Placement
 
@@ -20,7 +21,7 @@ COUNT = 50  # pictures of a grid
 FLOOR = -50.0  # what a code that the teacher's filter forbids counts for
 
 
-def watcher(
+def previewer(
     folder: Path,
     models: Models,
     params: dict[str, Params],

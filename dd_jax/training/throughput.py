@@ -21,7 +21,7 @@ PEAK = {
 }
 
 
-class Meter:
+class Throughput:
     """Speed between two looks at it. `trace(*args)` is a step's jaxpr, `tokens` what one step learns from."""
 
     def __init__(

@@ -1,0 +1,41 @@
+"""What a plan may call, and how."""
+
+import dataclasses
+
+from dd_jax.method import flow
+from dd_jax.method.filtering import Filter
+from dd_jax.method.interfaces import Student, Teacher, Tokenizer
+from dd_jax.method.layout import Layout
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """What a plan may call, and how: all static, parameters come with each call."""
+
+    teacher: Teacher
+    student: Student
+    tokenizer: Tokenizer
+    filter: Filter  # of the teacher's logits on their way through the flow
+    solver: flow.FlowSolver
+    split: int  # logits head before this step, embedding head from it on
+    categorical: bool = False  # `T` draws categorically (as released) instead of through the flow
+    smooth: bool = False  # and mixes the codes that it draws
+    draw: Filter = dataclasses.field(default_factory=Filter)  # of the teacher's logits where it draws categorically
+    special: tuple[tuple[str, "Special"], ...] = ()  # plans with settings of their own
+
+    @property
+    def layout(self) -> Layout:
+        return self.teacher.layout
+
+    def of(self, plan: str) -> "Models":
+        """As `plan` wants them."""
+        special = dict(self.special).get(plan)
+        return dataclasses.replace(self, special=(), **(vars(special) if special else {}))
+
+
+@dataclasses.dataclass(frozen=True)
+class Special:
+    """What the release sets plan by plan."""
+
+    split: int
+    draw: Filter
