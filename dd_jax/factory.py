@@ -19,6 +19,7 @@ from dd_jax.metrics.classifier import Classifier
 from dd_jax.metrics.lpips import LPIPS
 from dd_jax.stages.parts import System
 from dd_jax.stages.train import Objective
+from dd_jax.system import spelling
 from dd_jax.system.errors import UserError
 from dd_jax.text.captions import EXAMPLES, Text
 from dd_jax.text.t5 import T5Config
@@ -129,11 +130,14 @@ def shrink(config: ConfigDict) -> ConfigDict:
 
 
 def frozen(settings: Mapping[str, Any]) -> ConfigDict:
-    """A config as JSON kept it, with tuples for its lists: models are static arguments of jit, so they must hash."""
+    """A config as JSON kept it, under today's names, with tuples for its lists.
+
+    Models are static arguments of jit, so they must hash.
+    """
 
     def freeze(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: freeze(item) for key, item in value.items()}
         return tuple(map(freeze, value)) if isinstance(value, list) else value
 
-    return ConfigDict(freeze(settings))
+    return ConfigDict(freeze(spelling.newer(settings)))

@@ -14,7 +14,7 @@ from dd_jax.report import sets, tables
 from dd_jax.report.page import render, table
 from dd_jax.report.picture import Grid, grid_png
 from dd_jax.report.rows import Row, comparable, kind, number, picture_key
-from dd_jax.system import files
+from dd_jax.system import files, spelling
 from dd_jax.system.errors import UserError
 from dd_jax.training.curves import read
 
@@ -38,7 +38,7 @@ def from_workdir(workdir: str | os.PathLike, config: Mapping[str, Any], record: 
     classes = (config.get("data") or {}).get("classes") or 10
     first, others = _by_split(results)
     grid = _grid(workdir / "grids.npz", first, classes)
-    curves = {name: read(workdir / name / "curve.jsonl") for name in CURVES}
+    curves = {name: read(spelling.folder(workdir, name) / "curve.jsonl") for name in CURVES}
     model = str(config.get("published") or "")
     more = tables.sections(scores, model or str(config.get("family"))) if model or scores else []
     shown = [grid, *(_by_class(workdir / "samples", config, classes) if more else [])]

@@ -19,7 +19,7 @@ from dd_jax.method.student import Student
 from dd_jax.metrics.classifier import Classifier
 from dd_jax.metrics.lpips import LPIPS
 from dd_jax.stages.train import Objective
-from dd_jax.system import weights
+from dd_jax.system import spelling, weights
 from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import Rules
 from dd_jax.text.captions import Text
@@ -98,7 +98,7 @@ def load_params(
             params[name] = jax.tree.map(jnp.asarray, weights.load(folder, jax.eval_shape(init), dtype=kind))
             if name == "student":
                 _check_mask(folder, config)
-        elif name in random and not (workdir / trained_in(name)).exists():
+        elif name in random and not spelling.folder(workdir, trained_in(name)).exists():
             params[name] = _drawn(system, name, config.seed)
         elif trained_in(name) not in recipes:
             raise UserError(missing(name))
@@ -107,7 +107,7 @@ def load_params(
             found = load_ema(workdir / "teacher", Recipe.of(recipes["teacher"]), learned)
             params[name] = found["trunk" if name == "teacher" else name]
         else:
-            params[name] = load_ema(workdir / name, Recipe.of(recipes[name]), init)
+            params[name] = load_ema(spelling.folder(workdir, name), Recipe.of(recipes[name]), init)
     if "teacher" in params:
         trunk = jax.tree.map(lambda x: x.astype(dtype or config.dtype.teacher), params["teacher"])
         params["teacher"] = system.teacher_params(trunk, params["tokenizer"])

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from dd_jax.method.interfaces import Params
-from dd_jax.system import files, processes
+from dd_jax.system import files, processes, spelling
 from dd_jax.system.errors import UserError
 
 # The config sections that a stage's output depends on, on top of those of the stages before it.
@@ -37,13 +37,16 @@ class Workdir:
         self.record: dict[str, Any] = {}
         if (self.path / "stages.json").exists():
             try:
-                self.record = json.loads((self.path / "stages.json").read_text())
+                found = json.loads((self.path / "stages.json").read_text())
+                self.record = {
+                    stage: entry | {"config": spelling.newer(entry["config"])} for stage, entry in found.items()
+                }
             except ValueError as error:
                 told = f"{self.path}/stages.json is not readable: delete it or use another --workdir"
                 raise UserError(told) from error
 
     def __truediv__(self, name: str) -> Path:
-        return self.path / name
+        return spelling.folder(self.path, name)
 
     def begin(self, stage: str) -> None:
         """Note the stage's settings, or check them against those of the interrupted run."""

@@ -1,0 +1,25 @@
+"""Names that saved files and folders may hold under an earlier spelling. What is written now has the newer one."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+NEWER = {
+    "judge": "classifier",
+    "label_drop": "label_dropout",
+    "word_drop": "word_dropout",
+    "corrupt": "token_corruption",
+}
+
+
+def newer(settings: Any) -> Any:
+    """Settings, nested ({"pretrain": {"judge": ...}}) or flat ({"pretrain.judge.steps": ...}), under today's names."""
+    if not isinstance(settings, Mapping):
+        return settings
+    return {".".join(NEWER.get(part, part) for part in key.split(".")): newer(x) for key, x in settings.items()}
+
+
+def folder(parent: Path, name: str) -> Path:
+    """`parent`/`name`, or what stands there under its earlier name."""
+    earlier = [parent / old for old, new in NEWER.items() if new == name and (parent / old).exists()]
+    return earlier[0] if earlier and not (parent / name).exists() else parent / name
