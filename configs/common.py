@@ -114,6 +114,7 @@ def demo(family: str) -> ConfigDict:
             "teacher": placeholder(str),
             "student": placeholder(str),
             "text": placeholder(str),  # the encoder of captions
+            "classifier": placeholder(str),  # the feature classifier of the demos, as a run leaves it in weights/
             "lpips": placeholder(str),  # what config.train.distance = "lpips" looks through
             "random": False,
         }
@@ -135,6 +136,7 @@ def demo(family: str) -> ConfigDict:
     # Categorical draws may mix codes (`smooth`: prettier, not for FID). `unmasked_prefix` is for number parity with
     # the release, whose teacher reads a draft without the mask that it was trained with. Both: next-scale models only.
     config.sample = ConfigDict({"plans": ("S0",), "count": 100, "scheme": "balanced", "fast": False, "labels": ""})
+    config.sample.seed = placeholder(int)  # of the drawing; none: config.seed
     config.sample.update({"few": 16, "batch": 100, "shard": 1024, "npz": True})
     # Captions, where the model reads them: one, or a file of them (txt, csv, tsv, jsonl, parquet, or tfds:NAME).
     config.sample.update({"prompt": "", "prompts": ""})

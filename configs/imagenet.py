@@ -9,6 +9,7 @@ def base(family: str, resolution: int) -> ConfigDict:
     """Class-conditional ImageNet at `resolution` px: 1.2 M pairs, batch 512, AdamW (.9, .95), EMA .9999."""
     config = common.demo(family)
     config.data = ConfigDict({"name": "imagenet2012", "resolution": resolution, "channels": 3, "classes": 1000})
+    config.ported = ConfigDict({"lpips": "lpips_vgg"})  # part -> what `python -m port_weights` knows it as
     config.classifier = None  # no network of our own looks at photographs
     config.dtype.teacher = "bfloat16"  # as released; the flow stays in float32
     config.pairs = common.pairs(count=1_200_000, shard=10_000, batch=250, labels="uniform")

@@ -32,6 +32,12 @@ def get(size: str, option: str = "") -> ConfigDict:
     resolution, downsample = OPTIONS[option or "256"]
     width, depth, heads, guidance, split = SIZES[size]
     config = imagenet.base("llamagen", resolution)
+    grid = "_384" if resolution == 384 else ""
+    config.ported.tokenizer = f"vq{downsample}"
+    if grid or size in ("b", "l"):
+        config.ported.teacher = f"llamagen_{size}{grid}"
+    if size in ("b", "l") and not grid:
+        config.ported.student = f"llamagen_{size}_dd"
     config.published = f"LlamaGen-{size.upper()}" + (f" ({option})" if option not in ("", "256") else "")
     config.guidance = guidance
     config.tokenizer = vq(downsample, resolution // downsample)
@@ -54,6 +60,7 @@ def t2i(resolution: int) -> ConfigDict:
     config = get("xl")
     config.text = common.text(depth=24)
     config.data.update({"name": "captions", "resolution": resolution})
+    config.ported.update({"tokenizer": "vq16_t2i", "teacher": f"llamagen_t2i_xl_{resolution}", "text": "flan_t5_xl"})
     config.tokenizer.side = resolution // 16
     config.model.update(CAPTION)
     config.guidance, config.sample.filter.top_k = 7.5, 1000  # as the release samples; the paper's pairs: guidance 2.0

@@ -20,6 +20,9 @@ def get(depth: int) -> ConfigDict:
     """`depth` sets everything: width is 64 depth, with depth heads. 512 px models share their modulation layer."""
     resolution, second, gate_init, final_lr = DEPTHS[depth]
     config = imagenet.base("var", resolution)
+    config.ported.update({"tokenizer": "var_vae", "teacher": f"var_d{depth}"})
+    if depth <= 24:
+        config.ported.student = f"var_d{depth}_dd"
     config.published = f"VAR-d{depth}"
     config.guidance = 2.0
     config.filter.update({"top_k": 900, "top_p": 0.95})

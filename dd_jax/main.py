@@ -1,26 +1,28 @@
 """python -m dd_jax.main [--config=configs/X.py] [--workdir=DIR] [--stage=STAGE] [--config.FIELD=VALUE ...]
 
-Distilled Decoding, the whole method. Without flags it trains a tokenizer and a raster-order teacher on
-handwritten digits, maps noise to images with it (Alg. 1), distils that map into a one-step student (Alg. 2),
-samples, scores everything and writes report.html. Stages:
+The whole method on handwritten digits, in minutes:
+  python -m dd_jax.main
+Published weights draw:
+  python -m dd_jax.main --config=configs/llamagen_l.py --labels="golden retriever, volcano" \\
+      --config.weights.tokenizer=weights/vq16 --config.weights.student=weights/llamagen_l_dd
+An idea, on what a finished run has trained and drawn:
+  python -m dd_jax.main --from=runs/mnist_llamagen --workdir=runs/idea --config.train.ce=2.0
+
+Distilled Decoding, the whole method: tokenizer and teacher (or published ones), noise-code pairs (Alg. 1), the student
+that needs one forward (Alg. 2), samples, scores, and a report. Stages:
 
   all       whatever is not done yet, in this order; an interrupted run goes on where it was
-  pretrain  tokenizer, teacher and classifier for the bundled data
+  pretrain  tokenizer, teacher and feature classifier, from the pictures of config.data
   pairs     Alg. 1: noise-code pairs, in shards
   train     Alg. 2: the student
-  sample    pictures of config.sample.plans; --labels="golden retriever, 3" says of what, or --prompt="a red fox",
-            or --prompts=FILE (txt, csv, tsv, jsonl, parquet, or tfds:NAME) where captions are drawn
-  evaluate  results.jsonl: every plan and baseline on shared noises
+  sample    pictures of config.sample.plans
+  evaluate  results.jsonl: every plan and baseline on shared noises; scores/*.json: FID, where an Inception is named
   speed     speed.json: ms per image, compile times, share of the machine's matmul rate
   report    report.html
+  config    print every setting with its value and what it is; --config.FIELD=VALUE changes it
 
-Published weights (python -m port_weights) take the place of what would be trained: --config.weights.student=DIR.
 --config.smoke=true tries a full-size config in minutes: random weights, one layer, a few pairs and steps.
-Any setting can be changed on the command line: --config.train.steps=2000 --config.seed=1
-
-Several hosts share the work of --stage=pairs and --stage=train in one --workdir that all of them see. On a TPU pod
-and under SLURM: the same command everywhere, with --coordinator=auto. Elsewhere: --coordinator=HOST:PORT of the first
-process, --processes=N, and --process=0 to N-1. SIGTERM saves and exits with status 75: the same command goes on.
+SIGTERM saves and exits with status 75: the same command goes on. Everything else is in docs/.
 """
 
 import sys
@@ -30,26 +32,47 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 import configs
+from dd_jax import settings
 from dd_jax.stages.workdir import STAGES
 from dd_jax.system import processes, runtime
 from dd_jax.system.errors import UserError
 
 DEFAULT = str(Path(configs.__path__[0]) / "mnist_llamagen.py")
-CONFIG = config_flags.DEFINE_config_file("config", None, f"Settings (default: {DEFAULT}).")
+CONFIG = config_flags.DEFINE_config_file("config", None, "Settings (default: configs/mnist_llamagen.py).")
+STAGE = flags.DEFINE_enum(
+    "stage", None, ["all", *STAGES, "config"], "What to run (default: all; with --labels sample)."
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written (default: runs/<config's name>).")
-STAGE = flags.DEFINE_enum("stage", "all", ["all", *STAGES], "What to run.")
-COORDINATOR = flags.DEFINE_string("coordinator", None, "With several processes: HOST:PORT of the first one, or auto.")
-PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there are (not with --coordinator=auto).")
-PROCESS = flags.DEFINE_integer("process", None, "Which of them this one is, from 0.")
+SOURCE = flags.DEFINE_string("from", None, "A finished run that lends tokenizer, teacher, classifier and pairs.")
 LABELS = flags.DEFINE_string("labels", None, "Classes to draw, by name or number: short for --config.sample.labels.")
 PROMPT = flags.DEFINE_string("prompt", None, "A caption to draw: short for --config.sample.prompt.")
-PROMPTS = flags.DEFINE_string("prompts", None, "A file of captions to draw: short for --config.sample.prompts.")
+PROMPTS = flags.DEFINE_string("prompts", None, "A file of captions (txt, csv, jsonl, parquet...), or tfds:NAME.")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first process; auto on TPU pods and SLURM.")
+PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there are (not with --coordinator=auto).")
+PROCESS = flags.DEFINE_integer("process", None, "Which of them this one is, from 0.")
+GROUPS = {
+    "What to run": ("config", "stage", "workdir", "from"),
+    "What to draw": ("labels", "prompt", "prompts"),
+    "Several processes, which share --stage=pairs and train": ("coordinator", "processes", "process"),
+}
+
+
+def help_text() -> str:
+    """What --help prints."""
+    groups = [
+        "\n".join([f"{title}:", *(f"  --{name:12}{flags.FLAGS[name].help}" for name in names)])
+        for title, names in GROUPS.items()
+    ]
+    return "\n\n".join([str(__doc__).rstrip(), *groups])
 
 
 def main(argv: list[str]) -> None:
     """Run the stages; a UserError becomes one line and exit status 1."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}")
+    if STAGE.value == "config":
+        print(settings.table(CONFIG.value))
+        return
     runtime.setup()
     try:
         if COORDINATOR.value is not None:
@@ -62,16 +85,13 @@ def main(argv: list[str]) -> None:
     from dd_jax.system import stopping
 
     config = CONFIG.value
-    if LABELS.value is not None:
-        config.sample.labels = LABELS.value
-    if PROMPT.value is not None:
-        config.sample.prompt = PROMPT.value
-    if PROMPTS.value is not None:
-        config.sample.prompts = PROMPTS.value
+    asked = {"labels": LABELS.value, "prompt": PROMPT.value, "prompts": PROMPTS.value}
+    config.sample.update({name: value for name, value in asked.items() if value is not None})
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    stage = STAGE.value or ("sample" if any(asked.values()) else "all")
+    smoke = "_smoke" if config.smoke else ""
     try:
-        smoke = "_smoke" if config.smoke else ""
-        pipeline.run(config, WORKDIR.value or f"runs/{name}{smoke}", STAGE.value)
+        pipeline.run(config, WORKDIR.value or f"runs/{name}{smoke}", stage, SOURCE.value)
     except UserError as error:
         sys.exit(f"error: {error}")
     except stopping.Stopped as told:
@@ -101,6 +121,10 @@ def parse(argv: list[str]) -> list[str]:
 
 def entry() -> None:
     """Parse flags and go."""
+    if {*sys.argv[1:]} & {"--help", "-help", "-h"}:
+        print(help_text())
+        return
+    sys.argv[1:] = ["--stage=config" if word == "--helpconfig" else word for word in sys.argv[1:]]
     # Not the flag's own default: absl would read that, overrides and all, while this file is imported.
     if not any(word.split("=")[0] in ("--config", "-config") for word in sys.argv[1:]):
         sys.argv.insert(1, f"--config={DEFAULT}")

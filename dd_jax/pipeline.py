@@ -24,13 +24,15 @@ from dd_jax.system import rng, weights
 from dd_jax.system.errors import UserError
 
 
-def run(config: ConfigDict, workdir: str | Path, stage: str = "all") -> None:
+def run(config: ConfigDict, workdir: str | Path, stage: str = "all", source: str | Path | None = None) -> None:
     """One stage of a config in a work directory, or all that are not done: what `python -m dd_jax.main` does.
 
+    `source`: the work directory of a finished run, whose tokenizer, teacher, feature classifier and pairs are taken by
+    reference; pairs are drawn anew where their settings differ. It is remembered.
     UserError, in one line, for what cannot be; `stopping.Stopped` after SIGTERM, with everything saved.
     """
     config = factory.shrink(config) if config.smoke else config
-    stages.run(factory.build(config), config, workdir, stage)
+    stages.run(factory.build(config), config, workdir, stage, source)
 
 
 class Pipeline:
@@ -57,7 +59,7 @@ class Pipeline:
         """A ported model with the others that it needs: given by part, or looked for beside it."""
         about = weights.describe(path)
         if about["part"] not in ("tokenizer", "teacher", "student"):
-            uses = {part: f"--config.weights.{part}" for part in ("lpips", "text")}
+            uses = {part: f"--config.weights.{part}" for part in ("lpips", "text", "classifier")}
             use = uses.get(about["part"], "python -m dd_jax.metrics.score")
             raise UserError(f"{path} holds {about['id']}, which draws no images: it is for {use}")
         config = factory.frozen(about["config"])

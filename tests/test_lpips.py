@@ -203,7 +203,9 @@ def test_without_weights_it_says_so_before_anything_runs(tmp_path):
         pipeline.run(config, str(tmp_path), "all")
     config.data.resolution = 16
     config.tokenizer.stack.ch_mult = (1, 1, 1)
-    with pytest.raises(UserError, match=r"python -m port_weights lpips_vgg --out weights, .*\.lpips=weights/lpips_vgg"):
+    with pytest.raises(
+        UserError, match=r"python -m port_weights vq16 llamagen_l lpips_vgg --out .*\.lpips=weights/lpips_vgg"
+    ):
         pipeline.run(config, str(tmp_path), "all")
     config.weights.lpips, config.train.distance_batch = "weights/lpips_vgg", 100
     with pytest.raises(UserError, match="distance_batch=100 does not divide a batch of 512"):

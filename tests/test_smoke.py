@@ -167,12 +167,16 @@ def test_categorical_images_do_not_depend_on_their_batch():
 def test_a_part_that_is_nowhere_says_what_to_do(tmp_path):
     config = toy()
     config.smoke = False
-    with pytest.raises(UserError, match=r"no tokenizer for this config: .* --config\.weights\.tokenizer=\.\.\."):
+    with pytest.raises(
+        UserError, match=r"no tokenizer for this config: .* port_weights vq16 .* --config\.weights\.tokenizer="
+    ):
         load_params(factory.build(config), config, tmp_path, ("tokenizer", "teacher"))
 
 
 def test_without_weights_it_says_what_to_do(tmp_path):
     config = toy()
     config.smoke = False
-    with pytest.raises(UserError, match="no tokenizer and teacher for imagenet2012: port published ones"):
-        pipeline.run(config, str(tmp_path), "pretrain")
+    with pytest.raises(
+        UserError, match=r"no tokenizer and no teacher for this config: .*port_weights vq16 llamagen_l "
+    ):
+        pipeline.run(config, tmp_path, "pretrain")

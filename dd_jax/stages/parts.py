@@ -19,7 +19,8 @@ from dd_jax.method.student import Student
 from dd_jax.metrics.classifier import Classifier
 from dd_jax.metrics.lpips import LPIPS
 from dd_jax.stages.train import Objective
-from dd_jax.system import spelling, weights
+from dd_jax.stages.workdir import located
+from dd_jax.system import weights
 from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import Rules
 from dd_jax.text.captions import Text
@@ -92,26 +93,40 @@ def load_params(
             params[name] = loaded[name]
             continue
         init = functools.partial(_init(system, name), key, *([params["tokenizer"]] if name == "teacher" else []))
-        folder = config.weights.get(name)
+        folder = named(config, name, workdir)
         if folder:
             kind = jnp.dtype(config.text.dtype if name == "text" else "float32")
             params[name] = jax.tree.map(jnp.asarray, weights.load(folder, jax.eval_shape(init), dtype=kind))
             if name == "student":
                 _check_mask(folder, config)
-        elif name in random and not spelling.folder(workdir, trained_in(name)).exists():
+        elif name in random and not located(workdir, trained_in(name)).exists():
             params[name] = _drawn(system, name, config.seed)
         elif trained_in(name) not in recipes:
-            raise UserError(missing(name))
+            raise UserError(missing(config, [name]))
         elif trained_in(name) == "teacher":
             learned = functools.partial(system.learned_init, key, params["tokenizer"])
-            found = load_ema(workdir / "teacher", Recipe.of(recipes["teacher"]), learned)
+            found = load_ema(located(workdir, "teacher"), Recipe.of(recipes["teacher"]), learned)
             params[name] = found["trunk" if name == "teacher" else name]
         else:
-            params[name] = load_ema(spelling.folder(workdir, name), Recipe.of(recipes[name]), init)
+            params[name] = load_ema(located(workdir, name), Recipe.of(recipes[name]), init)
     if "teacher" in params:
         trunk = jax.tree.map(lambda x: x.astype(dtype or config.dtype.teacher), params["teacher"])
         params["teacher"] = system.teacher_params(trunk, params["tokenizer"])
     return params
+
+
+def named(config: ConfigDict, part: str, workdir: Path) -> Path | None:
+    """The folder of ported weights that a config names for a part.
+
+    A relative path counts from the current folder, else from the work directory or one that holds it: a run that was
+    made elsewhere still finds what lies beside it.
+    """
+    given = config.weights.get(part)
+    if not given:
+        return None
+    path = Path(given).expanduser()
+    places = [path, *(parent / path for parent in (workdir, *workdir.parents))]
+    return next((place for place in places if (place / weights.CONFIG).exists()), path)
 
 
 def trained_in(part: str) -> str:
@@ -119,17 +134,21 @@ def trained_in(part: str) -> str:
     return "teacher" if part == "text" else part
 
 
-def missing(part: str) -> str:
-    """What to do about a part that is neither ported nor trained."""
-    if part == "lpips":
-        return (
-            "config.train.distance is lpips and its weights are not named: python -m port_weights lpips_vgg --out "
-            "weights, then add --config.weights.lpips=weights/lpips_vgg; or compare by --config.train.distance=mse"
-        )
-    return f"no {part} for this config: port a published one and name its folder, --config.weights.{part}=..."
+def missing(config: ConfigDict, parts: Sequence[str]) -> str:
+    """How to get parts that this config cannot train: all of them in one command."""
+    known = config.get("ported") or {}
+    ids = [str(known.get(part) or "") for part in parts]
+    told = f"no {' and no '.join(parts)} for this config: "
+    if "lpips" in parts:
+        told += "training compares by LPIPS (or by --config.train.distance=mse, which needs none): "
+    if all(ids):
+        named = " ".join(f"--config.weights.{part}=weights/{id}" for part, id in zip(parts, ids, strict=True))
+        return f"{told}python -m port_weights {' '.join(ids)} --out weights, then add {named}"
+    named = " ".join(f"--config.weights.{part}=FOLDER" for part in parts)
+    return f"{told}port published ones (python -m port_weights list), then add {named}; or try --config.smoke=true"
 
 
-def _check_mask(folder: str, config: ConfigDict) -> None:
+def _check_mask(folder: Path, config: ConfigDict) -> None:
     """UserError where a ported student's own attention mask is not the configured one."""
     theirs = weights.describe(folder)["config"].get("student", {}).get("same_step", config.student.same_step)
     if theirs != config.student.same_step:

@@ -12,14 +12,14 @@ from ml_collections import ConfigDict
 
 from dd_jax.data import pairset
 from dd_jax.data.conditions import Conditions
-from dd_jax.data.pictures import Pictures, known
-from dd_jax.method import baselines, losses
+from dd_jax.data.pictures import Pictures
+from dd_jax.method import baselines
 from dd_jax.method.interfaces import Params
 from dd_jax.report import build
-from dd_jax.stages import evaluate, fid, pairs, pretrain, publish, sample, speed, train, verify
-from dd_jax.stages.parts import PARTS, System, load_params, missing
+from dd_jax.stages import checks, evaluate, fid, pairs, pretrain, publish, sample, speed, train, verify
+from dd_jax.stages.parts import PARTS, System, load_params
 from dd_jax.stages.sample import Sampling
-from dd_jax.stages.workdir import STAGES, Workdir, digest
+from dd_jax.stages.workdir import KEEP, STAGES, Workdir, digest
 from dd_jax.system import files, flops, processes, stopping
 from dd_jax.system.errors import UserError
 from dd_jax.system.rng import stream
@@ -28,24 +28,12 @@ from dd_jax.training import preview
 from dd_jax.training.log import Extras
 from dd_jax.training.loop import Recipe
 
-# What must be there before a stage can run.
-NEEDS = {
-    "pretrain": (),
-    "pairs": ("pretrain",),
-    "train": ("pretrain", "pairs"),
-    "sample": ("pretrain", "train"),
-    "evaluate": ("pretrain", "pairs", "train"),
-    "speed": (),
-    "report": ("evaluate",),
-}
-
 
 class Run:
     """One config in one work directory."""
 
-    def __init__(self, system: System, config: ConfigDict, workdir: str | Path):
-        self.system, self.config = system, config
-        self.work = Workdir(workdir, config.to_dict())
+    def __init__(self, system: System, config: ConfigDict, work: Workdir):
+        self.system, self.config, self.work = system, config, work
         self._loaded: dict[str, Params] = {}
 
     @functools.cached_property
@@ -62,68 +50,61 @@ class Run:
         mesh = make_mesh((-1, max(self.config.mesh[1], 1)), jax.local_devices())
         return Placement(mesh, self.system.rules) if mesh.size > 1 else ALONE
 
-    def stage(self, name: str) -> None:
-        """Run one stage and record its time."""
-        self.work.require(name, self.needs(name))
-        self.work.begin(name)
-        begin, done = time.perf_counter(), False
+    def stage(self, name: str, aside: bool = False) -> None:
+        """Run one stage and record its time; `aside`: what a person draws by the way is not the run's."""
+        if not aside:
+            self.work.begin(name)
+        begin, rate, done = time.perf_counter(), 0.0, False
         try:
             wrote = getattr(self, name)()
             done = True
+        except (stopping.Stopped, KeyboardInterrupt):
+            rate = flops.matmul_rate(repeats=5)
+            raise
         finally:
             seconds = time.perf_counter() - begin
-            self.work.spent(name, seconds, flops.matmul_rate(repeats=5), done)
+            if not aside:
+                self.work.spent(name, seconds, flops.matmul_rate(repeats=5) if done else rate, done)
         print(f"{name}: wrote {wrote}", flush=True)
 
-    def needs(self, name: str) -> list[str]:
-        """The stages that must be done before `name`; ready weights stand for those that would train them."""
-        ready = {"pretrain"} if self.ready else set()
-        ready |= {"train"} if self.config.weights.student else set()
-        scored = name == "evaluate" and bool(self.config.evaluate.inception)
-        if (name == "sample" or scored) and self.config.weights.tokenizer and self.config.weights.student:
-            ready |= {"pretrain"}
-        return [stage for stage in NEEDS["sample" if scored else name] if stage not in ready]
-
-    def check_distance(self) -> None:
-        """UserError, before hours of work, if training could not compute its distance."""
-        ported = self.config.weights
-        losses.slices(self.config.train.batch, self.system.objective.distance_batch)
-        if self.system.lpips is not None:
-            self.system.lpips.check(self.config.data.resolution)
-            if not (ported.lpips or ported.random or ported.student):
-                raise UserError(missing("lpips"))
+    def parts(self, stage: str) -> list[str]:
+        """The parts that a stage reads: of `sample`, and of scores of samples, those that the plans run."""
+        if stage == "sample" or (stage == "evaluate" and self.config.evaluate.inception):
+            sampling = self.sampling
+            return [part for plan in sampling.plans for part in sampling.parts(plan)]
+        baselines = stage == "evaluate" and any(self.config.baselines.values())
+        return [*checks.NEEDS[stage], *["marginals"] * baselines]
 
     @property
-    def ready(self) -> str:
-        """What tokenizer and teacher there are without training any, in words."""
+    def given(self) -> str:
+        """Tokenizer and teacher that there are without training any, in words."""
         ported = self.config.weights
-        if bool(ported.tokenizer) and bool(ported.teacher):
-            return f"{ported.tokenizer} and {ported.teacher} are ready"
-        return "tokenizer and teacher are random" if ported.random else ""
+        if ported.random:
+            return "tokenizer and teacher are random"
+        both = ported.tokenizer and ported.teacher
+        return f"{ported.tokenizer} and {ported.teacher} are ready" if both else ""
 
     def pretrain(self) -> Any:
-        """Classifier, tokenizer, teacher on augmented pictures."""
-        if self.ready:
-            return f"nothing: {self.ready}"
-        if not known(self.config.data.name):
-            raise UserError(
-                f"no tokenizer and teacher for {self.config.data.name}: port published ones (python -m port_weights "
-                "list) and name both folders, --config.weights.tokenizer=... --config.weights.teacher=...; or try the "
-                "path with random ones, --config.smoke=true"
-            )
-        settings, seed = self.config.pretrain, self.config.seed
-        img, label = self.pictures.training()
+        """Feature classifier, tokenizer, teacher on augmented pictures: those that are not given."""
+        if self.given or self.work.source:
+            return f"nothing: {self.given or self.work.borrowed('pretrain')}"
+        settings, seed, ported = self.config.pretrain, self.config.seed, self.config.weights
         classifier, tokenizer, teacher = (Recipe.of(settings[k]) for k in ("classifier", "tokenizer", "teacher"))
-        if self.system.classifier is not None:
+        img, label = self.pictures.training()
+        if self.system.classifier is not None and not ported.classifier:
             seen = self.pictures.for_classifier(self.system.text is not None)
             pretrain.train_classifier(self.system.classifier, self.work / "classifier", classifier, *seen, seed)
-        codes = pretrain.train_tokenizer(
-            self.system, self.work / "tokenizer", tokenizer, img, seed, settings.tokenizer.revive_every
-        )
-        code = pretrain.encode(self.system, codes, img)
-        regularization = pretrain.Regularization.of(settings.teacher)
-        pretrain.train_teacher(self.system, self.work / "teacher", teacher, codes, code, label, seed, regularization)
-        return f"{self.work / 'classifier'}, tokenizer, teacher"
+        if ported.tokenizer:
+            codes = self.params("tokenizer")["tokenizer"]
+        else:
+            codes = pretrain.train_tokenizer(
+                self.system, self.work / "tokenizer", tokenizer, img, seed, settings.tokenizer.revive_every
+            )
+        if not ported.teacher:
+            code = pretrain.encode(self.system, codes, img)
+            dropped = pretrain.Regularization.of(settings.teacher)
+            pretrain.train_teacher(self.system, self.work / "teacher", teacher, codes, code, label, seed, dropped)
+        return publish.run(self.config, self.work.path, self.params, publish.PRETRAINED)
 
     def pairs(self) -> Any:
         """Algorithm 1."""
@@ -139,7 +120,7 @@ class Run:
         if self.system.text is not None:
             facts["prompts"] = self.system.text.prompts.sha256
         first, conditions = settings.first or 0, self.system.conditions(params)
-        folder, models, seed = self.work / "pairs", self.system.models, self.config.seed
+        folder, models, seed = self.work.path / "pairs", self.system.models, self.config.seed
         if settings.verify:
             facts |= {"seed": seed, "labels": settings.labels, "first": first}
             vocab = self.system.tokenizer.vocab
@@ -201,8 +182,9 @@ class Run:
 
     def sample(self) -> Any:
         """Pictures."""
-        return ", ".join(map(str, sample.run(self.sampling())))
+        return ", ".join(map(str, sample.run(self.sampling)))
 
+    @functools.cached_property
     def sampling(self) -> Sampling:
         """What `config.sample` describes."""
         return Sampling(self.system, self.config, self.work.path, self.params, self.placement)
@@ -211,10 +193,10 @@ class Run:
         """scores/*.json of what was sampled, where an Inception is named; results.jsonl, where there is a teacher."""
         wrote = []
         if self.config.evaluate.inception:
-            wrote += fid.run(self.sampling(), self.config.evaluate, self.work.path)
+            wrote += fid.run(self.sampling, self.config.evaluate, self.work.path)
         elif self.system.classifier is None:
             print(f"evaluate: {fid.HINT}", flush=True)
-        teacher = self.ready or self.work.done("pretrain")
+        teacher = self.given or self.work.done("pretrain")
         if not wrote or (teacher and not (self.work / "results.jsonl").exists()):
             wrote.append(self._beside_teacher())
         return ", ".join(map(str, wrote))
@@ -266,24 +248,44 @@ class Run:
         return Pictures(self.config.data, self.config.seed)
 
 
-def run(system: System, config: ConfigDict, workdir: str | Path, stage: str) -> None:
-    """One stage, or all that are not done."""
-    here = Run(system, config, workdir)
-    here.work.check("train")
-    todo: list[str] = [stage]
-    if stage == "all":
-        first = next((name for name in STAGES if not here.work.done(name)), None)
-        # A stage that ran again makes the later ones stale.
-        todo = list(STAGES[STAGES.index(first) :]) if first else ["report"]
-    if {"pairs", "train", "sample"} & {*todo}:
-        _ = here.placement  # now, not hours later
+def run(system: System, config: ConfigDict, workdir: str | Path, stage: str, source: str | Path | None = None) -> None:
+    """One stage, or all that are not done. `source`: a run that lends its tokenizer, teacher, classifier and pairs.
+
+    UserError, before anything is computed, for what is missing or does not fit.
+    """
+    here = Run(system, config, Workdir(workdir, config.to_dict(), source))
+    with here.work.locked():
+        todo = _todo(here, stage)
+        _check(here, stage, todo)
+        # What a person draws by the way, of named classes or after the run's own samples, is not the run's.
+        asked = bool(config.sample.labels or config.sample.prompt or config.sample.prompts)
+        aside = stage == "sample" and (asked or here.work.finished("sample")) and not here.work.done("sample")
+        kept = here.work.path / "config.json"
+        if processes.is_first() and ({*todo} & {*KEEP} or not kept.exists()):
+            files.replace(kept, json.dumps(config.to_dict(), indent=1).encode())
+        for name in todo:
+            if stopping.asked():
+                raise stopping.Stopped(f"stopped before --stage={name}")
+            here.stage(name, aside)
+
+
+def _todo(here: Run, stage: str) -> list[str]:
+    """The stages to run, in order."""
+    if stage != "all":
+        return [stage]
+    first = next((name for name in STAGES if not here.work.done(name)), "report")
+    # A stage that ran again makes the later ones stale.
+    return list(STAGES[STAGES.index(first) :])
+
+
+def _check(here: Run, stage: str, todo: Sequence[str]) -> None:
+    """UserError for what would stop the run later."""
     if processes.count() > 1 and not {*todo} <= {"pairs", "train"}:
         raise UserError(f"--stage={stage} runs in one process; several share the work of --stage=pairs or train")
-    if processes.is_first():
-        files.replace(here.work / "config.json", json.dumps(config.to_dict(), indent=1).encode())
+    here.work.check(todo[-1])
     if "train" in todo:
-        here.check_distance()
-    for name in todo:
-        if stopping.asked():
-            raise stopping.Stopped(f"stopped before --stage={name}")
-        here.stage(name)
+        checks.training(here.system, here.config)
+    checks.folders(here.config, here.work.path)
+    checks.stages(here.system, here.config, here.work, {name: here.parts(name) for name in todo})
+    if {"pairs", "train", "sample"} & {*todo}:
+        _ = here.placement

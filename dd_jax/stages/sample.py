@@ -111,6 +111,12 @@ class Sampling:
         if settings.scheme not in ("balanced", "uniform"):
             raise UserError(f"config.sample.scheme is {settings.scheme!r}: choose balanced or uniform")
 
+    @property
+    def seed(self) -> int:
+        """Of the drawing, which may be another one than the run's."""
+        own = self.config.sample.get("seed")
+        return int(self.config.seed if own is None else own)
+
     @functools.cached_property
     def params(self) -> dict[str, Params]:
         """Of everything that the plans run, where the mesh wants it: whole along `data`, as pairs have it."""
@@ -152,7 +158,7 @@ class Sampling:
             "count": self.count,
             "fast": sample.fast and not sample.labels,
             "shard": sample.shard,
-            "seed": config.seed,
+            "seed": self.seed,
             "labels": sample.labels or sample.scheme,
             **({"prompts": self.prompts.sha256} if self.prompts else {}),
             "split": models.split,
@@ -180,7 +186,7 @@ class Sampling:
             return found[ids % len(found)]
         if self.asked:
             return (ids % len(self.asked)).astype(np.int32)
-        return assign(self.conditions.pool, ids, sample.scheme, self.config.seed)
+        return assign(self.conditions.pool, ids, sample.scheme, self.seed)
 
     @property
     def prompts(self) -> Prompts | None:
@@ -189,7 +195,7 @@ class Sampling:
 
     def images(self, plan: str, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """uint8 images of each piece, which are at most `batch` ids: padded, never dropped, next ones on their way."""
-        given = {part: self.params[part] for part in self.parts(plan)}, rng.stream(self.config.seed, "sample")
+        given = {part: self.params[part] for part in self.parts(plan)}, rng.stream(self.seed, "sample")
         run = sampler(self.system, plan, self.finish, self.placement)
         return _ahead((run(given, *self._rows(ids)), len(ids)) for ids in pieces)
 

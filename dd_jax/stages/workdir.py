@@ -1,11 +1,16 @@
-"""A work directory: which stages are done, with which settings, in what time."""
+"""A work directory: which stages are done, with which settings, in what time, and which run it takes parts from."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import filelock
 import jax
 import numpy as np
 
@@ -24,49 +29,120 @@ SECTIONS = {
     "report": (),
 }
 STAGES = tuple(SECTIONS)
+RECORD, SOURCE, LOCK = "stages.json", "from.json", "lock"
+BORROWED = ("classifier", "tokenizer", "teacher", "pairs")  # what may be another run's
 # What may change on the way: memory, time and what is told, not the result.
 FREE = ("train.remat", "train.scan", "train.accumulate", "train.log", "train.grid_every", "pairs.verify")
 KEEP = ("pretrain", "pairs", "train")  # too dear to be thrown away because a setting changed
+# What a finished training or a whole shard looks like, in the folders that a costly stage fills.
+MADE = {"pretrain": ("classifier", "tokenizer", "teacher"), "pairs": ("pairs",), "train": ("student",)}
+GROWS = ("pairs.count", "train.steps")  # more of them extend what is there
 
 
 class Workdir:
-    """Paths and the stage record `stages.json` of one run."""
+    """Paths and the stage record `stages.json` of one run, which may take parts of another one by reference.
 
-    def __init__(self, path: str | Path, config: dict[str, Any]):
-        self.path, self.config = Path(path).absolute(), config
-        self.record: dict[str, Any] = {}
-        if (self.path / "stages.json").exists():
-            try:
-                found = json.loads((self.path / "stages.json").read_text())
-                self.record = {
-                    stage: entry | {"config": spelling.newer(entry["config"])} for stage, entry in found.items()
-                }
-            except ValueError as error:
-                told = f"{self.path}/stages.json is not readable: delete it or use another --workdir"
-                raise UserError(told) from error
+    `source`: a run whose tokenizer, teacher, classifier and pairs stand for those that are not here; it is remembered.
+    """
+
+    def __init__(self, path: str | Path, config: dict[str, Any], source: str | Path | None = None):
+        self.path, self.config = files.expand(path), config
+        self.record = _record(self.path)
+        self.source = self._source(source)
+
+    def _source(self, given: str | Path | None) -> "Workdir | None":
+        """The run that parts are taken from: `given` now, or the one that was given before."""
+        path = source_of(self.path) if given is None else files.expand(given)
+        if path is None:
+            return None
+        if path == self.path:
+            raise UserError(f"--from={given} is the work directory itself: name another one, --workdir=DIR")
+        if not (path / RECORD).exists():
+            raise UserError(f"--from: {path} holds no run (no {RECORD})")
+        own = [name for name in BORROWED if (self.path / name).exists()]
+        if own and source_of(self.path) != path:
+            raise UserError(f"{self.path} has a {own[0]} of its own: give --from={path} to a new --workdir")
+        found = Workdir(path, self.config)
+        if not any(found._entry(stage).get("done") for stage in ("pretrain", "pairs")):
+            raise UserError(f"--from: {path} has finished neither --stage=pretrain nor pairs: there is nothing to take")
+        return found
 
     def __truediv__(self, name: str) -> Path:
-        return spelling.folder(self.path, name)
+        return located(self.path, name)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """For this process alone (of several of one run: the first). A process that was killed holds nothing.
+
+        UserError where another one works here.
+        """
+        if not processes.is_first():
+            yield
+            return
+        holder = self.path / f"{LOCK}.json"
+        told = {"host": platform.node(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(self.path / LOCK, timeout=0)
+            lock.acquire()
+        except filelock.Timeout:
+            other = files.read_json(holder, default=told)
+            who = f"process {other.get('pid')} on {other.get('host')} since {other.get('since')}"
+            raise UserError(f"{self.path} is in use by {who}: wait for it, or choose another --workdir") from None
+        except OSError as error:
+            raise files.write_error(self.path, error) from error
+        with lock:
+            files.replace(holder, json.dumps(told).encode())
+            if self.source:
+                files.replace(self.path / SOURCE, json.dumps({"from": str(self.source.path)}).encode())
+            yield
 
     def begin(self, stage: str) -> None:
-        """Note the stage's settings, or check them against those of the interrupted run."""
+        """Note the stage's settings, or check them against those of before. It is not done until it ends."""
         self.check(stage)
-        entry = self.record.setdefault(stage, {"done": False, "seconds": 0.0, "matmul_gflop": 0.0})
-        entry["config"] = self._settings(stage)
+        entry = self.record.setdefault(stage, {"seconds": 0.0, "matmul_gflop": 0.0})
+        entry |= {"done": False, "config": self._settings(stage)}
         self._write()
 
     def check(self, stage: str) -> None:
-        """UserError if a costly stage's output was made with other settings."""
-        for name in STAGES[: STAGES.index(stage) + 1]:
-            before = self.record.get(name, {}).get("config")
-            changed = _differences(before, self._settings(name)) if before and name in KEEP else []
+        """UserError if a costly stage's output was made with other settings. More pairs or steps extend it."""
+        for name in KEEP:
+            where, entry = self._where(name), self._entry(name)
+            bound = entry.get("done") or (entry and where._made(name))  # nothing binds where nothing was made
+            if STAGES.index(name) > STAGES.index(stage) or not bound:
+                continue
+            changed = _differences(entry["config"], self._settings(name))
+            changed = [(key, old, new) for key, old, new in changed if where is not self or not _grown(key, old, new)]
             if changed:
                 field, old, new = changed[0]
                 more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+                grow = "it may grow, not shrink; " if field in GROWS and where is self else ""
                 raise UserError(
-                    f"{self.path} was made with {field}={old}, now it is {new}{more}: "
-                    f"choose another --workdir, or set it back"
+                    f"{where.path} was made with config.{field}={old}, now it is {new}{more}: "
+                    f"{grow}choose another --workdir, or set it back"
                 )
+
+    def _where(self, stage: str) -> "Workdir":
+        """The run whose record and files count for a stage: a source lends what it has trained, and pairs that fit."""
+        if self.source and stage == "pretrain":
+            return self.source._where(stage)
+        if self.source and stage == "pairs" and stage not in self.record and self.source.done(stage):
+            return self.source._where(stage)
+        return self
+
+    def borrowed(self, stage: str) -> Path | None:
+        """Where a stage's results come from, if another run made them."""
+        where = self._where(stage)
+        return None if where is self else where.path
+
+    def _entry(self, stage: str) -> dict[str, Any]:
+        return self._where(stage).record.get(stage, {})
+
+    def _made(self, stage: str) -> bool:
+        """Has a costly stage left anything: a checkpoint, or a shard?"""
+        places = [spelling.folder(self.path, name) for name in MADE[stage]]
+        found = (one for place in places if place.is_dir() for one in place.iterdir())
+        return any(one.name.isdigit() or one.suffix == ".npz" for one in found)
 
     def spent(self, stage: str, seconds: float, rate: float, done: bool) -> None:
         """Add the time of a stage, finished or interrupted, and what the machine could have multiplied in it.
@@ -80,14 +156,18 @@ class Workdir:
         self._write()
 
     def done(self, stage: str) -> bool:
-        """Finished, and with these settings."""
-        entry = self.record.get(stage, {})
+        """Finished, here or where parts are taken from, and with these settings."""
+        entry = self._entry(stage)
         return bool(entry.get("done")) and not _differences(entry["config"], self._settings(stage))
+
+    def finished(self, stage: str) -> bool:
+        """With whatever settings."""
+        return bool(self._entry(stage).get("done"))
 
     def require(self, stage: str, needed: Sequence[str]) -> None:
         """UserError if a stage before `stage` is missing."""
         for name in needed:
-            if not self.record.get(name, {}).get("done"):
+            if not self.finished(name):
                 raise UserError(f"--stage={stage} needs --stage={name}, which has not finished in {self.path}")
 
     def _settings(self, stage: str) -> dict[str, Any]:
@@ -103,7 +183,7 @@ class Workdir:
 
     def _write(self) -> None:
         if processes.is_first():
-            files.replace(self.path / "stages.json", json.dumps(self.record, indent=1).encode())
+            files.replace(self.path / RECORD, json.dumps(self.record, indent=1).encode())
 
 
 def _flatten(name: str, value: Any, into: dict[str, Any]) -> None:
@@ -115,8 +195,30 @@ def _flatten(name: str, value: Any, into: dict[str, Any]) -> None:
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    names = sorted({*old, *new})
-    return [(f"config.{k}", old.get(k), new.get(k)) for k in names if old.get(k) != new.get(k)]
+    return [(key, old.get(key), new.get(key)) for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+
+
+def _grown(key: str, old: Any, new: Any) -> bool:
+    return key in GROWS and isinstance(old, int) and isinstance(new, int) and new > old
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """stages.json, under today's names."""
+    found = files.read_json(path / RECORD, "delete it (finished stages then run again, and find their results)", {})
+    return {name: entry | {"config": spelling.newer(entry.get("config") or {})} for name, entry in found.items()}
+
+
+def source_of(path: Path) -> Path | None:
+    """The run that a work directory takes parts from."""
+    found = files.read_json(path / SOURCE, "give --from=RUN again", {}).get("from")
+    return Path(found) if found else None
+
+
+def located(path: Path, name: str) -> Path:
+    """`name` in a work directory: its own, also under an earlier name, else that of the run that lends it parts."""
+    own = spelling.folder(path, name)
+    source = source_of(path) if name in BORROWED and not own.exists() else None
+    return located(source, name) if source else own
 
 
 def digest(params: Params) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import mmap
 import os
 import tempfile
@@ -42,6 +43,32 @@ def writing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError):
             raise write_error(path, error) from error
         raise
+
+
+def read_json(path: str | os.PathLike, way_out: str = "", default: Any = None) -> Any:
+    """A JSON object that a run has left; `default` where there is none.
+
+    UserError for a file that is empty, torn or no object: it names the file and the way out.
+    """
+    try:
+        found = json.loads(Path(path).read_bytes())
+    except FileNotFoundError:
+        return default
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error or 'it is empty'}): {way_out}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged (it holds no object): {way_out}")
+    return found
+
+
+def expand(path: str | os.PathLike) -> Path:
+    """An absolute path, with ~ for the home directory. UserError for a URL: only file systems are read and written."""
+    if "://" in str(path):
+        raise UserError(f"{path} is a URL, and only mounted file systems are used: mount it and name its folder")
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise UserError(f"{path}: there is no home directory to put for ~") from error
 
 
 def let_go(x: Any) -> None:

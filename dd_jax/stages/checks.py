@@ -1,0 +1,73 @@
+"""What has to be there before a stage does anything, all that is missing said at once and before hours of work."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from dd_jax.data import pictures
+from dd_jax.method import losses
+from dd_jax.stages.parts import System, missing, named
+from dd_jax.stages.workdir import Workdir
+from dd_jax.system import weights
+from dd_jax.system.errors import UserError
+
+# The stage that makes a part; "pairs" and the marginals of baselines come from Alg. 1.
+MAKER = {"classifier": "pretrain", "tokenizer": "pretrain", "text": "pretrain", "teacher": "pretrain"}
+MAKER |= {"pairs": "pairs", "marginals": "pairs", "student": "train"}
+NEEDS: dict[str, tuple[str, ...]] = {
+    "pretrain": ("tokenizer", "teacher"),  # given, or pictures to train them on
+    "pairs": ("tokenizer", "text", "teacher"),
+    "train": ("classifier", "tokenizer", "text", "teacher", "pairs", "lpips"),
+    "evaluate": ("classifier", "tokenizer", "text", "teacher", "student"),
+    "speed": (),
+    "report": (),
+}
+
+
+def ready(config: ConfigDict, part: str) -> bool:
+    """Is a part there without training any: ported weights, or random ones?"""
+    given = config.weights.get(part)
+    return bool(given) or (config.weights.random and part not in ("pairs", "marginals", "student"))
+
+
+def unused(system: System, part: str) -> bool:
+    """Has this config no such part?"""
+    return part in ("classifier", "text", "lpips") and getattr(system, part) is None
+
+
+def absent(system: System, config: ConfigDict, work: Workdir, parts: Iterable[str]) -> list[str]:
+    """Those of these parts that are not ready and that no stage can make from the pictures of this config."""
+    trained = [part for part, maker in MAKER.items() if maker == "pretrain"]
+    untrained = {"lpips", *(trained if not (work.source or pictures.known(config.data.name)) else ())}
+    return [p for p in dict.fromkeys(parts) if p in untrained and not (unused(system, p) or ready(config, p))]
+
+
+def stages(system: System, config: ConfigDict, work: Workdir, todo: Mapping[str, Sequence[str]]) -> None:
+    """UserError unless the parts that these stages read, {stage: parts}, are ready, were made, or are made before them.
+
+    The message names every model to port, with the command, or the stage to run first.
+    """
+    lacking = absent(system, config, work, [part for parts in todo.values() for part in parts])
+    if lacking:
+        raise UserError(missing(config, lacking))
+    before: list[str] = []
+    for name, parts in todo.items():
+        before.append(name)
+        wanted = [part for part in parts if not (unused(system, part) or ready(config, part)) and part in MAKER]
+        work.require(name, [maker for maker in dict.fromkeys(MAKER[part] for part in wanted) if maker not in before])
+
+
+def folders(config: ConfigDict, workdir: Path) -> None:
+    """UserError for a folder of `config.weights` that holds no weights, or those of another part."""
+    for part in config.weights:
+        folder = named(config, part, workdir) if part != "random" else None
+        if folder and (found := weights.describe(folder)["part"]) != part:
+            raise UserError(f"config.weights.{part}={folder} holds a {found}: name it as --config.weights.{found}")
+
+
+def training(system: System, config: ConfigDict) -> None:
+    """UserError if a batch of training could not be compared."""
+    losses.slices(config.train.batch, system.objective.distance_batch)
+    if system.lpips is not None:
+        system.lpips.check(config.data.resolution)
