@@ -146,15 +146,19 @@ def side_by_side(*plots: str) -> bytes:
 
 def standalone(body: str, width: int, height: int) -> bytes:
     """A picture of its own, in the report's colours, on its background in light and dark."""
-    used = re.compile(r"^(svg|path|circle|@media|:root)")
+    used = re.compile(r"^(svg|path|circle)")
     rules = "\n".join(line for line in style.RULES.splitlines() if used.match(line.strip()))
     rules = rules.replace("svg { width: 100%; height: auto; font-size: 11px; }", "svg { font: 11px sans-serif; }")
-    paints = [style.LIGHT, style.DARK]
-    light, dark = (re.sub(r"@(\w+)", lambda m, c=c: c[m[1]], f"{rules} .card {{ fill: @card; }}") for c in paints)
-    css = f"{light} @media (prefers-color-scheme: dark) {{ {dark} }}"
+    rules += "\n.card { fill: @card; }"
+    css = f"{painted(rules, style.LIGHT)}\n@media (prefers-color-scheme: dark) {{\n{painted(rules, style.DARK)}\n}}"
     size = f'width="{2 * width}" viewBox="0 0 {width} {height}"'
     card = f'<rect class="card" width="{width}" height="{height}" rx="10"/>'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}><style>{css}</style>{card}{body}</svg>\n'.encode()
+
+
+def painted(rules: str, colours: dict[str, str]) -> str:
+    """Every @name becomes its colour."""
+    return re.sub(r"@(\w+)", lambda match: colours[match[1]], rules)
 
 
 if __name__ == "__main__":
