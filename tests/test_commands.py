@@ -28,7 +28,6 @@ from port_weights.catalog import CATALOG
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 DEFAULT = "configs/mnist_llamagen.py"
-COMING = {"dd_jax.main": {"from"}}  # flags that the docs describe ahead of the program
 
 
 def commands(text: str) -> Iterator[list[str]]:
@@ -115,7 +114,7 @@ def check_run(flags: dict[str, str]) -> None:
 def test_a_command_is_right(page, words):
     module, *rest = words
     named = [word.lstrip("-").partition("=") for word in rest if word.startswith("-") and not word.endswith("=...")]
-    flags, known = {name: value for name, _, value in named}, flags_of(module) | COMING.get(module, set())
+    flags, known = {name: value for name, _, value in named}, flags_of(module)
     for name, value in flags.items():
         if name.startswith("config.") and name != "config.FIELD":
             assert value, f"--{name} has no value"
