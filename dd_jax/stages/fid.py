@@ -88,7 +88,9 @@ def run(sampling: Sampling, settings: ConfigDict, workdir: Path) -> list[Path]:
             result = described(sampling, plan) | scorer(images)
             if not settings.memory:
                 made = sampling.set_of(plan)
-                result |= {"ms_per_image": made.ms_per_image, "sampled_on": made.manifest["devices"]}
+                batches = made.manifest.get("batches") or [None]  # earlier sets do not tell
+                result |= {"ms_per_image": made.ms_per_image, "batch": batches[0] if len(batches) == 1 else None}
+                result["sampled_on"] = made.manifest["devices"]
             files.replace(path, json.dumps(result | {"of": _short(facts | more)}, indent=1).encode())
             print(f"{plan}: {table(result, scorer.protocol)}", flush=True)
         written.append(path)
