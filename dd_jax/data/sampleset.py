@@ -196,6 +196,11 @@ class SampleSet:
                 np.lib.format.write_array(label, np.concatenate(labels))
 
 
+def slug(plan: str) -> str:
+    """A plan as a file's name: `S0 T60:80 S80` -> S0_T60-80_S80."""
+    return plan.replace(" ", "_").replace(":", "-").replace("*", "x").replace("/", "w")
+
+
 def to_uint8(img: jax.Array) -> np.ndarray:
     """Images in [-1, 1] -> uint8, truncating clamp(127.5 x + 128, 0, 255)."""
     return np.asarray(jnp.clip(127.5 * img + 128.0, 0, 255).astype(jnp.uint8))

@@ -15,13 +15,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dd_jax.data.images import Images
-from dd_jax.data.sampleset import rgb
+from dd_jax.data.sampleset import rgb, slug
 from dd_jax.method import baselines, plans
 from dd_jax.metrics import inception, protocols
 from dd_jax.metrics.features import Extractor
 from dd_jax.metrics.reference import Reference, read
 from dd_jax.metrics.score import Options, features_of, score, table
-from dd_jax.stages.sample import Sampling, device_of, slug
+from dd_jax.stages.sample import Sampling, device_of
 from dd_jax.system import files, weights
 from dd_jax.system.errors import UserError
 

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from dd_jax.data import captioned, labels
 from dd_jax.data.conditions import Conditions, assign
-from dd_jax.data.sampleset import SampleSet
+from dd_jax.data.sampleset import SampleSet, slug
 from dd_jax.method import baselines
 from dd_jax.method.fewstep import noise_for, run_plan
 from dd_jax.method.interfaces import Cond, Params
@@ -296,8 +296,3 @@ def device_of(placement: Placement) -> str:
     """8 x NVIDIA H100."""
     devices = jax.devices()[:1] if placement.mesh is None else list(placement.mesh.devices.flat)
     return f"{len(devices)} x {devices[0].device_kind}"
-
-
-def slug(plan: str) -> str:
-    """A plan as a file's name: `S0 T60:80 S80` -> S0_T60-80_S80."""
-    return plan.replace(" ", "_").replace(":", "-").replace("*", "x").replace("/", "w")
