@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dd_jax.report import build, svg
+from dd_jax.report import build, machine, svg
 from dd_jax.report.picture import Grid, column_strips, grid_png
 from dd_jax.report.rows import comparable, picture_key
+from dd_jax.report.style import style_sheet
 from dd_jax.system.errors import UserError
 from dd_jax.training import curves
 
@@ -80,7 +81,7 @@ def test_the_headline_states_what_was_won():
     assert "Class accuracy 97.8% → 97.8%, Frechet distance to real pictures 16.1 → 22.8 (20.5 with two steps)." in text
     assert "(onestep*): class accuracy 75.9%, Frechet distance to real pictures 54.2." in text
     assert "2 min 00 s" in text
-    assert "1 min 00 s (wall time \N{MULTIPLICATION SIGN} 85 / 170 GFLOP/s, each stage by its own rate)" in text
+    assert "the same on a machine of 170 GFLOP/sabout 1 min 00 s (wall time \N{MULTIPLICATION SIGN} 85 / 170;" in text
     assert sum(tag == "svg" for tag, _ in checker.tags) == 8
     assert sum(tag == "img" for tag, _ in checker.tags) == 3
     assert "<td>\N{EN DASH}</td>" in page  # recall was null
@@ -90,7 +91,7 @@ def test_the_page_needs_nothing_else():
     page = build.render(RESULTS, [grid()], CURVES, {}, {})
     for _, attributes in parse(page).tags:
         source = attributes.get("src") or attributes.get("href") or "data:"
-        assert source.startswith("data:")
+        assert source.startswith("data:") or source == "#words"  # a place on this page
     assert "http" not in page
 
 
@@ -160,8 +161,13 @@ def finished(workdir):
     with curves.Writer(workdir / "student" / "curve.jsonl") as writer:
         for row in CURVES["student"]:
             writer.write(**row)
-    plans = [{"plan": "S0", "batch": 64, "ms_per_image": 0.5}]
-    machine = {"jax": "1.2.3", "cores": 2}
+    timed = {1: (9.0, 3.0), 64: (3.0, 0.5)}
+    plans = [
+        {"plan": plan, "batch": batch, "ms_per_image": ms, "share_of_stream": 0.124, "memory_gb": 0.00435 * batch**2}
+        for batch, both in timed.items()
+        for plan, ms in zip(("T0:49", "S0"), both, strict=True)
+    ]
+    machine = {"jax": "1.2.3", "cores": 2, "stream_gbs": 24.66}
     speed = {"machine": machine, "training": {"share_of_matmul": 0.5, "matmul_gflops": 85}, "plans": plans}
     (workdir / "speed.json").write_text(json.dumps(speed))
     return workdir
@@ -179,8 +185,8 @@ def test_a_work_directory_becomes_a_page(tmp_path):
     assert "mnist \N{MIDDLE DOT} raster" in text
     assert "student: loss" in text
     assert "1 min 00 s" in text
-    assert "30 s (wall time \N{MULTIPLICATION SIGN} 85 / 170 GFLOP/s" in text
-    assert "50% of that rate" in text
+    assert "30 s (wall time \N{MULTIPLICATION SIGN} 85 / 170;" in text
+    assert "reaches 50% of that" in text
     assert "jax 1.2.3" in text
     assert Image.open(workdir / "grid.png").width > 100
 
@@ -262,3 +268,92 @@ def test_captions_have_a_page_of_two_splits(tmp_path):
     grid = build._grid(workdir / "grids.npz", rows[:3], 384)
     assert grid.columns == ["Real", "Teacher\n49 steps", "One step\nS0"]
     assert list(grid.rows) == ["red fox", "a <fox>", "c", "d"]
+
+
+EVALUATED = {"data": {"name": "mnist", "classes": 2}, "family": "raster", "evaluate": {"batch": 500}}
+
+
+def ancestors(page, wanted):
+    """Of every tag `wanted`: the classes and names of what it stands in."""
+    found, path = [], []
+
+    class Walk(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            if tag in Checker.void:
+                return
+            if tag == wanted:
+                found.append(list(path))
+            path.append({tag, *(dict(attrs).get("class") or "").split()})
+
+        def handle_endtag(self, tag):
+            path.pop()
+
+    Walk().feed(page)
+    return found
+
+
+def test_nothing_is_wider_than_a_narrow_window(tmp_path):
+    """What keeps a page of 420 px whole: tables scroll in a box of their own, facts wrap, nothing has a least width."""
+    page = build.from_workdir(
+        finished(tmp_path / "run"), EVALUATED, {"train": {"done": True, "seconds": 9.0, "matmul_gflop": 1}}
+    )
+    page = page.read_text()
+    tables = ancestors(page, "table")
+    assert len(tables) == 3
+    assert all("scroll" in path[-1] for path in tables)
+    assert all("grid" in set().union(*path) for path in ancestors(page, "img"))
+    facts = ancestors(page, "dd")
+    assert any("facts" in path[-2] for path in facts)
+    style = style_sheet()
+    assert all(f".{box} {{ overflow-x: auto" in style for box in ("scroll",))
+    assert re.search(r"\.grid \{[^}]*overflow-x: auto", style)
+    assert re.search(r"dl\.facts > div \{[^}]*flex-wrap: wrap", style)
+    assert re.search(r"main \{[^}]*overflow-wrap: anywhere", style)
+    widths = re.findall(r"(?<!td\.wrap \{ white-space: normal; )min-width: (\d+)px", style)
+    assert max(map(int, widths)) < 420 - 2 * 24
+    assert not re.search(r"minmax\(\d+px", style)  # a column of a grid may be as narrow as the page
+
+
+def test_every_speed_names_its_batch(tmp_path):
+    page = build.from_workdir(finished(tmp_path / "run"), EVALUATED, {}).read_text()
+    text = re.sub(r"\s+", " ", "".join(parse(page).text))
+    assert "6.0\N{MULTIPLICATION SIGN} faster (3 to 0.5 ms a picture, 500 at once)." in text
+    assert "At batch 1: 9 to 3 ms a picture, 3.0\N{MULTIPLICATION SIGN}." in text
+    assert "64 at once: 3 to 0.5 ms a picture, 6.0\N{MULTIPLICATION SIGN}." in text
+    for told in ("500 at once; shorter is better", "ms / picture, 500 at once", "ms a picture, 500 at once"):
+        assert told in text
+    assert "<h3>At batch 1</h3>" in page
+    assert "<h3>64 at once</h3>" in page
+    assert "<th>batch" not in page
+    alone = build._timed([ONE | {"n": 250}, REAL], EVALUATED)
+    assert [row.get("batch") for row in alone] == [250, None]
+
+
+def test_words_are_a_readers(tmp_path):
+    page = build.from_workdir(finished(tmp_path / "run"), EVALUATED, {}).read_text()
+    shown = re.sub(r"<pre>.*?</pre>|<style>.*?</style>", "", page, flags=re.S)
+    for insider in ("stream_gbs", "share of", "memory gb", "reference machine", "judge", "0.004"):
+        assert insider not in shown.split("<h2>Speed</h2>")[1].split("<dl")[0]
+    for told in ("24.7 GB/s", "4.35 MB", "17.8 GB", "12%"):
+        assert told in shown
+    words = shown.split('id="words"')[1].split("</dl>")[0]
+    for word in (
+        "feature classifier",
+        "token",
+        "noise",
+        "certified",
+        "sweeps",
+        "NLL",
+        "agreement",
+        "onestep*",
+        "J4, J*",
+    ):
+        assert f"<dt>{word}</dt>" in words
+    assert "not through Inception" in words
+    assert "skip-8" not in words  # only what the page uses
+    assert words.count("<dt>") == len(set(re.findall("<dt>(.*?)</dt>", words)))
+
+
+@pytest.mark.parametrize(("gigabytes", "told"), [(0.00435, "4.35 MB"), (0.9996, "1000 MB"), (2.345, "2.35 GB")])
+def test_memory_has_a_unit_that_fits(gigabytes, told):
+    assert machine.memory(gigabytes) == told

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import tiny_config
+from PIL import Image
 
 from dd_jax import factory
 from dd_jax.data import images, sampleset
@@ -174,6 +175,14 @@ def test_quick_samples_and_named_ones_have_their_own_place(copy, made, monkeypat
         with np.load(copy / "samples/named/S0.npz") as named:
             wanted = [3, 7, 3, 7] if labels == "3, 7" else [5, 5, 5, 5]
             np.testing.assert_array_equal(named["label"], wanted)
+            images = named["arr_0"]
+        # Each is a file of its own, called by its class; those of the first look are gone.
+        files = {"3-00": 0, "7-00": 1, "3-01": 2, "7-01": 3} if labels == "3, 7" else {f"5-0{i}": i for i in range(4)}
+        folder = copy / "samples/named/S0_images"
+        assert {path.stem for path in (folder / "images").iterdir()} == files.keys()
+        for name, i in files.items():
+            np.testing.assert_array_equal(np.asarray(Image.open(folder / f"images/{name}.png"))[..., :1], images[i])
+        assert (folder / "captions.txt").read_text().split() == [str(i) for i in wanted]
     assert contents(copy).items() >= contents(made).items()
 
 

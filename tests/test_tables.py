@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from test_report import parse
 
+from dd_jax.data import captioned, labels
 from dd_jax.data.sampleset import SampleSet
 from dd_jax.method.plans import cost
-from dd_jax.report import build, sets, tables
+from dd_jax.report import build, picture, rivals, sets, tables
 from dd_jax.report.published import ROWS
 
 MODEL = "VAR-d16"
@@ -110,7 +111,7 @@ def test_a_work_directory_becomes_a_page(tmp_path, scores):
     page = build.from_workdir(tmp_path, config, {}).read_text()
     checker = parse(page)
     assert "http" not in page
-    assert sum(tag == "svg" for tag, _ in checker.tags) == (8 if scores else 4)
+    assert sum(tag == "svg" for tag, _ in checker.tags) == (10 if scores else 6)
     assert "tench" in "".join(checker.text)
 
 
@@ -118,3 +119,93 @@ def test_demos_keep_their_report(tmp_path):
     (tmp_path / "results.jsonl").write_text("")
     page = build.from_workdir(tmp_path, {"data": {"name": "mnist"}, "published": ""}, {}).read_text()
     assert "published tables" not in page
+
+
+def test_rivals_have_a_source_and_a_protocol():
+    found = rivals.rivals()
+    assert all(one.source and one.protocol and one.kind and one.figures for one in found)
+    assert len({one.system for one in found}) == len(found)
+    best = {one.system: min((f["fid"] for f in one.figures if f.get("fid")), default=None) for one in found}
+    told = {"DD's teachers": 2.51, "DD": 8.92, "DD2": 4.91, "Drifting": 1.54, "LPD": 2.4, "PJD": None}
+    assert best.items() >= told.items()
+
+
+def test_rivals_stand_apart_from_the_papers_tables():
+    text = rivals.section([ONE, FAST])
+    checker = parse(text)
+    assert "measured on other machines and by other protocols" in text
+    assert text.startswith('<section class="apart">')
+    assert len(re.findall("<li>", text)) == len(rivals.rivals())
+    for one in rivals.rivals():
+        assert one.source in "".join(checker.text)
+        assert one.protocol in "".join(checker.text)
+    assert text.count('class="student" cx') == 2  # steps and time; the quick score is not there
+    assert "DD2 VAR-d16: 1, 6.21" in text  # a tooltip says what a number stands for
+    assert "arXiv 2510.21003" in text
+
+
+@pytest.mark.parametrize(
+    ("config", "shown"),
+    [
+        ({"data": {"name": "imagenet2012"}, "published": MODEL}, True),
+        ({"data": {"name": "imagenet2012"}, "published": ""}, False),
+        ({"data": {"name": "digits"}, "published": ""}, False),
+        ({"data": {"name": "captions"}, "published": "LlamaGen-T2I", "text": {"words": False}}, False),
+    ],
+)
+def test_rivals_are_for_imagenet_only(tmp_path, config, shown):
+    (tmp_path / "results.jsonl").write_text("")
+    page = build.from_workdir(tmp_path, config, {}).read_text()
+    assert ("Beside other papers" in page) is shown
+
+
+def test_named_classes_carry_their_names(tmp_path, monkeypatch):
+    """In the picture, in the report, and as files; two classes of one name keep apart."""
+    folder = tmp_path / "samples/named"
+    store(folder / "S0", "S0", side=64, classes=3, count=8)
+    made = SampleSet.found(folder / "S0")
+    assert labels.short("imagenet2012", 1000)[207] == "golden retriever"
+    names = [labels.short("imagenet2012", 1000)[i] for i in (134, 517, 207)]
+    drawn = []
+    monkeypatch.setattr(sets, "grid_png", lambda *given: drawn.append(given) or picture.grid_png(*given))
+    sets.named_png(made, names)
+    images, _, _, rows, wide = drawn[0]
+    assert list(rows) == ["crane (134)", "crane (517)", "golden retriever"]
+    np.testing.assert_array_equal(images[:, 0, 0, 0, 0], [0, 3, 6, 1, 4, 7, 2, 5, 255])  # the last one is missing
+    assert wide == 3
+    captioned.write(made, names, named=True)
+    found = sorted(path.name for path in (folder / "S0_images/images").iterdir())
+    assert found[:2] == ["crane_134-00.png", "crane_134-01.png"]
+    assert found[-2:] == ["golden_retriever-00.png", "golden_retriever-01.png"]
+    (tmp_path / "results.jsonl").write_text("")
+    page = build.from_workdir(tmp_path, {"data": {"name": "imagenet2012", "classes": 1000}}, {}).read_text()
+    assert "Samples of named classes" in page
+    assert "golden retriever" in page
+    assert "samples/named" in page
+
+
+def test_pictures_of_an_earlier_list_alone_are_removed(tmp_path):
+    store(tmp_path / "S0", "S0", side=8, classes=1, count=2)
+    made, images = SampleSet.found(tmp_path / "S0"), tmp_path / "S0_images/images"
+    captioned.write(made, ["cat"], named=True)
+    (images / "mine.png").write_bytes(b"x")
+    outside = tmp_path / "outside.png"
+    outside.write_bytes(b"x")
+    with (tmp_path / "S0_images/result.jsonl").open("a") as file:
+        file.write(json.dumps({"text": "", "image_path": "../outside.png"}) + "\n")
+    captioned.write(made, ["dog"], named=True)
+    assert {path.name for path in images.iterdir()} == {"dog-00.png", "dog-01.png", "mine.png"}
+    assert outside.exists()
+    (tmp_path / "S0_images/result.jsonl").write_text("torn")
+    captioned.write(made, ["dog"], named=True)
+
+
+def test_sample_sets_tell_their_batch(tmp_path):
+    settings = {"plan": "S0", "count": 2, "shard": 1, "seed": 0, "labels": "balanced", "resolution": 8}
+    made = SampleSet(tmp_path / "S0", settings)
+    for name in made.shards:
+        made.write(name, np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1, np.int32), 1.0, "cpu", 64)
+    assert SampleSet.found(tmp_path / "S0").manifest["batches"] == [64]
+    told = "".join(tables.sections([ONE | {"batch": 64}], MODEL))
+    assert "<th>ms / picture</th><th>at once</th>" in told
+    assert "<td>64</td>" in told

@@ -1,5 +1,6 @@
 """Class names: `--labels="golden retriever, 3"` -> class numbers."""
 
+import collections
 import difflib
 import functools
 from pathlib import Path
@@ -16,6 +17,13 @@ def names(data: str, classes: int) -> tuple[str, ...]:
     if not path.exists():
         return tuple(str(i) for i in range(classes))
     return tuple(line for line in path.read_text().splitlines() if not line.startswith("#"))
+
+
+def short(data: str, classes: int) -> tuple[str, ...]:
+    """A class's first name alone, with its number where several classes share it: `crane (134)`."""
+    first = [line.split(",")[0].strip() for line in names(data, classes)]
+    count = collections.Counter(first)
+    return tuple(name if count[name] == 1 else f"{name} ({i})" for i, name in enumerate(first))
 
 
 def find(wanted: str, data: str, classes: int) -> list[int]:

@@ -4,6 +4,7 @@
     S0/shard-00000.npz    arr_0 (uint8, images x R x R x channels), label, id
     S0.npz                arr_0 and label of the whole set, streamed: never in memory
     S0.png                the first ones, to look at
+    S0_images/            each as a file of its own, where classes were named or captions given (see `captioned`)
 
 A shard is whole or not there, so a set can be left at any moment and goes on with what is missing.
 """
@@ -103,13 +104,19 @@ class SampleSet:
         """The shards that are not there or not as they were written."""
         return {name: ids for name, ids in self.shards.items() if not self._whole(name)}
 
-    def write(self, name: str, images: np.ndarray, label: np.ndarray, ms: float, device: str) -> None:
-        """Store one shard, then its checksum. UserError if the disk is full: what is there stays."""
+    def write(
+        self, name: str, images: np.ndarray, label: np.ndarray, ms: float, device: str, batch: int | None = None
+    ) -> None:
+        """Store one shard, then its checksum. UserError if the disk is full: what is there stays.
+
+        `ms`: wall time of an image, drawn on `device`, `batch` at once.
+        """
         with files.writing(self.folder / name) as file:
             np.savez(file, arr_0=images, label=label, id=self.shards[name])
         self.manifest["shards"][name] = weights.sha256(self.folder / name)
         self.manifest["ms"][name] = round(ms, 3)
         self.manifest["devices"] = sorted({*self.manifest["devices"], device})
+        self.manifest["batches"] = sorted({*self.manifest.get("batches", ()), *([batch] if batch else [])})
         files.replace(self.folder / MANIFEST, json.dumps(self.manifest, indent=1).encode())
 
     def export(self) -> Path:
@@ -187,6 +194,11 @@ class SampleSet:
                     images.write(part.data)
             with archive.open(zipfile.ZipInfo("label.npy"), "w", force_zip64=True) as label:
                 np.lib.format.write_array(label, np.concatenate(labels))
+
+
+def slug(plan: str) -> str:
+    """A plan as a file's name: `S0 T60:80 S80` -> S0_T60-80_S80."""
+    return plan.replace(" ", "_").replace(":", "-").replace("*", "x").replace("/", "w")
 
 
 def to_uint8(img: jax.Array) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dd_jax.data import emoji, labels
-from dd_jax.report import sets, tables
+from dd_jax.report import rivals, sets, tables, words
 from dd_jax.report.page import render, table
 from dd_jax.report.picture import Grid, grid_png
 from dd_jax.report.rows import Row, comparable, kind, number, picture_key
@@ -36,17 +36,21 @@ def from_workdir(workdir: str | os.PathLike, config: Mapping[str, Any], record: 
     scores, speed = tables.read_scores(workdir / "scores"), _json(workdir / "speed.json")
     results = _results(workdir / "results.jsonl", optional=bool(scores))
     classes = (config.get("data") or {}).get("classes") or 10
-    first, others = _by_split(results)
+    first, others = _by_split(_timed(results, config))
     grid = _grid(workdir / "grids.npz", first, classes)
     curves = {name: read(spelling.folder(workdir, name) / "curve.jsonl") for name in CURVES}
     model = str(config.get("published") or "")
     more = tables.sections(scores, model or str(config.get("family"))) if model or scores else []
-    shown = [grid, *(_by_class(workdir / "samples", config, classes) if more else [])]
+    if model and rivals.fit(config):
+        more.append(rivals.section(scores))
+    named = sets.grid(workdir / "samples" / "named", _names(config, classes), "Samples of named classes")
+    shown = [grid, named, *(_by_class(workdir / "samples", config, classes) if more else [])]
     shown += [_grid(workdir / "grids.npz", rows, classes) for rows in others]
     more += [table(rows, f"Captions {rows[0]['split']}") for rows in others]
     if (config.get("data") or {}).get("name") == "emoji":
         more.insert(0, f'<p class="note">{html.escape(emoji.ATTRIBUTION)}</p>')
-    page = render(first, [one for one in shown if one], curves, config, facts(config, record, speed), more)
+    told = facts(config, record, speed) | {"glossary": words.section(results, scores, bool(model))}
+    page = render(first, [one for one in shown if one], curves, config, told, more)
     if grid:
         picture = grid_png(grid.images, grid.scale, grid.columns, grid.rows, grid.noises)
         files.replace(workdir / "grid.png", picture)
@@ -84,8 +88,21 @@ def facts(config: Mapping[str, Any], record: Mapping[str, Any], speed: Mapping[s
 
 def _by_class(folder: Path, config: Mapping[str, Any], classes: int) -> list[Grid | None]:
     """Pictures of the full sets and of the quick ones."""
-    names = labels.names(str((config.get("data") or {}).get("name")), classes)
-    return [sets.grid(folder, names), sets.grid(folder / "fast", names)]
+    names = _names(config, classes)
+    return [sets.grid(folder, names), sets.grid(folder / "fast", names, "Quick samples by class")]
+
+
+def _names(config: Mapping[str, Any], classes: int) -> Sequence[str]:
+    return labels.short(str((config.get("data") or {}).get("name")), classes)
+
+
+def _timed(results: Sequence[Row], config: Mapping[str, Any]) -> list[Row]:
+    """Rows with the number of pictures that stage `evaluate` draws at once, as `batch`."""
+    batch = (config.get("evaluate") or {}).get("batch")
+    if not batch:
+        return list(results)
+    timed = [{"batch": int(min(batch, number(row, "n") or batch))} if "ms_per_image" in row else {} for row in results]
+    return [{**row, **more} for row, more in zip(results, timed, strict=True)]
 
 
 def _results(path: Path, optional: bool) -> list[Row]:

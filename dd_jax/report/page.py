@@ -5,16 +5,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dd_jax.report import svg
+from dd_jax.report import machine, svg, words
 from dd_jax.report.picture import Grid, grid_html
-from dd_jax.report.rows import METRICS, Roles, Row, cell, kind, number, ratio, roles, steps_of
+from dd_jax.report.rows import METRICS, Roles, Row, at_once, cell, kind, number, ratio, roles, shared_batch, steps_of
 from dd_jax.report.style import style_sheet
-from dd_jax.system.progress import duration
 
-REFERENCE_RATE = 170.0  # GFLOP/s: the machine whose wall times the project's limits are written for
+NAMES = {"classifier": "feature classifier"}  # of what is trained, where the stage has another
 KINDS = {
     "student": "few-step student",
-    "refined": "refined",
+    "refined": "refined by the teacher",
     "teacher": "teacher",
     "baseline": "not distilled",
 }
@@ -33,20 +32,25 @@ def render(
     `results`: rows of results.jsonl. `curves`: stage -> rows of its metrics file ("step", "loss", ...).
     `facts`: "title", "stages" {name: seconds}, "matmul_gflops", "train_share" {stage: share}, "device",
     "versions" {package: version}, "speed" [{"plan", "batch", "ms_per_image", ...}]; whatever else
-    it holds is listed as it is. `more`: further sections, as HTML.
+    it holds is listed as it is. `more`: further sections, as HTML; `facts["glossary"]`: what explains the page's words,
+    if not those of `results` alone. A row's "batch" says how many pictures were drawn at once when it was timed.
     """
+    facts = dict(facts)
+    glossary = facts.pop("glossary", None)
     who = roles(results)
     title = str(facts.get("title") or "Distilled Decoding")
+    split = str(results[0].get("split") or "") if results else ""
     sections = [
-        _headline(who, title),
+        _headline(who, title, facts.get("speed") or ()),
         _tiles(who),
         _pictures(grids),
         *more,
-        table(results),
+        table(results, f"Captions {split}" if split else "All results"),
+        words.section(results) if glossary is None else glossary,
         _plots(results),
         _curves(curves),
-        _speed(facts.get("speed") or ()),
-        _facts(facts),
+        machine.speed(facts.get("speed") or ()),
+        machine.facts(facts),
         _config(config),
     ]
     body = "\n".join(section for section in sections if section)
@@ -57,30 +61,33 @@ def render(
     )
 
 
-def _headline(who: Roles, title: str) -> str:
+def _headline(who: Roles, title: str, speed: Sequence[Row]) -> str:
     teacher, one = who.teacher, who.one
+    about = f'<p class="note">{words.ABOUT} <a href="#words">All words of this page</a>.</p>'
     if teacher is None or one is None:
-        return f"<header><h1>{html.escape(title)}</h1></header>"
+        return f"<header><h1>{html.escape(title)}</h1>{about}</header>"
     before, after = steps_of(teacher), steps_of(one)
-    lead = " ".join(_sentences(who))
+    lead = " ".join(_sentences(who, speed))
     return (
         f'<header><p class="eyebrow">{html.escape(title)}</p><h1>{before} <span class="to">→</span> '
-        f'<span class="new">{after}</span></h1><p class="lead">{html.escape(lead)}</p></header>'
+        f'<span class="new">{after}</span></h1><p class="lead">{html.escape(lead)}</p>{about}</header>'
     )
 
 
-def _sentences(who: Roles) -> list[str]:
+def _sentences(who: Roles, speed: Sequence[Row]) -> list[str]:
     """What was won and what it cost, from the rows alone."""
     teacher, one, two, baseline = who
     if teacher is None or one is None:
         return []
     out = [f"The teacher draws a picture in {steps_of(teacher)}; the distilled student needs {steps_of(one)}."]
     fast = ratio(teacher, one, "ms_per_image")
-    times = f"{cell(teacher, 'ms_per_image')} to {cell(one, 'ms_per_image')} ms a picture"
+    batch = shared_batch([teacher, one])
+    times = f"{cell(teacher, 'ms_per_image')} to {cell(one, 'ms_per_image')} ms a picture" + f", {batch}" * bool(batch)
     if fast is not None and fast >= 1:
         out[0] = out[0][:-1] + f" and is {fast:.1f}\N{MULTIPLICATION SIGN} faster ({times})."
     elif fast is not None:
         out[0] = out[0][:-1] + f", yet takes {1 / fast:.1f}\N{MULTIPLICATION SIGN} the time ({times})."
+    out += _more_times(teacher, one, speed, batch)
     pairs = [("class accuracy", "class_accuracy"), ("Frechet distance to real pictures", "fd")]
     known = [(name, key) for name, key in pairs if number(teacher, key) is not None and number(one, key) is not None]
     if known:
@@ -95,11 +102,24 @@ def _sentences(who: Roles) -> list[str]:
     return out
 
 
+def _more_times(teacher: Row, one: Row, speed: Sequence[Row], told: str) -> list[str]:
+    """The same two plans as stage `speed` timed them, at every other batch size."""
+    out = []
+    for batch in dict.fromkeys(at_once(row) for row in speed if at_once(row) and at_once(row) != told):
+        timed = {row.get("plan"): row for row in speed if at_once(row) == batch}
+        a, b = timed.get(teacher.get("plan")), timed.get(one.get("plan"))
+        if a and b and (times := ratio(a, b, "ms_per_image")):
+            change = f"{cell(a, 'ms_per_image')} to {cell(b, 'ms_per_image')} ms"
+            out.append(f"{batch[0].upper()}{batch[1:]}: {change} a picture, {times:.1f}\N{MULTIPLICATION SIGN}.")
+    return out
+
+
 def _tiles(who: Roles) -> str:
     """Four small bar charts: time, accuracy and the two distances."""
+    batch = shared_batch([row for row in who if row])
     wanted = [
-        ("ms_per_image", "Time per picture, ms", "shorter is better"),
-        ("class_accuracy", "Class accuracy", "longer is better"),
+        ("ms_per_image", "Time per picture, ms", f"{batch}; shorter is better" if batch else "shorter is better"),
+        ("class_accuracy", "Class accuracy", "as the feature classifier sees it; longer is better"),
         ("fd", "Distance to real pictures", "Frechet; shorter is better"),
         ("fd_teacher", "Distance to the teacher's", "Frechet; shorter is better"),
     ]
@@ -129,14 +149,17 @@ def _pictures(grids: Sequence[Grid]) -> str:
     return f'<h2>Samples</h2><p class="note">{note}</p>' + "".join(grid_html(grid) for grid in grids)
 
 
-def table(results: Sequence[Row], title: str = "All rows") -> str:
+def table(results: Sequence[Row], title: str) -> str:
     """All numbers of these rows, as HTML."""
     if not results:
         return ""
     keys = [key for key in list(METRICS)[:11] if key != "caption_found" or any(key in row for row in results)]
-    skip = {"generator", "plan", "split", *keys}
+    skip = {"generator", "plan", "split", "batch", *keys}
     keys += list(dict.fromkeys(key for row in results for key in row if key not in skip))
-    head = "".join(f"<th>{html.escape(METRICS[k].head if k in METRICS else k)}</th>" for k in keys)
+    heads = {key: METRICS[key].head if key in METRICS else key for key in keys}
+    batch = shared_batch(results)
+    heads["ms_per_image"] = heads["ms_per_image"].replace(" ↓", f", {batch} ↓" if batch else " ↓")
+    head = "".join(f"<th>{html.escape(heads[key])}</th>" for key in keys)
     one = roles(results).one
     lines = []
     for row in results:
@@ -145,27 +168,18 @@ def table(results: Sequence[Row], title: str = "All rows") -> str:
         cells = "".join(f"<td>{cell(row, key)}</td>" for key in keys)
         mark = ' class="first"' if row is one else ""
         lines.append(f'<tr{mark}><td>{name}</td><td class="text">{plan}</td>{cells}</tr>')
-    explain = "".join(
-        f"<li><b>{html.escape(METRICS[k].head)}</b>: {html.escape(METRICS[k].explain)}</li>"
-        for k in keys
-        if k in METRICS
-    )
-    plans = (
-        "<li><b>plan</b>: <code>S t</code> the student predicts all tokens from step t on; "
-        "<code>T a:b</code> the teacher does steps a to b-1; <code>J n</code> n parallel refinement "
-        "sweeps through the teacher, <code>J*</code> until nothing changes.</li>"
-    )
     return (
-        f'<h2>{html.escape(title)}</h2><div class="scroll"><table><tr><th>method</th>'
-        f'<th style="text-align:left">plan</th>{head}</tr>{"".join(lines)}</table></div>'
-        f'<ul class="explain">{plans}{explain}</ul>'
+        f'<h2>{html.escape(title)}</h2><div class="scroll"><table class="wide"><tr><th>method</th>'
+        f'<th class="text">plan</th>{head}</tr>{"".join(lines)}</table></div>'
     )
 
 
 def _plots(results: Sequence[Row]) -> str:
     shown = [row for row in results if kind(row) != "other"]
     by_steps = [_scatter(shown, "steps", key, "steps, one after another") for key in ("fd", "fd_teacher", "nll")]
-    by_time = [_scatter(shown, "ms_per_image", key, "ms a picture") for key in ("fd", "fd_teacher", "nll")]
+    batch = shared_batch(shown)
+    told = f"ms a picture, {batch}" if batch else "ms a picture"
+    by_time = [_scatter(shown, "ms_per_image", key, told) for key in ("fd", "fd_teacher", "nll")]
     if not any(by_steps + by_time):
         return ""
     kinds = dict.fromkeys(kind(row) for row in shown)
@@ -173,7 +187,7 @@ def _plots(results: Sequence[Row]) -> str:
     parts = [f'<h2>Quality against steps and time</h2><p class="legend">{legend}lower left is better</p>']
     for plots in (by_steps, by_time):
         if any(plots):
-            parts.append(f'<div class="plots">{"".join(plots)}</div><p></p>')
+            parts.append(f'<div class="plots">{"".join(plots)}</div>')
     return "".join(parts)
 
 
@@ -185,8 +199,12 @@ def _scatter(rows: Sequence[Row], x_key: str, y_key: str, x_label: str) -> str:
             label = str(row.get("generator" if kind(row) in ("teacher", "baseline") else "plan"))
             points.append(svg.Point(x, y, label, kind(row)))
     heights = [p.y for p in points if p.y > 0] or [1.0]
-    title = {"fd": "FD to real pictures", "fd_teacher": "FD to teacher", "nll": "NLL, nats a token"}[y_key]
-    return svg.scatter(points, title, x_label, log_y=max(heights) > 12 * min(heights))
+    titles = {
+        "fd": "Distance to real pictures (FD)",
+        "fd_teacher": "Distance to the teacher's (FD)",
+        "nll": "NLL, nats a token",
+    }
+    return svg.scatter(points, titles[y_key], x_label, log_y=max(heights) > 12 * min(heights))
 
 
 def _curves(curves: Mapping[str, Sequence[Row]]) -> str:
@@ -195,48 +213,11 @@ def _curves(curves: Mapping[str, Sequence[Row]]) -> str:
         for key in ("loss", "agreement"):
             data = [(row["step"], value) for row in rows if (value := number(row, key)) is not None]
             name = "student" if stage == "student" or key == "agreement" else "teacher"
-            plots.append(svg.curve(data, f"{stage}: {key}", "training step", key == "loss", name))
-    return f'<h2>Training</h2><div class="plots">{"".join(plots)}</div>' if any(plots) else ""
-
-
-def _speed(rows: Sequence[Row]) -> str:
-    """Times of every plan at every batch size, when nothing else was going on."""
-    if not rows:
-        return ""
-    keys = list(dict.fromkeys(key for row in rows for key in row if key != "plan"))
-    head = "".join(f"<th>{html.escape(key.replace('_', ' '))}</th>" for key in keys)
-    lines = "".join(
-        f"<tr><td><code>{html.escape(str(row.get('plan')))}</code></td>"
-        + "".join(f"<td>{cell(row, key)}</td>" for key in keys)
-        + "</tr>"
-        for row in rows
+            plots.append(svg.curve(data, f"{NAMES.get(stage, stage)}: {key}", "training step", key == "loss", name))
+    note = (
+        "Faint: every logged value; bold: a running mean. Agreement: share of tokens guessed as the teacher drew them."
     )
-    note = "From noise to decoded pictures, compiled and warm."
-    table = f'<table class="facts"><tr><th>plan</th>{head}</tr>{lines}</table>'
-    return f'<h2>Speed</h2><p class="note">{note}</p><div class="scroll">{table}</div>'
-
-
-def _facts(facts: Mapping[str, Any]) -> str:
-    stages: Mapping[str, float] = facts.get("stages") or {}
-    rate = facts.get("matmul_gflops")
-    rows: list[tuple[str, str]] = [(f"{name}", duration(seconds)) for name, seconds in stages.items()]
-    if stages:
-        total = sum(stages.values())
-        rows.append(("wall time, all stages", duration(total)))
-        work = facts.get("matmul_gflop")
-        if work and total:
-            formula = f"wall time \N{MULTIPLICATION SIGN} {work / total:.0f} / {REFERENCE_RATE:.0f} GFLOP/s"
-            scaled = f"{duration(work / REFERENCE_RATE)} ({formula}, each stage by its own rate)"
-            rows.append(("the same on the reference machine", scaled))
-    if rate:
-        rows.append(("float32 matrix product, 2048 \N{MULTIPLICATION SIGN} 2048", f"{rate:.0f} GFLOP/s, measured"))
-    for stage, share in (facts.get("train_share") or {}).items():
-        rows.append((f"{stage} training step", f"{share:.0%} of that rate"))
-    rows.append(("versions", ", ".join(f"{k} {v}" for k, v in (facts.get("versions") or {}).items())))
-    known = {"title", "stages", "matmul_gflop", "matmul_gflops", "train_share", "versions", "speed"}
-    rows += [(str(key), str(value)) for key, value in facts.items() if key not in known]
-    body = "".join(f"<tr><td>{html.escape(a)}</td><td>{html.escape(b)}</td></tr>" for a, b in rows if b)
-    return f'<h2>The run</h2><table class="facts run">{body}</table>' if body else ""
+    return f'<h2>Training</h2><p class="note">{note}</p><div class="plots">{"".join(plots)}</div>' if any(plots) else ""
 
 
 def _config(config: Mapping[str, Any]) -> str:

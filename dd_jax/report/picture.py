@@ -82,7 +82,9 @@ def grid_png(
     grid = Grid(images, columns or [""] * images.shape[1], rows, noises)
     strips = [_enlarge(strip, scale) for strip in column_strips(images, noises, 1)]
     font, small = ImageFont.load_default(15), ImageFont.load_default(12)
-    left = max((int(font.getlength(row)) for row in rows), default=-8) + 12
+    cell = (images.shape[2] + 1) * scale
+    label_font = ImageFont.load_default(max(15, cell // 10))
+    left = max((int(label_font.getlength(row)) for row in rows), default=-8) + 12
     top = 44 if any(columns) else 4
     height, width = strips[0].shape[:2]
     step = max(width, *(int(_heading_width(name, font, small)) for name in grid.columns)) + 12
@@ -96,9 +98,8 @@ def grid_png(
         centre = x + (step - 12) // 2
         draw.text((centre, 16 if second else 28), first, "#1b1f24", font, anchor="mm")
         draw.text((centre, 33), second, "#6a737d", small, anchor="mm")
-    cell = (images.shape[2] + 1) * scale
     for index, label in enumerate(rows):
-        draw.text((left - 10, top + index * cell + cell // 2), label, "#6a737d", font, anchor="rm")
+        draw.text((left - 10, top + index * cell + cell // 2), label, "#6a737d", label_font, anchor="rm")
     return _encode(canvas)
 
 

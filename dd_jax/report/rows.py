@@ -17,68 +17,84 @@ class Metric(NamedTuple):
 
 
 METRICS = {
-    "steps": Metric("steps", "{:.4g}", "model evaluations one after another, for one picture; fewer is better."),
+    "steps": Metric(
+        "steps",
+        "{:.4g}",
+        "passes of a network, one after another, for one picture: the teacher takes one for each token, or for each "
+        "scale of tokens. Fewer is better.",
+    ),
     "fd": Metric(
-        "FD\N{NO-BREAK SPACE}↓",
+        "FD ↓",
         "{:.1f}",
-        "Frechet distance between the classifier's features of these pictures and of held-out real ones: how far "
-        "apart the two clouds are, in quality and in variety. Lower is better.",
+        "Frechet distance between the feature classifier's features of these pictures and of held-out real ones: how "
+        "far apart the two clouds are, in quality and in variety. Lower is better.",
     ),
     "fd_teacher": Metric(
-        "FD to teacher\N{NO-BREAK SPACE}↓",
+        "FD to teacher ↓",
         "{:.2f}",
         "the same distance to pictures that the teacher drew from other noise: what the distillation itself "
         "lost. Lower is better; the teacher's own row is the floor.",
     ),
     "class_accuracy": Metric(
-        "class accuracy\N{NO-BREAK SPACE}↑",
+        "class accuracy ↑",
         "{:.1%}",
-        "share of pictures in which the classifier sees the class that was asked for. Higher is better.",
+        "share of pictures in which the feature classifier sees the class that was asked for. Higher is better.",
     ),
     "caption_found": Metric(
-        "caption found\N{NO-BREAK SPACE}↑",
+        "caption found ↑",
         "{:.1%}",
-        "share of pictures whose caption the classifier prefers to 50 others. Higher is better.",
+        "share of pictures whose caption the feature classifier prefers to 50 others. Higher is better.",
     ),
     "precision": Metric(
-        "precision\N{NO-BREAK SPACE}↑",
+        "precision ↑",
         "{:.3f}",
         "share of pictures that lie among the real ones: quality. Higher is better.",
     ),
     "recall": Metric(
-        "recall\N{NO-BREAK SPACE}↑",
+        "recall ↑",
         "{:.3f}",
         "share of the real pictures that lie among these: variety. Higher is better.",
     ),
     "nll": Metric(
-        "NLL\N{NO-BREAK SPACE}↓",
+        "NLL ↓",
         "{:.2f}",
-        "nats a token by which the teacher is surprised by these tokens. Lower is closer to the teacher's "
-        "distribution (too little variety lowers it too: read it beside recall).",
+        "negative log-likelihood of these tokens under the teacher, in nats a token. Lower is closer to what it would "
+        "draw (too little variety lowers it too: read it beside recall).",
     ),
     "agreement": Metric(
-        "agreement\N{NO-BREAK SPACE}↑",
+        "agreement ↑",
         "{:.1%}",
-        "share of tokens equal to the teacher's own for the same noise. Higher is more faithful.",
+        "share of tokens that equal the teacher's for the same noise. Higher is more faithful.",
     ),
     "ms_per_image": Metric(
-        "ms\N{NO-BREAK SPACE}/ image\N{NO-BREAK SPACE}↓",
+        "ms\N{NO-BREAK SPACE}/ picture ↓",
         "{:.3g}",
-        "time to draw one picture on this machine, decoder included. Lower is better.",
+        "wall time over the number of pictures drawn at once, decoder included. Lower is better.",
     ),
     "n": Metric(
-        "n",
+        "pictures",
         "{:.0f}",
-        "pictures that the row's scores were measured on. Distances, precision and recall depend on it: they are "
-        "left out of rows that have fewer.",
+        "how many the row's scores were measured on. Distances, precision and recall depend on it: they are left "
+        "out of rows that have fewer.",
     ),
-    "psnr": Metric("PSNR, dB\N{NO-BREAK SPACE}↑", "{:.2f}", "of the tokenizer's reconstructions of real pictures."),
-    "sweeps": Metric("sweeps", "{:.3g}", "mean refinement sweeps until the picture is certified."),
-    "exact": Metric("certified", "{:.3g}", "mean number of leading steps certified to be the teacher's own."),
+    "psnr": Metric(
+        "PSNR, dB ↑",
+        "{:.2f}",
+        "how well the tokenizer gives real pictures back (peak signal-to-noise ratio). Higher is better.",
+    ),
+    "sweeps": Metric(
+        "sweeps", "{:.3g}", "how often all tokens were refined until the picture was certified, on average."
+    ),
+    "exact": Metric(
+        "certified",
+        "{:.3g}",
+        "how many steps, from the first on, are proven to be the teacher's own for the same noise (a sweep left them "
+        "as they were), on average.",
+    ),
     "identical": Metric(
-        "identical\N{NO-BREAK SPACE}↑",
+        "identical ↑",
         "{:.1%}",
-        "share of pictures whose tokens all equal the teacher's for the same noise.",
+        "share of pictures whose tokens all equal the teacher's for the same noise. Higher is more faithful.",
     ),
 }
 
@@ -162,3 +178,15 @@ def steps_of(row: Row) -> str:
     if count is None:
         return "an unknown number of steps"
     return f"{count:.4g} step{'' if count == 1 else 's'}"
+
+
+def at_once(row: Row | None) -> str:
+    """How many pictures were drawn together when a row was timed: at batch 1, 64 at once; nothing if unknown."""
+    batch = number(row, "batch") if row else None
+    return "" if batch is None else "at batch 1" if batch == 1 else f"{batch:.0f} at once"
+
+
+def shared_batch(rows: Sequence[Row]) -> str:
+    """The same of several timed rows, if they agree."""
+    told = {at_once(row) for row in rows if number(row, "ms_per_image") is not None}
+    return told.pop() if len(told) == 1 else ""

@@ -10,12 +10,13 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 14, 30, 38
 
 
 class Point(NamedTuple):
-    """One method in a scatter plot; `kind` is a CSS class."""
+    """One method in a scatter plot; `kind` is a CSS class, `told` what its tooltip calls it (else `label`)."""
 
     x: float
     y: float
     label: str
     kind: str
+    told: str = ""
 
 
 class Axis(NamedTuple):
@@ -46,23 +47,23 @@ def axis(values: Sequence[float], low: float, high: float, log: bool) -> Axis:
     return Axis(ticks, place)
 
 
-def scatter(points: Sequence[Point], title: str, x_label: str, log_y: bool = False) -> str:
+def scatter(points: Sequence[Point], title: str, x_label: str, log_y: bool = False, height: int = HEIGHT) -> str:
     """Labelled points over a logarithmic x axis; points that cannot be placed (x <= 0) are left out."""
     points = [p for p in points if p.x > 0 and (p.y > 0 or not log_y)]
     if not points:
         return ""
     x = axis([p.x for p in points], LEFT, WIDTH - RIGHT, True)
-    y = axis([p.y for p in points], HEIGHT - BOTTOM, TOP, log_y)
+    y = axis([p.y for p in points], height - BOTTOM, TOP, log_y)
     placed = [(x.place(p.x), y.place(p.y), p) for p in points]
     taken = [(px - 5, py - 5, px + 5, py + 5) for px, py, _ in placed]
     parts = []
     for px, py, point in placed:
         parts.append(
             f'<circle class="{point.kind}" cx="{px:.1f}" cy="{py:.1f}" r="4.5">'
-            f"<title>{html.escape(f'{point.label}: {point.x:.4g}, {point.y:.4g}')}</title></circle>"
+            f"<title>{html.escape(f'{point.told or point.label}: {point.x:.4g}, {point.y:.4g}')}</title></circle>"
         )
-        parts.append(_label(px, py, point, taken))
-    return _frame(title, x_label, x, y, "".join(parts))
+        parts.append(_label(px, py, point, taken, height))
+    return _frame(title, x_label, x, y, "".join(parts), height)
 
 
 def curve(rows: Sequence[tuple[float, float]], title: str, x_label: str, log_y: bool, kind: str) -> str:
@@ -79,9 +80,9 @@ def curve(rows: Sequence[tuple[float, float]], title: str, x_label: str, log_y: 
     return _frame(title, x_label, x, y, body)
 
 
-def _frame(title: str, x_label: str, x: Axis, y: Axis, body: str) -> str:
+def _frame(title: str, x_label: str, x: Axis, y: Axis, body: str, height: int = HEIGHT) -> str:
     parts = [f'<text class="title" x="{LEFT}" y="16">{html.escape(title)}</text>']
-    floor = HEIGHT - BOTTOM
+    floor = height - BOTTOM
     for tick in y.ticks:
         at = y.place(tick)
         parts.append(f'<line class="gridline" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
@@ -92,23 +93,23 @@ def _frame(title: str, x_label: str, x: Axis, y: Axis, body: str) -> str:
         parts.append(f'<text class="tick" x="{at:.1f}" y="{floor + 16}" text-anchor="middle">{tick:.6g}</text>')
     parts.append(f'<line class="mark" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{floor}" y2="{floor}"/>')
     middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text class="tick" x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">{html.escape(x_label)}</text>')
-    size = f'viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}"'
+    parts.append(f'<text class="tick" x="{middle}" y="{height - 4}" text-anchor="middle">{html.escape(x_label)}</text>')
+    size = f'viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{html.escape(title)}"'
     return f"<svg {size}>{''.join(parts)}{body}</svg>"
 
 
 Box = tuple[float, float, float, float]
 
 
-def _label(px: float, py: float, point: Point, taken: list[Box]) -> str:
+def _label(px: float, py: float, point: Point, taken: list[Box], height: int) -> str:
     """The point's name where it covers nothing yet; left out (the title tells it) where there is no room."""
-    width = 5.6 * len(point.label)
+    width = 6.4 * len(point.label)
     spots = [(dx, dy) for dy in (3.5, -8, 15, -17, 24) for dx in (8, -8 - width, -width / 2)]
     for dx, dy in spots:
         if dy == 3.5 and dx == -width / 2:
             continue  # on top of its own point
         box = (px + dx, py + dy - 9, px + dx + width, py + dy + 2)
-        inside = box[0] >= LEFT - 4 and box[2] <= WIDTH - 1 and box[1] >= TOP - 10 and box[3] <= HEIGHT - BOTTOM
+        inside = box[0] >= LEFT - 4 and box[2] <= WIDTH - 5 and box[1] >= TOP - 10 and box[3] <= height - BOTTOM
         if inside and not any(_overlap(box, other) for other in taken):
             taken.append(box)
             return f'<text class="label" x="{box[0]:.1f}" y="{py + dy:.1f}">{html.escape(point.label)}</text>'

@@ -14,6 +14,9 @@ SCORES = ("fid", "inception_score", "precision", "recall")
 HEADS = {"fid": "FID", "sfid": "sFID", "inception_score": "IS", "precision": "precision", "recall": "recall"}
 FORMS = {"fid": "{:.2f}", "sfid": "{:.2f}", "inception_score": "{:.1f}", "precision": "{:.3f}", "recall": "{:.3f}"}
 COMPARABLE = {1: "adm", 2: "adm", 3: "clean", 4: "adm"}  # the protocol that a table's numbers stand beside
+FACTS = ("guidance", "labels", "seed", "reference", "weights", "sampled on")
+WRAPPED = FACTS[3:]  # long ones
+KINDS = {"Ours": "DD, as published"}  # what a reader might take for this run's
 CHARTS = (("fid", "FID", True), ("inception_score", "Inception score", False))
 
 
@@ -73,7 +76,8 @@ def _line(row: Published, results: Sequence[Row], model: str) -> str:
     cells += [cell(ours or other, "n"), DASH if seconds is None else f"{seconds / 1e3:.3g}"]
     plan = f"<code>{_text(row.plan)}</code>" if row.plan else ""
     mark = ' class="first"' if ours or other else ""
-    names = f'<td>{_text(row.kind)}</td><td class="text">{_text(row.name)}</td><td class="text">{plan}</td>'
+    kind = _text(KINDS.get(row.kind, row.kind))
+    names = f'<td>{kind}</td><td class="text">{_text(row.name)}</td><td class="text">{plan}</td>'
     return f"<tr{mark}>{names}{''.join(f'<td>{x}</td>' for x in cells)}</tr>"
 
 
@@ -91,15 +95,17 @@ def _scores(results: Sequence[Row], title: str, note: str) -> str:
     """Every result with what it depends on."""
     if not results:
         return ""
-    facts = ("guidance", "labels", "seed", "reference", "weights", "sampled on")
-    head = "".join(f"<th>{HEADS[key]}</th>" for key in HEADS) + "".join(f'<th class="text">{x}</th>' for x in facts)
+    head = "".join(f"<th>{HEADS[key]}</th>" for key in HEADS) + "".join(f'<th class="text">{x}</th>' for x in FACTS)
     lines = []
     for row in results:
-        told = "".join(f'<td class="text">{_text(x)}</td>' for x in _facts(row))
-        numbers = "".join(f"<td>{cell(row, key)}</td>" for key in ("n", "ms_per_image", *HEADS))
+        told = "".join(
+            f'<td class="text{" wrap" * (x in WRAPPED)}">{_text(value)}</td>'
+            for x, value in zip(FACTS, _facts(row), strict=True)
+        )
+        numbers = "".join(f"<td>{cell(row, key)}</td>" for key in ("n", "ms_per_image", "batch", *HEADS))
         plan = f"<td><code>{_text(row.get('plan'))}</code></td>"
         lines.append(f'<tr>{plan}<td class="text">{_text(row.get("protocol"))}</td>{numbers}{told}</tr>')
-    names = '<th>plan</th><th class="text">protocol</th><th>n</th><th>ms / image</th>'
+    names = '<th>plan</th><th class="text">protocol</th><th>n</th><th>ms / picture</th><th>at once</th>'
     table = f'<div class="scroll"><table><tr>{names}{head}</tr>{"".join(lines)}</table></div>'
     return f"<h3>{title}</h3>{f'<p class=note>{note}</p>' if note else ''}{table}"
 
@@ -124,7 +130,7 @@ def _charts(results: Sequence[Row], model: str, title: str, published: bool) -> 
     for key, name, log in CHARTS:
         for x, label in (
             ("steps", "steps, one after another"),
-            ("seconds", "s an image, published on another machine"),
+            ("seconds", "s a picture, published on another machine"),
         ):
             points = [_point(row, x, key, row["name"], "published") for row in theirs]
             points += [_point(row | _seconds(row), x, key, str(row["plan"]), "student") for row in map(dict, ours)]

@@ -15,13 +15,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dd_jax.data.images import Images
-from dd_jax.data.sampleset import rgb
+from dd_jax.data.sampleset import rgb, slug
 from dd_jax.method import baselines, plans
 from dd_jax.metrics import inception, protocols
 from dd_jax.metrics.features import Extractor
 from dd_jax.metrics.reference import Reference, read
 from dd_jax.metrics.score import Options, features_of, score, table
-from dd_jax.stages.sample import Sampling, device_of, slug
+from dd_jax.stages.sample import Sampling, device_of
 from dd_jax.system import files, weights
 from dd_jax.system.errors import UserError
 
@@ -88,7 +88,9 @@ def run(sampling: Sampling, settings: ConfigDict, workdir: Path) -> list[Path]:
             result = described(sampling, plan) | scorer(images)
             if not settings.memory:
                 made = sampling.set_of(plan)
-                result |= {"ms_per_image": made.ms_per_image, "sampled_on": made.manifest["devices"]}
+                batches = made.manifest.get("batches") or [None]  # earlier sets do not tell
+                result |= {"ms_per_image": made.ms_per_image, "batch": batches[0] if len(batches) == 1 else None}
+                result["sampled_on"] = made.manifest["devices"]
             files.replace(path, json.dumps(result | {"of": _short(facts | more)}, indent=1).encode())
             print(f"{plan}: {table(result, scorer.protocol)}", flush=True)
         written.append(path)

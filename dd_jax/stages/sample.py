@@ -1,14 +1,15 @@
 """Stage `sample`: images of any plan, by the thousand and resumable; as shards, one .npz and a picture each.
 
 `samples/` holds all classes or captions, `samples/fast/` the few of a quick score, `samples/named/` what `--labels`
-or `--prompt` asked for, `samples/prompts/` a file of captions. Pictures of captions also lie there one by one.
+or `--prompt` asked for, `samples/prompts/` a file of captions. Pictures of captions and of named classes also lie there
+one by one, as <plan>_images/.
 """
 
 import dataclasses
 import functools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from ml_collections import ConfigDict
 
 from dd_jax.data import captioned, labels
 from dd_jax.data.conditions import Conditions, assign
-from dd_jax.data.sampleset import SampleSet
+from dd_jax.data.sampleset import SampleSet, slug
 from dd_jax.method import baselines
 from dd_jax.method.fewstep import noise_for, run_plan
 from dd_jax.method.interfaces import Cond, Params
 from dd_jax.method.plans import parse
 from dd_jax.metrics.resize import resize, torch_bicubic
+from dd_jax.report import sets as pictures
 from dd_jax.stages.parts import System
 from dd_jax.stages.workdir import digest
 from dd_jax.system import rng, weights
@@ -193,6 +195,14 @@ class Sampling:
         """The captions that numbers stand for; none where classes are drawn."""
         return self.asked or (self.system.text.prompts if self.system.text else None)
 
+    @property
+    def names(self) -> Sequence[str]:
+        """What the named classes, or the given prompt, are called, by number; empty where nothing was named."""
+        sample, data = self.config.sample, self.config.data
+        if sample.labels:
+            return labels.short(data.name, data.classes)
+        return self.asked.captions if self.asked and sample.prompt else ()
+
     def images(self, plan: str, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """uint8 images of each piece, which are at most `batch` ids: padded, never dropped, next ones on their way."""
         given = {part: self.params[part] for part in self.parts(plan)}, rng.stream(self.seed, "sample")
@@ -241,9 +251,12 @@ def run(sampling: Sampling) -> list[Path]:
     for made in sets.values():
         if sampling.config.sample.npz:
             written.append(made.export())
-        written.append(made.picture())
+        names = sampling.names
+        written.append(pictures.named_png(made, names) if names else made.picture())
         if sampling.prompts is not None:
             written.append(captioned.write(made, sampling.prompts.captions))
+        elif names:
+            written.append(captioned.write(made, names, named=True))
     return written
 
 
@@ -264,7 +277,7 @@ def _fill(sampling: Sampling, plan: str, made: SampleSet, missing: dict[str, np.
                 stored.result()  # at most one shard waits
             ms = 1e3 * float(np.median(times[1:] or times)) / batch  # the first batch was compiled for
             del times[1:]
-            stored = pool.submit(made.write, name, np.concatenate(parts), sampling.label(ids), ms, device)
+            stored = pool.submit(made.write, name, np.concatenate(parts), sampling.label(ids), ms, device, batch)
         if stored is not None:
             stored.result()
 
@@ -283,8 +296,3 @@ def device_of(placement: Placement) -> str:
     """8 x NVIDIA H100."""
     devices = jax.devices()[:1] if placement.mesh is None else list(placement.mesh.devices.flat)
     return f"{len(devices)} x {devices[0].device_kind}"
-
-
-def slug(plan: str) -> str:
-    """A plan as a file's name: `S0 T60:80 S80` -> S0_T60-80_S80."""
-    return plan.replace(" ", "_").replace(":", "-").replace("*", "x").replace("/", "w")
