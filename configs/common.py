@@ -138,7 +138,7 @@ def demo(family: str) -> ConfigDict:
     config.sample = ConfigDict({"plans": ("S0",), "count": 100, "scheme": "balanced", "fast": False, "labels": ""})
     config.sample.seed = placeholder(int)  # of the drawing; none: config.seed
     config.sample.update({"few": 16, "batch": 100, "shard": 1024, "npz": True})
-    # Captions, where the model reads them: one, or a file of them (txt, csv, tsv, jsonl, parquet, or tfds:NAME).
+    # Captions, where the model reads them: one, or a file of them (txt, csv, tsv, json, parquet, or tfds:NAME).
     config.sample.update({"prompt": "", "prompts": ""})
     config.sample.update({"resolution": placeholder(int), "rounding": "nearest"})
     config.sample.update({"categorical": False, "smooth": False, "unmasked_prefix": False})

@@ -5,7 +5,7 @@
         --config.weights.tokenizer=weights/vq16_t2i --config.weights.teacher=weights/llamagen_t2i_xl_256 \\
         --config.weights.text=weights/flan_t5_xl --config.weights.lpips=weights/lpips_vgg
 
-FILE holds the captions that pairs are drawn for (txt, csv, tsv, jsonl, parquet, or tfds:NAME); the paper took 3 M of
+FILE holds the captions that pairs are drawn for (txt, csv, tsv, json, parquet, or tfds:NAME); the paper took 3 M of
 LAION-COCO. `:512` after the file's name takes stage 2, 512 px. `--config.smoke=true` tries every stage on a laptop
 first. Published: teacher FID 25.70; distilled: FID 36.09 in one step, 28.95 in two.
 Hardware: 8 A100-80GB or a TPU slice of like peak. Training reads 376 positions a picture against 257 of LlamaGen-L's

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dd_jax.data import pairset
-from dd_jax.data.pictures import tensorflow_datasets
+from dd_jax.data import tfds as sets
 from dd_jax.system.errors import UserError
 
 ABOUT = "Noise-code pairs of Distilled Decoding (arXiv 2412.17153): noise follows from `id` and the manifest's seed."
@@ -23,7 +23,7 @@ ABOUT = "Noise-code pairs of Distilled Decoding (arXiv 2412.17153): noise follow
 
 def publish(folder: Path, data_dir: Path) -> Path:
     """Write the pair set in `folder` as a tfds data set -> its folder."""
-    tfds, found, manifest = tensorflow_datasets(), pairset.load(folder), pairset.manifest_of(folder)
+    tfds, found, manifest = sets.module("dd_pairs"), pairset.load(folder), pairset.manifest_of(folder)
     shape = found.shards[0]["code"].shape[1:]
 
     class DdPairs(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc, name-defined]
@@ -51,7 +51,7 @@ def publish(folder: Path, data_dir: Path) -> Path:
 
 def fetch(dataset: Path, folder: Path) -> pairset.PairSet:
     """Write the data set in `dataset` as a pair set. UserError if it does not give the shards of its manifest."""
-    builder = tensorflow_datasets().builder_from_directory(str(dataset))
+    builder = sets.module(str(dataset)).builder_from_directory(str(dataset))
     manifest, source = json.loads(builder.info.metadata["manifest"]), builder.as_data_source(split="train")
     rows = [source[i] for i in range(len(source))]
     rows.sort(key=lambda row: row["id"])

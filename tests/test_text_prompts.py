@@ -43,7 +43,11 @@ def test_good_files(tmp_path, name):
 
 BAD = {
     "bytes.txt": (b"one\n\xff\xfe\n\ntwo\n", ("one", "two"), "2 (not UTF-8), 3 (empty)"),
-    "bytes.csv": (b"id,caption\n1,a\n2,\xff\n3\n,\n4,b,c\n5,d\n", ("a", "d"), "3 (not UTF-8), 4 (1 columns, not 2)"),
+    "bytes.csv": (
+        b"id,caption\n1,a\n2,\xff\n3\n,\n4,b,c\n5,d\n",
+        ("a", "b,c", "d"),
+        "3 (not UTF-8), 4 (1 columns, not 2)",
+    ),
     "quote.tsv": (b'caption\tn\n"open\t1\na\t2\nb\t3\n', ("a", "b"), "2 (a quote is not closed)"),
     "rows.jsonl": (
         b'{"text": "a"}\n{"text": 3}\nnope\n[]\n{"text": "b"}\n',
@@ -78,7 +82,7 @@ def test_an_open_quote_costs_one_row_of_many(tmp_path):
         ("a.jsonl", '{"id": 1}\n', "has the columns id: none"),
         ("a.tsv", "", "has the columns none"),
         ("a.txt", "\n\n", "has no captions: all 2 rows are bad"),
-        ("a.docx", "x", r"are read from .txt, .csv, .tsv, .jsonl, .parquet files, or tfds:NAME"),
+        ("a.docx", "x", r"are read from .txt, .csv, .tsv, .json, .*, .parquet, .* files, or tfds:NAME"),
     ],
 )
 def test_files_without_captions(tmp_path, name, text, told):
@@ -116,7 +120,7 @@ def test_tfds(monkeypatch):
     ):
         read("tfds:coco_captions")
     nested = {"image": 0, "captions": {"id": [1, 2], "text": [b"a fox", b"two dogs"]}}
-    fake = types.SimpleNamespace(data_source=lambda name, split: [nested, {"caption": split.encode()}])
+    fake = types.SimpleNamespace(data_source=lambda name, split, download: [nested, {"caption": split.encode()}])
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", fake)
     assert read("tfds:x:val").captions == ("a fox", "two dogs", "val")
 

@@ -7,13 +7,12 @@
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image, UnidentifiedImageError
 
-from dd_jax.data import bundled
+from dd_jax.data import bundled, tfds
 from dd_jax.system.errors import UserError
 
 WARPED = 8  # copies of every picture that a classifier of captions learns from
@@ -101,22 +100,9 @@ def _folder(path: Path) -> Iterator[tuple[Image.Image, int]]:
 
 
 def _tfds(name: str) -> Iterator[tuple[Image.Image, int]]:
-    """(picture, class) of the `train` split of a prepared tfds data set in array_record format."""
-    tfds = tensorflow_datasets()
-    try:
-        source: Any = tfds.data_source(name, split="train", builder_kwargs={"file_format": "array_record"})
-    except Exception as error:  # whatever tfds says
-        first = str(error).strip().splitlines()[0][:200]
-        raise UserError(f"config.data.name=tfds:{name} cannot be opened ({first})") from error
+    """(picture, class) of a prepared tfds data set, of its `train` split unless the name says another."""
+    source = tfds.open_source(name)
     for i in range(len(source)):
         row = source[i]
-        yield Image.fromarray(np.asarray(row["image"]).squeeze()), int(row["label"])
-
-
-def tensorflow_datasets() -> Any:
-    """The module. UserError if it is not installed."""
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise UserError("this needs tensorflow-datasets: pip install -e '.[data]'") from error
-    return tfds
+        image, label = (tfds.field(name, row, wanted) for wanted in ("image", "label"))
+        yield Image.fromarray(np.asarray(image).squeeze()), int(label)
