@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dd_jax.data.images import Images
@@ -47,8 +48,10 @@ class Extractor:
         with Progress(images.count, "features", "images") as bar:
             for pixels in ahead(images.read(size)):
                 if digest is not None:
-                    digest.update(pixels)
-                made = apply(self.protocol, self.precision, params, devices.apart(devices.padded(pixels, size)))
+                    for one in pixels if isinstance(pixels, list) else (pixels,):
+                        digest.update(np.ascontiguousarray(one))
+                given = np.stack([self.protocol.resized(x) for x in pixels]) if isinstance(pixels, list) else pixels
+                made = apply(self.protocol, self.precision, params, devices.apart(devices.padded(given, size)))
                 waiting.append((made, len(pixels)))
                 if len(waiting) > AHEAD:
                     yield _fetch(*waiting.popleft(), bar)
@@ -64,12 +67,17 @@ class Extractor:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def apply(protocol: Protocol, precision: str, params: Params, img_BxRxRx3: jax.Array) -> Features:
-    """uint8 images -> features. Weights are arguments: as constants they would be folded for minutes."""
-    made: Any = InceptionNet(precision).apply({"params": params}, protocol.prepare(img_BxRxRx3))
+    """uint8 images, or float ones that are resized already, -> features.
+
+    Weights are arguments: as constants they would be folded for minutes.
+    """
+    resized = img_BxRxRx3.dtype == jnp.float32
+    x = protocol.normalised(img_BxRxRx3) if resized else protocol.prepare(img_BxRxRx3)
+    made: Any = InceptionNet(precision).apply({"params": params}, x)
     return made
 
 
-def ahead(items: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+def ahead(items: Iterator[Any]) -> Iterator[Any]:
     """The same items, the next of them already being made by another thread."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, items, None)

@@ -261,8 +261,16 @@ class Inception:
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
+def check_folder(folder: str | Path) -> None:
+    """UserError for the published file itself."""
+    if Path(folder).is_file():
+        way = f"python -m port_weights inception --src {folder} --out weights, then --inception weights/inception"
+        raise UserError(f"{folder} is a file: {way}")
+
+
 def load(folder: str | Path) -> Inception:
     """A folder that `python -m port_weights inception` wrote. UserError if it is another model's or damaged."""
+    check_folder(folder)
     about = weights.describe(folder)
     if about.get("part") != "inception":
         raise UserError(f"{folder} holds {about.get('id')}: --inception takes what `port_weights inception` wrote")

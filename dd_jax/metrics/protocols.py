@@ -8,6 +8,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dd_jax.metrics.inception import SIDE
 from dd_jax.metrics.resize import Matrix, half_pixel_bilinear, pil_bicubic, resize, tf1_bilinear
@@ -24,6 +25,7 @@ class Protocol:
     centre: float = 128.0
     scale: float = 128.0
     crop: str = "box"  # how photographs of any size become squares (see `images.square`)
+    mixed: bool = False  # pictures may differ in size: each is resized by itself
     scores: tuple[str, ...] = ("fid",)
     count: int = 50_000  # samples of a published number
     is_split: int = 5000  # samples of a part of the Inception score
@@ -31,7 +33,15 @@ class Protocol:
 
     def prepare(self, img_BxRxRx3: jax.Array) -> jax.Array:
         """uint8 images -> what the network takes, float32 (B, 299, 299, 3)."""
-        x = resize(img_BxRxRx3.astype(jnp.float32), SIDE, self.matrix)
+        return self.normalised(resize(img_BxRxRx3.astype(jnp.float32), SIDE, self.matrix))
+
+    def resized(self, img: np.ndarray) -> np.ndarray:
+        """One uint8 image (rows, columns, 3) -> float32 (299, 299, 3), off the device: nothing compiles for a size."""
+        x = np.einsum("hwc,sw->hsc", img.astype(np.float32), self.matrix(img.shape[1], SIDE), optimize=True)
+        return np.einsum("hwc,sh->swc", x, self.matrix(img.shape[0], SIDE), optimize=True)
+
+    def normalised(self, x: jax.Array) -> jax.Array:
+        """Resized images -> what the network takes."""
         if self.matrix is pil_bicubic:
             x = jnp.clip(x, 0, 255)  # bicubic overshoots
         return (x - self.centre) / self.scale
@@ -58,6 +68,7 @@ PROTOCOLS = {
             "clean-fid; text-to-image on COCO, 30,000 captions",
             pil_bicubic,
             crop="lanczos",
+            mixed=True,
             count=30_000,
         ),
     )

@@ -1,8 +1,8 @@
 """python -m dd_jax.metrics.reference IMAGES --protocol adm --inception weights/inception --out REFERENCE.npz
 
 What samples are compared with: means and covariances of features of real images, and some of the features. IMAGES
-is a folder of pictures, an .npz with `arr_0` (statistics that an ADM reference file brings along are kept), or
-tfds:NAME[:SPLIT] from tensorflow-datasets.
+is a folder of pictures, an .npz with `arr_0` (statistics that an ADM reference file brings along are kept), an .npy, or
+tfds:NAME[:VERSION][:SPLIT] from tensorflow-datasets.
 
     python -m dd_jax.metrics.reference VIRTUAL_imagenet256_labeled.npz --protocol adm --inception weights/inception
     python -m dd_jax.metrics.reference tfds:imagenet2012 --resolution 256 --protocol adm --inception weights/inception
@@ -14,7 +14,6 @@ import hashlib
 import json
 import sys
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import numpy as np
 
 from dd_jax.data import images
 from dd_jax.data.images import Images
-from dd_jax.metrics import inception, protocols
+from dd_jax.metrics import inception, others, protocols
 from dd_jax.metrics.features import Extractor
 from dd_jax.metrics.moments import Moments
 from dd_jax.system import files, weights
@@ -58,62 +57,39 @@ class Reference:
 
 
 def read(path: str | Path) -> Reference:
-    """One of ours, an ADM reference .npz, statistic.pth of the DD authors, or an .npz of clean-fid or pytorch-fid.
+    """One of ours, an ADM reference .npz, statistic.pth of the DD authors, or what another tool wrote (see `others`).
 
     UserError for a file that is missing, damaged, or holds no statistics.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
-        raise UserError(f"no reference {path}: make one with python -m dd_jax.metrics.reference")
-    arrays = _torch(path) if path.suffix in (".pth", ".pt") else _npz(path)
+        what = "is a folder: statistics are a file" if path.is_dir() else "is not there"
+        raise UserError(f"no reference {path} ({what}): make one with python -m dd_jax.metrics.reference")
+    found = others.read(path)
     file = {"file": path.name, "sha256": weights.sha256(path)}
-    if "about" in arrays:
-        return _ours(path, arrays, file)
-    pool3 = _gaussian(arrays["mu"], arrays["sigma"], inception.POOL, path)
-    if "mu_s" in arrays:
-        spatial = _gaussian(arrays["mu_s"], arrays["sigma_s"], inception.SPATIAL, path)
-        held = path if "arr_0" in arrays else None
-        return Reference(pool3, ("adm",), spatial, images=held, about=file)
-    return Reference(pool3, ("pytorch_fid",) if path.suffix != ".npz" else ("clean", "pytorch_fid"), about=file)
+    if "about" in found.arrays:
+        return _ours(path, found.arrays, file)
+    about = file | ({"note": found.note} if found.note else {})
+    pool3 = _gaussian(found.arrays["mu"], found.arrays["sigma"], inception.POOL, path)
+    spatial = None
+    if {"mu_s", "sigma_s"} <= found.arrays.keys():
+        spatial = _gaussian(found.arrays["mu_s"], found.arrays["sigma_s"], inception.SPATIAL, path)
+    held = path if found.images else None
+    return Reference(pool3, found.protocols, spatial, found.arrays.get("pool3"), held, about)
 
 
 def _ours(path: Path, arrays: dict[str, np.ndarray], file: dict[str, str]) -> Reference:
-    about = json.loads(str(arrays["about"]))
-    return Reference(
-        _gaussian(arrays["mu"], arrays["sigma"], inception.POOL, path),
-        (about["protocol"],),
-        _gaussian(arrays["mu_s"], arrays["sigma_s"], inception.SPATIAL, path),
-        arrays["pool3"] if len(arrays["pool3"]) else None,
-        about={**about, **file},
-    )
-
-
-def _npz(path: Path) -> dict[str, np.ndarray]:
-    """Its arrays, images left where they are."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            found = {key: np.zeros(0) if key == "arr_0" else archive[key] for key in archive.files if _wanted(key)}
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError) as error:
-        raise UserError(f"{path} is no readable .npz ({error}): fetch or record it again") from error
-    if not {"mu", "sigma"} <= found.keys():
-        way = "python -m dd_jax.metrics.reference makes them from images"
-        raise UserError(f"{path} holds {', '.join(found) or 'nothing known'}, no statistics mu and sigma: {way}")
-    return found
-
-
-def _wanted(key: str) -> bool:
-    return key in (*STATISTICS, "pool3", "about", "arr_0")
-
-
-def _torch(path: Path) -> dict[str, np.ndarray]:
-    """`{m, s}` of a statistic.pth."""
-    from dd_jax.system.torch_old import open_torch  # only here: nothing else of the library reads PyTorch's files
-
-    file = open_torch(path)
-    if not isinstance(file.tree, dict) or not {"m", "s"} <= file.tree.keys():
-        raise UserError(f"{path} holds no m and s: is it a statistic.pth?")
-    mean, cov = (file.array(file.tree[key]) for key in "ms")
-    return {"mu": mean, "sigma": cov}
+        about = json.loads(str(arrays["about"]))
+        return Reference(
+            _gaussian(arrays["mu"], arrays["sigma"], inception.POOL, path),
+            (about["protocol"],),
+            _gaussian(arrays["mu_s"], arrays["sigma_s"], inception.SPATIAL, path),
+            arrays["pool3"] if len(arrays["pool3"]) else None,
+            about={**about, **file},
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is not whole ({error}): record it again") from error
 
 
 def _gaussian(mean: np.ndarray, cov: np.ndarray, width: int, path: Path) -> Gaussian:
@@ -142,7 +118,7 @@ def record(
     about = {
         "format": 1,
         "protocol": extractor.protocol.name,
-        "source": source.name,
+        **source.about(),
         "images_sha256": digest.hexdigest(),
         "count": seen,
         "published_statistics": published.about if published else None,
@@ -182,12 +158,14 @@ def main() -> None:
     args = parser.parse_args()
     try:
         protocol = protocols.find(args.protocol)
-        source = images.open_images(args.images, args.resolution, protocol.crop)
+        source = images.open_images(args.images, args.resolution, protocol.crop, protocol.mixed)
         published = _published(args.images, protocol.name)
         extractor = Extractor(inception.load(args.inception), protocol, args.batch)
         name = Path(args.images).stem.replace(":", "_")
         out = args.out or Path(f"{name}_{protocol.name}.npz")
         print("wrote", record(extractor, source, out, args.keep, published))
+        if source.told():
+            print(source.told())
     except UserError as error:
         sys.exit(f"error: {error}")
 

@@ -60,7 +60,7 @@ def score(extractor: Extractor, samples: Images, reference: Reference, options: 
         **numbers,
         "n": count,
         "fast": count < protocol.count,  # for curves: FID falls with n, never compare it with a full one
-        "samples": {"source": samples.name, "sha256": digest},
+        "samples": {**samples.about(), "sha256": digest},
         "reference": {"protocols": list(reference.protocols), **reference.about},
         "weights": {key: about.get(key) for key in ("id", "sha256", "origin")},
         **dataclasses.asdict(options),
@@ -116,10 +116,11 @@ def table(result: dict[str, Any], protocol: Protocol) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser("python -m dd_jax.metrics.score", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("samples", help="an .npz with arr_0, or a folder of pictures")
+    parser.add_argument("samples", help="an .npz with arr_0, an .npy, a folder of pictures, or tfds:NAME")
     parser.add_argument("--reference", required=True, type=Path, help="statistics of real images")
     parser.add_argument("--protocol", required=True, help=", ".join(protocols.PROTOCOLS))
     parser.add_argument("--inception", required=True, type=Path, help="what `python -m port_weights inception` wrote")
+    parser.add_argument("--resolution", type=int, help="make squares of so many pixels of pictures of any size")
     parser.add_argument("--json", type=Path, help="also write the result here")
     parser.add_argument("--batch", type=int, default=64, help="images of a step, over all devices")
     parser.add_argument(
@@ -140,11 +141,15 @@ def main() -> None:
 
 def _run(args: argparse.Namespace) -> None:
     protocol, options = protocols.find(args.protocol), Options(args.distances, args.extras, args.force)
-    samples, reference = images.open_images(args.samples), read(args.reference)
+    samples = images.open_images(args.samples, args.resolution, protocol.crop, protocol.mixed)
+    reference = read(args.reference)
     if not options.forced:
         reference.refuse(protocol.name)
     extractor = Extractor(inception.load(args.inception), protocol, args.batch, args.products)
     result = score(extractor, samples, reference, options)
+    for told in (samples.told(), reference.about.get("note")):
+        if told:
+            print(told)
     print(table(result, protocol))
     text = json.dumps(result, indent=1) + "\n"
     print(text if args.json is None else f"wrote {files.replace(args.json, text.encode())}")

@@ -53,6 +53,7 @@ class Scorer:
         path = Path(self.settings.reference_statistics)
         if not path.is_file():
             raise UserError(f"config.evaluate.reference_statistics: no file {path}: {HINT}")
+        inception.check_folder(self.settings.inception)
         return {
             "protocol": self.protocol.name,
             "reference": weights.sha256(path),
