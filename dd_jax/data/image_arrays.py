@@ -76,7 +76,7 @@ def _array(path: Path) -> Iterator[tuple[IO[bytes], tuple[int, ...]]]:
             shape, fortran, dtype = _header(file)
         except UserError:
             raise
-        except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
+        except Exception as error:  # readers of headers and archives raise whatever damage leads them to
             kind = path.suffix.lower()
             raise UserError(f"{path} is no readable {kind} ({error}): write or fetch it again") from error
         check(name, dtype, shape)

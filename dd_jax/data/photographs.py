@@ -16,8 +16,8 @@ from dd_jax.system.errors import UserError
 # What clean-fid and pytorch-fid read, in whatever case.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 OTHERS = (".gif", ".avif", ".jp2", ".heic", ".jxl", ".npy", ".npz", ".zip", ".tar")  # left out, and told
-MODES = {"CMYK": "CMYK converted", "P": "palette converted", "PA": "palette converted", "YCbCr": "YCbCr converted"}
-MODES |= dict.fromkeys(("L", "LA", "1"), "grey repeated")
+ALPHA, PLAIN = ("RGBA", "RGBa", "LA", "La", "PA"), ("RGB", "RGBA", "RGBa", "RGBX", "I", "F")
+MODES = dict.fromkeys(("L", "LA", "La", "1"), "grey repeated") | dict.fromkeys(("P", "PA"), "palette converted")
 
 
 def find(path: Path) -> tuple[list[Path], dict[str, int]]:
@@ -67,9 +67,9 @@ def _changes(picture: Image.Image) -> Iterator[str]:
     """What `convert("RGB")` does to the meaning of a picture."""
     if picture.mode[:2] in ("I", "I;") or picture.mode == "F":
         yield "more than 8 bits, cut at 255"
-    if picture.mode in MODES:
-        yield MODES[picture.mode]
-    if picture.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in picture.info:
+    elif picture.mode not in PLAIN:
+        yield MODES.get(picture.mode, f"{picture.mode} converted")
+    if picture.mode in ALPHA or "transparency" in picture.info:
         yield "alpha dropped"
     if picture.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1):
         yield "EXIF rotation ignored"
