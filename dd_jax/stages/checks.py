@@ -62,7 +62,7 @@ def folders(config: ConfigDict, workdir: Path) -> None:
     """UserError for a folder of `config.weights` that holds no weights, or those of another part."""
     for part in config.weights:
         folder = named(config, part, workdir) if part != "random" else None
-        if folder and (found := weights.describe(folder)["part"]) != part:
+        if folder and (found := weights.describe(folder).get("part", part)) != part:
             raise UserError(f"config.weights.{part}={folder} holds a {found}: name it as --config.weights.{found}")
 
 
