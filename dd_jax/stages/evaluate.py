@@ -62,16 +62,18 @@ def rows(system: System, config: ConfigDict) -> Iterator[Row]:
     teacher = f"T0:{steps}"
     by_flow = dataclasses.replace(system.models, categorical=False)  # agreement is about the same noise
     yield Row("teacher", teacher, steps, generator(teacher, by_flow), count)
-    for plan in config.evaluate.plans:
+    plans = config.evaluate.plans
+    for plan in (plan for plan in plans if not baselines.known(plan)):
         yield Row("student", plan, cost(plan, steps), generator(plan, system.models), count)
     if config.evaluate.check:
         plan = config.evaluate.check
         yield Row("student", plan, None, generator(plan, system.models), config.evaluate.check_count)
     given = config.baselines
     names = [f"skip-{n}" for n in given.skip] + [f"skip-{n} dropped" for n in given.skip_drop]
-    for name in names + ["onestep*"] * given.onestep:
+    names += ["onestep*"] * given.onestep + [plan for plan in plans if baselines.known(plan)]
+    for name in dict.fromkeys(names):
         passes = baselines.cost(name, steps)
-        drawn = "marginals" if name == "onestep*" else f"T0:{passes}"
+        drawn = {"onestep*": "marginals"}.get(name, f"T0:{passes}" if name.startswith("skip-") else "")
         yield Row(name, drawn, passes, baselines.named(name, system.models), count)
 
 

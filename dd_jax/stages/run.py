@@ -203,8 +203,10 @@ class Run:
 
     def _beside_teacher(self) -> Path:
         """results.jsonl: all rows on shared noises."""
-        given = self.config.baselines
-        params = self.params(*PARTS, *["marginals"] * bool(given.onestep or given.skip or given.skip_drop))
+        given, samplers = self.config.baselines, filter(baselines.known, self.config.evaluate.plans)
+        marginals = given.onestep or given.skip or given.skip_drop
+        marginals = marginals or any("marginals" in baselines.networks(name) for name in samplers)
+        params = self.params(*PARTS, *["marginals"] * bool(marginals))
         conditions = self.system.conditions(params)
         held = None if self.system.classifier is None else self.pictures.held_out()[0]
         splits = [evaluate.Split("", conditions.pool, held)]
