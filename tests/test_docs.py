@@ -20,6 +20,9 @@ def small(monkeypatch):
     """The demos on 8x8 digits, so small that compiling is all they cost."""
     for module, family in ((digits_llamagen, "llamagen"), (digits_var, "var")):
         config = tiny_config(family)
+        for part in (*config.pretrain.values(), config.train):
+            part.steps, part.warmup, part.checkpoint_every = 5, 2, 5
+        config.train.grid_every = 0
         monkeypatch.setattr(module, "get_config", config.copy_and_resolve_references)
 
 

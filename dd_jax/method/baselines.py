@@ -60,6 +60,8 @@ def cost(name: str, steps: int) -> int:
     """Network passes in sequence, as the paper counts them. UserError for more skipped steps than there are."""
     passes = sampler(name).passes(steps)
     if passes < 1:
+        if plugins.outside(name):
+            raise UserError(f"{name} takes {passes} passes for {steps} steps, says its `passes`: it must be 1 or more")
         raise UserError(f"{name!r} skips steps that there are not: n must be less than {steps}")
     return passes
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import flax.struct
 import jax
@@ -89,6 +89,7 @@ class Student(Protocol):
         ...
 
 
+@runtime_checkable
 class Trunk(Protocol):
     """A family's transformer, a Linen module, as `student.StudentNet` and the family's own teacher call it.
 
@@ -129,6 +130,7 @@ class Trunk(Protocol):
         ...
 
 
+@runtime_checkable
 class CachedTrunk(Trunk, Protocol):
     """A trunk that also runs step by step over keys and values that it keeps."""
 
