@@ -56,22 +56,27 @@ class Row:
     count: int
 
 
+def samplers(config: ConfigDict) -> list[str]:
+    """Those rows that are no plans: baselines, and samplers from outside the package."""
+    given = config.baselines
+    names = [f"skip-{n}" for n in given.skip] + [f"skip-{n} dropped" for n in given.skip_drop]
+    names += ["onestep*"] * given.onestep + [plan for plan in config.evaluate.plans if baselines.known(plan)]
+    return list(dict.fromkeys(names))
+
+
 def rows(system: System, config: ConfigDict) -> Iterator[Row]:
     """Teacher, plans, refinement to the fixed point, baselines."""
     steps, count = system.layout.steps, config.evaluate.count
     teacher = f"T0:{steps}"
     by_flow = dataclasses.replace(system.models, categorical=False)  # agreement is about the same noise
     yield Row("teacher", teacher, steps, generator(teacher, by_flow), count)
-    plans = config.evaluate.plans
-    for plan in (plan for plan in plans if not baselines.known(plan)):
-        yield Row("student", plan, cost(plan, steps), generator(plan, system.models), count)
+    for plan in config.evaluate.plans:
+        if not baselines.known(plan):
+            yield Row("student", plan, cost(plan, steps), generator(plan, system.models), count)
     if config.evaluate.check:
         plan = config.evaluate.check
         yield Row("student", plan, None, generator(plan, system.models), config.evaluate.check_count)
-    given = config.baselines
-    names = [f"skip-{n}" for n in given.skip] + [f"skip-{n} dropped" for n in given.skip_drop]
-    names += ["onestep*"] * given.onestep + [plan for plan in plans if baselines.known(plan)]
-    for name in dict.fromkeys(names):
+    for name in samplers(config):
         passes = baselines.cost(name, steps)
         drawn = {"onestep*": "marginals"}.get(name, f"T0:{passes}" if name.startswith("skip-") else "")
         yield Row(name, drawn, passes, baselines.named(name, system.models), count)
