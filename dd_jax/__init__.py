@@ -11,17 +11,19 @@ Shapes live in names. One letter a dimension, e.g. `logits_BxLxV`:
 `token` a vector of the code space, `noise` a Gaussian vector. Never one for another.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 __version__ = "0.1.0"
 
 
-def load(folder: str, **companions: str) -> Any:
+def load(folder: str, trust: Sequence[str] = (), **companions: str) -> Any:
     """Open a trained work directory as a `dd_jax.pipeline.Pipeline`: `load(d).sample([3, 7], plan="S0")`.
 
     Ported weights open the same way: `load("weights/llamagen_l_dd")` finds `weights/vq16` beside it, and the
     teacher that plans with `T` or `J` need; folders elsewhere are given by part, `tokenizer=`, `teacher=`.
+    What a run's config names outside the package (see docs/extending.md) is imported from modules in `trust` alone.
     """
     from dd_jax.pipeline import Pipeline
 
-    return Pipeline.load(folder, **companions)
+    return Pipeline.load(folder, trust, **companions)

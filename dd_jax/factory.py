@@ -1,6 +1,6 @@
 """Config -> objects. The only place that knows which family is meant; below it are dataclasses and arrays."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,8 +9,10 @@ from ml_collections import ConfigDict
 from dd_jax.data import emoji
 from dd_jax.families.llamagen import build as llamagen
 from dd_jax.families.var import build as var
+from dd_jax.method import baselines, distances
 from dd_jax.method.filtering import Filter
 from dd_jax.method.flow import FlowSolver
+from dd_jax.method.interfaces import Family
 from dd_jax.method.layout import Layout
 from dd_jax.method.losses import Weights
 from dd_jax.method.models import Models, Special
@@ -19,25 +21,28 @@ from dd_jax.metrics.classifier import Classifier
 from dd_jax.metrics.lpips import LPIPS
 from dd_jax.stages.parts import System
 from dd_jax.stages.train import Objective
-from dd_jax.system import spelling
+from dd_jax.system import plugins, spelling
 from dd_jax.system.errors import UserError
 from dd_jax.text.captions import EXAMPLES, Text
 from dd_jax.text.t5 import T5Config
 
+# From outside the package: `config.family = "package.module:build"`.
 FAMILIES = {"llamagen": llamagen.build, "var": var.build}
 
 
 def build(config: ConfigDict) -> System:
-    """All objects of a config. UserError for an unknown family or a value that cannot be."""
-    if config.family not in FAMILIES:
-        raise UserError(f"config.family is {config.family!r}: choose one of {', '.join(sorted(FAMILIES))}")
-    family = FAMILIES[config.family](config)
+    """All objects of a config. UserError for names that stand for nothing, or a value that cannot be."""
+    family = plugins.find(config.family, FAMILIES, f"config.family is {config.family!r}: choose one of")(config)
+    if not isinstance(family, Family):
+        raise UserError(f"config.family={config.family} built a {type(family).__name__}: it must return a Family")
     steps = family.teacher.layout.steps
     split = steps if config.student.split is None else config.student.split
     for t in config.train.timesteps:
         if not 0 <= t < steps:
             raise UserError(f"config.train.timesteps has {t}: the steps are 0..{steps - 1}")
     _check_sample(config.sample, family.teacher.layout)
+    for name in filter(plugins.outside, (*config.sample.plans, *config.evaluate.plans)):
+        baselines.cost(name, steps)
     models = Models(
         teacher=family.teacher,
         student=family.student,
@@ -57,26 +62,34 @@ def build(config: ConfigDict) -> System:
         distance=config.train.distance,
         distance_batch=config.train.get("distance_batch", 0),
     )
-    data = config.data
-    classifier = (
-        Classifier(data.resolution, data.channels, data.classes, **config.classifier)
-        if config.classifier is not None
-        else None
-    )
+    classifier, lpips = _networks(config)
     return System(
         tokenizer=family.tokenizer,
         teacher=family.teacher,
         student=family.student,
         classifier=classifier,
-        lpips=LPIPS() if objective.distance == "lpips" and objective.weights.embedding else None,
+        lpips=lpips,
         text=_text(config),
         models=models,
         objective=objective,
-        classes=data.classes,
+        classes=config.data.classes,
         teacher_init=family.teacher_init,
         teacher_params=family.teacher_params,
         rules=family.rules,
     )
+
+
+def _networks(config: ConfigDict) -> tuple[Classifier | None, LPIPS | None]:
+    """What looks at pictures. UserError for an unknown distance, or one that needs what is not there."""
+    data, train = config.data, config.train
+    size = data.resolution, data.channels, data.classes
+    classifier = Classifier(*size, **config.classifier) if config.classifier is not None else None
+    distance = distances.named(train.distance)
+    if distance is None or not train.embedding:
+        return classifier, None
+    lpips = LPIPS() if "lpips" in distance.needs else None
+    distances.check(train.distance, {"classifier": classifier, "lpips": lpips})
+    return classifier, lpips
 
 
 def _text(config: ConfigDict) -> Text | None:
@@ -129,10 +142,11 @@ def shrink(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def frozen(settings: Mapping[str, Any]) -> ConfigDict:
+def frozen(settings: Mapping[str, Any], trust: Sequence[str] = ()) -> ConfigDict:
     """A config as JSON kept it, under today's names, with tuples for its lists.
 
-    Models are static arguments of jit, so they must hash.
+    Models are static arguments of jit, so they must hash. UserError if it names code outside the package, in a module
+    that is not in `trust`: who opens a folder does not know what is in it.
     """
 
     def freeze(value: Any) -> Any:
@@ -140,4 +154,20 @@ def frozen(settings: Mapping[str, Any]) -> ConfigDict:
             return {key: freeze(item) for key, item in value.items()}
         return tuple(map(freeze, value)) if isinstance(value, list) else value
 
-    return ConfigDict(freeze(spelling.newer(settings)))
+    config = ConfigDict(freeze(spelling.newer(settings)))
+    plugins.check_trust(_named(config), trust)
+    return config
+
+
+def _named(config: ConfigDict) -> Iterator[tuple[str, str]]:
+    """Every setting that may name code outside the package, and the name."""
+    for part, field in (
+        ("", "family"),
+        ("flow", "name"),
+        ("train", "distance"),
+        ("sample", "plans"),
+        ("evaluate", "plans"),
+    ):
+        value = (config.get(part, {}) if part else config).get(field, ())
+        for name in (value,) if isinstance(value, str) else value:
+            yield f"{part}.{field}".lstrip("."), name

@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,26 +43,26 @@ class Pipeline:
         self._compiled: dict[str, Any] = {}
 
     @classmethod
-    def load(cls, folder: str | Path, **companions: str | Path) -> "Pipeline":
+    def load(cls, folder: str | Path, trust: Sequence[str] = (), **companions: str | Path) -> "Pipeline":
         """Open a finished work directory, or ported weights (see `dd_jax.load`). UserError if there are none."""
         path = Path(folder).absolute()
         if (path / weights.WEIGHTS).exists():
-            return cls._ported(path, companions)
+            return cls._ported(path, companions, trust)
         if not (path / "config.json").exists():
             raise UserError(f"{path} has no config.json: train one with python -m dd_jax.main --workdir={path}")
-        config = factory.frozen(json.loads((path / "config.json").read_text()))
+        config = factory.frozen(json.loads((path / "config.json").read_text()), trust)
         system = factory.build(config)
         return cls(system, load_params(system, config, path))
 
     @classmethod
-    def _ported(cls, path: Path, companions: Mapping[str, str | Path]) -> "Pipeline":
+    def _ported(cls, path: Path, companions: Mapping[str, str | Path], trust: Sequence[str]) -> "Pipeline":
         """A ported model with the others that it needs: given by part, or looked for beside it."""
         about = weights.describe(path)
         if about["part"] not in ("tokenizer", "teacher", "student"):
             uses = {part: f"--config.weights.{part}" for part in ("lpips", "text", "classifier")}
             use = uses.get(about["part"], "python -m dd_jax.metrics.score")
             raise UserError(f"{path} holds {about['id']}, which draws no images: it is for {use}")
-        config = factory.frozen(about["config"])
+        config = factory.frozen(about["config"], trust)
         config.weights[about["part"]] = str(path)
         for part, name in about["companions"].items():
             folder = Path(companions.get(part, path.parent / name))

@@ -16,7 +16,6 @@ import numpy as np
 import tiny
 
 from dd_jax.data.conditions import Classes
-from dd_jax.factory import FAMILIES
 from dd_jax.families.llamagen.build import RULES as RASTER
 from dd_jax.families.var.build import RULES as SCALES
 from dd_jax.method import losses
@@ -29,7 +28,7 @@ from dd_jax.system.sharding import ALONE, DATA, Placement, make_mesh
 from dd_jax.training.loop import Recipe, TrainState, init_state
 
 STEPS, BATCH = 20, 16
-MAKE = dict(zip(FAMILIES, ((tiny.raster, RASTER), (tiny.scales, SCALES)), strict=True))
+MAKE = {"llamagen": (tiny.raster, RASTER), "var": (tiny.scales, SCALES)}
 
 
 def relative(a, b) -> float:

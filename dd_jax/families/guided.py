@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax.method.interfaces import Cond, Params, guide
+from dd_jax.method.interfaces import Cond, Params, Trunk, guide
 from dd_jax.system.errors import UserError
 
 
@@ -21,7 +20,7 @@ def class_rows(cond: Cond, classes: int) -> jax.Array:
 class Guided:
     """Mixin: the subclass has a `trunk` and the guidance weight of every step, `weight_S`."""
 
-    trunk: nn.Module
+    trunk: Trunk
 
     @property
     def weight_S(self) -> np.ndarray:

@@ -1,10 +1,13 @@
 """What distillation has to beat: marginals of each position, for all steps (onestep*) or the last (skip-n).
 
-By name, where a plan may stand as well: `onestep*`, `skip-106`, and `skip-106 dropped`, which leaves those tokens out.
+By name, where a plan may stand as well: `onestep*`, `skip-106`, and `skip-106 dropped`, which leaves those tokens out;
+or a `Sampler` from outside the package, `package.module:attribute` (see docs/extending.md).
 """
 
 import dataclasses
+import functools
 import re
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,36 +17,64 @@ from dd_jax.method.fewstep import advance, noise_for
 from dd_jax.method.interfaces import Cond, Draft, Generator, Params
 from dd_jax.method.models import Models
 from dd_jax.method.plans import Op
+from dd_jax.system import plugins
 from dd_jax.system.errors import UserError
 
 NAME = re.compile(r"onestep\*|skip-(?P<n>\d+)(?P<drop> dropped)?")
 
 
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """A way to draw that is no plan: `make(models)` is its `Generator`.
+
+    `needs`: whose parameters it reads besides the tokenizer's, of "teacher", "student", "marginals" (see `marginals`).
+    `passes`: network passes in sequence, as the paper counts them, for a teacher of so many steps.
+    """
+
+    make: Callable[[Models], Generator]
+    needs: tuple[str, ...] = ("student",)
+    passes: Callable[[int], int] = lambda steps: 1
+
+    def __post_init__(self) -> None:
+        if not {*self.needs} <= {"teacher", "student", "marginals"}:
+            raise UserError(f"a sampler needs {self.needs}: choose from teacher, student and marginals")
+
+
 def known(name: str) -> bool:
-    """Is it a baseline's name, not a plan?"""
-    return NAME.fullmatch(name) is not None
+    """Is it a sampler's name, not a plan?"""
+    return NAME.fullmatch(name) is not None or plugins.outside(name)
+
+
+def sampler(name: str) -> Sampler:
+    """The sampler of this name. UserError if one from outside cannot be had."""
+    match = NAME.fullmatch(name)
+    if match is None:
+        return plugins.find(name, {"onestep*": ONESTEP}, f"no sampler {name!r}; choose", Sampler)
+    if match["n"] is None:
+        return ONESTEP
+    n, drop = int(match["n"]), bool(match["drop"])
+    return Sampler(functools.partial(skip, n=n, drop=drop), ("teacher", "marginals"), lambda steps: steps - n)
 
 
 def cost(name: str, steps: int) -> int:
     """Network passes in sequence, as the paper counts them. UserError for more skipped steps than there are."""
-    match = NAME.fullmatch(name)
-    assert match, name
-    n = steps - 1 if match["n"] is None else int(match["n"])
-    if not 0 <= n < steps:
+    passes = sampler(name).passes(steps)
+    if passes < 1:
+        if plugins.outside(name):
+            raise UserError(f"{name} takes {passes} passes for {steps} steps, says its `passes`: it must be 1 or more")
         raise UserError(f"{name!r} skips steps that there are not: n must be less than {steps}")
-    return steps - n
+    return passes
 
 
 def networks(name: str) -> list[str]:
     """The parameters that it needs besides the tokenizer's."""
-    return ["teacher"] * name.startswith("skip") + ["marginals"]
+    return list(sampler(name).needs)
 
 
 def named(name: str, models: Models) -> Generator:
-    """The baseline of this name; it draws from `params["marginals"]`. UserError as in `cost`."""
-    match, steps = NAME.fullmatch(name), cost(name, models.layout.steps)
-    assert match
-    return onestep(models) if match["n"] is None else skip(models, models.layout.steps - steps, bool(match["drop"]))
+    """The `Generator` of this name. UserError as in `cost`."""
+    cost(name, models.layout.steps)
+    return sampler(name).make(models)
 
 
 def marginals(code_MxL: np.ndarray, label_M: np.ndarray, pool: np.ndarray) -> dict[str, jax.Array]:
@@ -113,3 +144,6 @@ def skip(models: Models, n: int, drop: bool = False) -> Generator:
         return _draft(token, code)
 
     return generate
+
+
+ONESTEP = Sampler(onestep, ("marginals",))

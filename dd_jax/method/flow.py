@@ -62,27 +62,27 @@ class FlowSolver:
         return cls("dpmpp3m", 10, "snap", start=1e-3, end=0.999, normalise=False)
 
     def __post_init__(self) -> None:
-        if self.name not in solvers.NAMES:
-            raise UserError(f"flow solver {self.name!r} is unknown; choose one of {', '.join(solvers.NAMES)}")
+        kind = solvers.named(self.name)
         if self.readout not in ("x0", "snap"):
             raise UserError(f"flow readout {self.readout!r} is unknown; choose x0 or snap")
         if self.steps < 1 + self.zero_start:
             raise UserError(f"{self.evaluations} evaluations are no step of {self.name}; ask for more")
         first, last = self.nodes[0], self.nodes[-1]
-        if not 0 <= first < last < 1 or (first == 0 and self.name in solvers.DPM):
+        if not 0 <= first < last < 1 or (first == 0 and not kind.from_zero):
             raise UserError(f"flow grid {first}..{last} must rise inside [0, 1), for dpmpp inside (0, 1)")
 
     @property
     def zero_start(self) -> bool:
         """Whether node 0 is u = 0 with D = 0, so that the moments stand for its evaluation."""
-        return self.name == "adams3" and self.normalise and not self.start
+        return solvers.named(self.name).zero_start and self.normalise and not self.start
 
     @property
     def steps(self) -> int:
         """Solver steps that the evaluations pay for."""
-        left = self.evaluations - (self.readout == "x0") - (self.name == "tsit5")
+        kind = solvers.named(self.name)
+        left = self.evaluations - (self.readout == "x0") - kind.opening
         left -= self.normalise and not self.zero_start
-        return left // solvers.STAGES.get(self.name, 1)
+        return left // kind.evaluations
 
     @property
     def nodes(self) -> np.ndarray:
@@ -93,7 +93,7 @@ class FlowSolver:
         """
         start, end = self.start, self.end
         if start is None:
-            official = 1e-3 if self.name in solvers.DPM else 0.0
+            official = 0.0 if solvers.named(self.name).from_zero else 1e-3
             start = 0.0 if self.zero_start else 0.03 if self.normalise else official
         if end is None:
             end = 1 - 1 / max(self.evaluations, 2) if self.readout == "x0" else 0.999

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import flax.struct
 import jax
@@ -87,6 +87,60 @@ class Student(Protocol):
     def __call__(self, params: Params, cond: Cond, x_BxLxC: jax.Array, t_B: jax.Array) -> tuple[jax.Array, jax.Array]:
         """X_t and t -> (logits_BxLxV, token_BxLxC) of every token."""
         ...
+
+
+@runtime_checkable
+class Trunk(Protocol):
+    """A family's transformer, a Linen module, as `student.StudentNet` and the family's own teacher call it.
+
+    One class twice: the teacher's reads codes, the student's code vectors. D is its width, P its condition tokens.
+    """
+
+    def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
+        """Linen's own; so is `init`."""
+        ...
+
+    def blank(self, batch: int) -> Cond:
+        """A condition of the right structure, to draw parameters with."""
+        ...
+
+    def embed_cond(self, cond: Cond) -> jax.Array:
+        """The condition as the family's blocks take it: tokens (B, P, D), or a vector (B, D). Heeds `cond.drop_B`."""
+        ...
+
+    def logits(self, h: jax.Array, cond_BxD: jax.Array) -> jax.Array:
+        """Residual stream (B, M, D) behind the blocks, and the condition vector -> float32 logits (B, M, V)."""
+        ...
+
+    def encode(
+        self, cond: Cond, x_BxLxC: jax.Array, kind_BxNx2: jax.Array, nd_2xD: jax.Array, mask_NxN: np.ndarray
+    ) -> tuple[jax.Array, jax.Array]:
+        """The student's: X_t -> the stream (B, N, D) that both heads read, and the condition vector (B, D).
+
+        Row P + i predicts token i from its own x_i and those that `mask` (True: attend) lets it see. `kind` is one-hot,
+        noise or data; `kind @ nd`, the embedding of each, is added to every token.
+        """
+        ...
+
+    def teach(self, cond: Cond, x: Any, mask: Any) -> jax.Array:
+        """The teacher's, teacher-forced: logits (B, L, V) of every token given those of earlier steps.
+
+        `x`: what the family's teacher reads, codes (B, L) or feature maps (B, L - 1, C); `mask`: True, attend.
+        """
+        ...
+
+
+@runtime_checkable
+class CachedTrunk(Trunk, Protocol):
+    """A trunk that also runs step by step over keys and values that it keeps."""
+
+    def run(self, h_BxMxD: jax.Array, /, *args: Any, **kwargs: Any) -> tuple[jax.Array, Any]:
+        """M embedded positions -> their stream (B, M, D) behind the blocks, and the caches grown by them."""
+        ...
+
+
+# (fresh trunk, teacher's trunk) -> the student trunk's start (App. C): the teacher's arrays, fresh where it has none.
+Inherit = Callable[[Params, Params], Params]
 
 
 class Tokenizer(Protocol):

@@ -1,4 +1,4 @@
-"""Solvers for the flow on Diffrax: multistep methods on the data prediction, and Runge-Kutta by name.
+"""Solvers for the flow on Diffrax, by name: multistep methods on the data prediction, and Runge-Kutta.
 
 Along x = (1 - u) z + u c the flow with data prediction D = E[c | x] is, in r = u / (1 - u),
 
@@ -8,6 +8,7 @@ so a multistep method is a polynomial through past values of D, integrated over 
 grid alone: they are made once, in float64 NumPy.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -18,10 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dd_jax.system import plugins
+
 DPM = {"dpmpp1": 1, "dpmpp2m": 2, "dpmpp3m": 3}
-STAGES = {"euler": 1, "heun": 2, "tsit5": 6}  # evaluations a step; Tsit5's seventh stage opens the next one
-RUNGE_KUTTA = {"euler": diffrax.Euler, "heun": diffrax.Heun, "tsit5": diffrax.Tsit5}
-NAMES = ("adams3", *DPM, *STAGES)
 
 
 def dpm_weights(u_J: np.ndarray, lo: float, hi: float) -> np.ndarray:
@@ -132,6 +132,40 @@ class Nodes(diffrax.StepTo):
         return self.ts[1], 2
 
 
+@dataclasses.dataclass(frozen=True)
+class Solver:
+    """A solver of the flow by name: how Diffrax's object is made, and what it costs.
+
+    `make(grid, zero_start)`, from the flow times of all nodes in [0, 1) and `flow.FlowSolver.zero_start`, returns
+    the solver. It steps from node to node and may evaluate the velocity at any u between them, never at 1.
+    """
+
+    make: Callable[[tuple[float, ...], bool], diffrax.AbstractSolver]
+    evaluations: int = 1  # of the velocity a step
+    opening: int = 0  # and so many more before the first step
+    from_zero: bool = True  # whether u = 0 may be a node
+    zero_start: bool = False  # whether it can begin at node 1, knowing D = 0 at u = 0 (see `Multistep`)
+
+
+def one_step(make: Callable[[], diffrax.AbstractSolver], evaluations: int, opening: int = 0) -> Solver:
+    """A solver that knows its current step alone, such as a Runge-Kutta method: `one_step(diffrax.Heun, 2)`."""
+    return Solver(lambda grid, zero_start: make(), evaluations, opening)
+
+
+SOLVERS = {
+    "adams3": Solver(functools.partial(Multistep, "adams3"), zero_start=True),
+    **{name: Solver(functools.partial(Multistep, name), from_zero=False) for name in DPM},
+    "euler": one_step(diffrax.Euler, 1),
+    "heun": one_step(diffrax.Heun, 2),
+    "tsit5": one_step(diffrax.Tsit5, 6, opening=1),  # its seventh stage opens the next step
+}
+
+
+def named(name: str) -> Solver:
+    """The solver of this name, `package.module:attribute` for one from outside. UserError if there is none."""
+    return plugins.find(name, SOLVERS, f"flow solver {name!r} is unknown; choose one of", Solver)
+
+
 def integrate(
     field: Callable[..., jax.Array], x0: jax.Array, args: Any, name: str, grid: np.ndarray, zero_start: bool
 ) -> tuple[jax.Array, jax.Array]:
@@ -140,11 +174,7 @@ def integrate(
     x0 is a whole batch in one solve: every token takes the same steps, so the loop's condition stays scalar.
     With `zero_start` x0 belongs to node 1 (see `Multistep`).
     """
-    solver: diffrax.AbstractSolver
-    if name in RUNGE_KUTTA:
-        solver = RUNGE_KUTTA[name]()
-    else:
-        solver = Multistep(name, tuple(float(u) for u in grid), zero_start)
+    solver = named(name).make(tuple(float(u) for u in grid), zero_start)
     nodes = jnp.asarray(grid[int(zero_start) :], x0.dtype)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),

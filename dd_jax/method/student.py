@@ -1,14 +1,13 @@
 """The few-step student: a family's trunk, a data/noise embedding, and two heads (paper App. C)."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dd_jax.method.interfaces import Cond, Params
+from dd_jax.method.interfaces import Cond, Inherit, Params, Trunk
 from dd_jax.method.layout import Layout
 from dd_jax.nn.layers import Dense, layer_norm, modulate
 from dd_jax.system.runtime import jit_once
@@ -32,7 +31,7 @@ class EmbeddingHead(nn.Module):
 class StudentNet(nn.Module):
     """[condition; x_1..x_L] through the trunk; output i predicts token i from its noise and earlier steps."""
 
-    trunk: nn.Module
+    trunk: Trunk
     layout: Layout
     code_dim: int
     width: int
@@ -56,7 +55,7 @@ class Student:
     """The `Student` protocol over a `StudentNet`."""
 
     net: StudentNet
-    inherit: Callable[[dict, dict], dict]  # the family's rule: (fresh trunk, teacher's trunk) -> trunk
+    inherit: Inherit  # the family's rule
 
     @property
     def layout(self) -> Layout:

@@ -114,7 +114,7 @@ class Roles(NamedTuple):
 def kind(row: Row) -> str:
     """Colour class of a row: student, refined, teacher, baseline; or other, such as real pictures."""
     generator, plan = str(row.get("generator") or ""), str(row.get("plan") or "")
-    if generator.startswith(("onestep", "skip")):
+    if generator.startswith(("onestep", "skip")) or ":" in generator:  # a sampler from outside the package
         return "baseline"
     if generator == "teacher" or (plan.startswith("T") and "S" not in plan and "J" not in plan):
         return "teacher"

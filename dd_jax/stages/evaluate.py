@@ -56,6 +56,14 @@ class Row:
     count: int
 
 
+def samplers(config: ConfigDict) -> list[str]:
+    """Those rows that are no plans: baselines, and samplers from outside the package."""
+    given = config.baselines
+    names = [f"skip-{n}" for n in given.skip] + [f"skip-{n} dropped" for n in given.skip_drop]
+    names += ["onestep*"] * given.onestep + [plan for plan in config.evaluate.plans if baselines.known(plan)]
+    return list(dict.fromkeys(names))
+
+
 def rows(system: System, config: ConfigDict) -> Iterator[Row]:
     """Teacher, plans, refinement to the fixed point, baselines."""
     steps, count = system.layout.steps, config.evaluate.count
@@ -63,15 +71,14 @@ def rows(system: System, config: ConfigDict) -> Iterator[Row]:
     by_flow = dataclasses.replace(system.models, categorical=False)  # agreement is about the same noise
     yield Row("teacher", teacher, steps, generator(teacher, by_flow), count)
     for plan in config.evaluate.plans:
-        yield Row("student", plan, cost(plan, steps), generator(plan, system.models), count)
+        if not baselines.known(plan):
+            yield Row("student", plan, cost(plan, steps), generator(plan, system.models), count)
     if config.evaluate.check:
         plan = config.evaluate.check
         yield Row("student", plan, None, generator(plan, system.models), config.evaluate.check_count)
-    given = config.baselines
-    names = [f"skip-{n}" for n in given.skip] + [f"skip-{n} dropped" for n in given.skip_drop]
-    for name in names + ["onestep*"] * given.onestep:
+    for name in samplers(config):
         passes = baselines.cost(name, steps)
-        drawn = "marginals" if name == "onestep*" else f"T0:{passes}"
+        drawn = {"onestep*": "marginals"}.get(name, f"T0:{passes}" if name.startswith("skip-") else "")
         yield Row(name, drawn, passes, baselines.named(name, system.models), count)
 
 

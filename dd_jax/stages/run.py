@@ -72,8 +72,12 @@ class Run:
         if stage == "sample" or (stage == "evaluate" and self.config.evaluate.inception):
             sampling = self.sampling
             return [part for plan in sampling.plans for part in sampling.parts(plan)]
-        baselines = stage == "evaluate" and any(self.config.baselines.values())
-        return [*checks.NEEDS[stage], *["marginals"] * baselines]
+        return [*checks.NEEDS[stage], *(self._marginals if stage == "evaluate" else ())]
+
+    @property
+    def _marginals(self) -> list[str]:
+        """["marginals"] where a row of results draws from them."""
+        return ["marginals"] * any("marginals" in baselines.networks(name) for name in evaluate.samplers(self.config))
 
     @property
     def given(self) -> str:
@@ -203,8 +207,7 @@ class Run:
 
     def _beside_teacher(self) -> Path:
         """results.jsonl: all rows on shared noises."""
-        given = self.config.baselines
-        params = self.params(*PARTS, *["marginals"] * bool(given.onestep or given.skip or given.skip_drop))
+        params = self.params(*PARTS, *self._marginals)
         conditions = self.system.conditions(params)
         held = None if self.system.classifier is None else self.pictures.held_out()[0]
         splits = [evaluate.Split("", conditions.pool, held)]

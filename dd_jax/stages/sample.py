@@ -134,9 +134,10 @@ class Sampling:
         """The networks that a plan runs, and for a baseline the marginals that it draws from."""
         steps, text = self.system.layout.steps, ["text"] * (self.system.text is not None)
         if baselines.known(plan):
-            if self.asked:
+            networks = baselines.networks(plan)
+            if self.asked and "marginals" in networks:
                 raise UserError(f"{plan!r} has marginals of the captions of its pairs, not of given ones: leave it out")
-            return ["tokenizer", *text, *baselines.networks(plan)]
+            return ["tokenizer", *text, *networks]
         kinds = {op.kind for op in parse(plan, steps, self.system.objective.timesteps)}
         return ["tokenizer", *text, *["teacher"] * bool(kinds - {"S"}), *["student"] * ("S" in kinds)]
 

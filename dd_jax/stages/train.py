@@ -14,7 +14,7 @@ import optax
 from dd_jax.data.batches import index_batches
 from dd_jax.data.conditions import Conditions
 from dd_jax.data.pairset import PairSet
-from dd_jax.method import losses
+from dd_jax.method import distances, losses
 from dd_jax.method.fewstep import noise_for
 from dd_jax.method.interfaces import Params, Tokenizer
 from dd_jax.method.student import Student
@@ -35,7 +35,7 @@ class Objective:
     timesteps: tuple[int, ...]
     split: int
     weights: losses.Weights
-    distance: str = "none"  # of the embedding head: "lpips", "perceptual" (by the classifier), "mse" or "none"
+    distance: str = "none"  # of the embedding head, by name (see `distances`)
     distance_batch: int = 0  # images that are decoded and compared at a time; 0: all
 
 
@@ -43,22 +43,23 @@ def distance_of(
     objective: Objective, tokenizer: Tokenizer, classifier: Classifier | None, lpips: LPIPS | None = None
 ) -> Callable | None:
     """The embedding head's distance by name: (frozen parameters, token, target) -> distance_B."""
-    if objective.distance == "none" or not objective.weights.embedding:
+    chosen = distances.named(objective.distance)
+    if chosen is None or not objective.weights.embedding:
         return None
-    if objective.distance == "mse":
-        return lambda frozen, token, target: losses.mse(token, target)
-    if objective.distance not in ("lpips", "perceptual"):
-        raise UserError(f"config.train.distance is {objective.distance!r}: choose lpips, mse, perceptual or none")
-    part, eye = ("lpips", lpips) if objective.distance == "lpips" else ("classifier", classifier)
-    if eye is None:
-        raise UserError(f"config.train.distance is {objective.distance}, which needs a {part}: choose mse")
+    networks = {"classifier": classifier, "lpips": lpips}
+    distances.check(objective.distance, {**networks})
 
-    def perceptual(frozen: dict[str, Params], token: jax.Array, target: jax.Array) -> jax.Array:
-        decode = functools.partial(tokenizer.decode, frozen["tokenizer"])
-        compare = functools.partial(eye.perceptual, frozen[part])
-        return losses.perceptual(decode, compare, objective.distance_batch)(token, target)
+    def distance(frozen: dict[str, Params], token: jax.Array, target: jax.Array) -> jax.Array:
+        look = {
+            part: functools.partial(network.perceptual, frozen[part])
+            for part, network in networks.items()
+            if network is not None and part in chosen.needs
+        }
+        eyes = distances.Eyes(lambda token: tokenizer.decode(frozen["tokenizer"], token), **look)
+        batch = objective.distance_batch if chosen.needs else 0
+        return losses.sliced(lambda token, target: chosen.between(token, target, eyes), batch)(token, target)
 
-    return perceptual
+    return distance
 
 
 def frozen_for(tokenizer: Tokenizer, params: dict[str, Params]) -> dict[str, Params]:
