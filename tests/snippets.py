@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
@@ -29,17 +30,20 @@ def blocks(text: str) -> list[Block]:
     return [Block(found[1], text[: found.start(1)].count("\n")) for found in FENCE.finditer(text)]
 
 
-def run_page(page: Path, folder: Path, monkeypatch, **given) -> dict:
+def run_page(page: Path, folder: Path, monkeypatch, instead: Mapping[str, str] | None = None, **given) -> dict:
     """Run a page's blocks with `folder` as the current one -> their namespace, which begins with `given`.
 
     A block whose first line is `# NAME.py` is written there and imported, as a reader would save it. What fails,
-    fails at its line of the page.
+    fails at its line of the page. `instead`: what stands for what of the text.
     """
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
     space, files = {"__name__": "__main__", **given}, []
+    text = page.read_text()
+    for old, new in (instead or {}).items():
+        text = text.replace(old, new)
     try:
-        for block in blocks(page.read_text()):
+        for block in blocks(text):
             if block.module is None:
                 exec(compile("\n" * block.line + block.code, str(page), "exec"), space)
                 continue

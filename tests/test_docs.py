@@ -10,8 +10,9 @@ from conftest import tiny_config
 from configs import digits_llamagen, digits_var
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 WITH_CODE = [page for page in PAGES if snippets.blocks(page.read_text())]
+SMALLER = {"S0 S16": "S0 S5"}  # plans of MNIST's 49 steps, where the run that stands for it has 16
 RUNS = re.compile(r"\bruns/((?:mnist|digits)_llamagen)\b")  # finished runs that a page may open
 
 
@@ -31,7 +32,7 @@ def test_the_python_of_a_page_runs(page, small, tmp_path, monkeypatch, request):
     for name in set(RUNS.findall(page.read_text())):
         (tmp_path / "runs").mkdir(exist_ok=True)
         (tmp_path / "runs" / name).symlink_to(request.getfixturevalue("tiny_run")[0])
-    snippets.run_page(page, tmp_path, monkeypatch)
+    snippets.run_page(page, tmp_path, monkeypatch, SMALLER)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -45,9 +46,9 @@ def test_blocks_run_in_order_in_one_namespace(tmp_path, monkeypatch):
     page = tmp_path / "page.md"
     page.write_text(
         "a\n```python\n# idea/own.py\ntwo = 2\n```\n```\nnot python\n```\n"
-        "```python\nfrom idea.own import two\n\nx = given + two\n```\n```python\ny = 2 * x\n```\n"
+        "```python\nfrom idea.own import two\n\nx = given + three\n```\n```python\ny = 2 * x\n```\n"
     )
-    assert snippets.run_page(page, tmp_path, monkeypatch, given=1)["y"] == 6
+    assert snippets.run_page(page, tmp_path, monkeypatch, {"three": "two"}, given=1)["y"] == 6
 
 
 def test_what_fails_fails_at_its_line_of_the_page(tmp_path, monkeypatch):
