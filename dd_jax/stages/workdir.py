@@ -138,6 +138,10 @@ class Workdir:
     def _entry(self, stage: str) -> dict[str, Any]:
         return self._where(stage).record.get(stage, {})
 
+    def noted(self, stage: str) -> dict[str, Any]:
+        """The settings, flat, that a stage was begun with, here or where parts are taken from."""
+        return dict(self._entry(stage).get("config") or {})
+
     def _made(self, stage: str) -> bool:
         """Has a costly stage left anything: a checkpoint, or a shard?"""
         places = [spelling.folder(self.path, name) for name in MADE[stage]]
