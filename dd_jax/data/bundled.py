@@ -101,7 +101,7 @@ class Warps:
 
     def __call__(self, images: np.ndarray, at: slice | np.ndarray) -> np.ndarray:
         """These images, each warped as the copy of its number in `at`."""
-        return _warp(images, self.map_Nx2x2[at], self.shift_Nx2[at])
+        return _warp(images, self.map_Nx2x2[at], self.shift_Nx2[at]).astype(np.float32)
 
 
 def _blocks(total: int, side: int) -> Iterator[slice]:

@@ -79,7 +79,7 @@ class _Rest:
         if is_hidden(file.name):
             self.hidden[file.name] += 1
         elif file.suffix.lower() not in self.read:
-            self.suffixes[file.suffix.lower() or "no suffix"] += 1
+            self.suffixes[file.suffix.lower() or "without one"] += 1
         elif not file.is_file():  # what has no content: a link to nothing, a pipe
             self.dangling.append(str(file.relative_to(root)))
         else:
