@@ -58,7 +58,7 @@ ABOUT = {
     "tokenizer.code_dim": "dimensions of a code vector",
     "tokenizer.vocab": "codes",
     "tokenizer.side": "an image is a side x side grid of codes; 0: as resolution and stack make it",
-    "tokenizer.sides": "an image is one square map of codes of each of these sides; (): as resolution and stack make it",
+    "tokenizer.sides": "an image is one square map of codes of each of these sides; (): as the resolution makes it",
     "tokenizer.pixels": "weight of the squared error of pixels",
     "tokenizer.moments": "weight of keeping encoder maps at zero mean and unit variance: helps small data",
     "tokenizer.stack.ch": "width of the first level",

@@ -1,6 +1,8 @@
 """One picture of one's own: 8 bits, opaque, upright, a square, and what is told of it."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -27,7 +29,8 @@ def prepared(img, mode="L", background="white"):
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM"])
 def test_sixteen_bits_are_scaled(format):
-    made, told = prepared(stored(Image.fromarray(RAMP * 257), format))
+    pgm = io.BytesIO(b"P5 8 8 65535\n" + (RAMP * 257).astype(">u2").tobytes())
+    made, told = prepared(Image.open(pgm) if format == "PPM" else stored(Image.fromarray(RAMP * 257), format))
     np.testing.assert_array_equal(made[..., 0], RAMP)
     assert told == "16 bits scaled to 8"
 
@@ -75,6 +78,13 @@ def palette(transparency):
     return stored(img, "PNG", transparency=transparency)
 
 
+def sixteen_bits(**info):
+    """As a PNG of one transparent value is opened, which not every Pillow writes."""
+    img = Image.fromarray(np.full((8, 8), 300, np.uint16))
+    img.info.update(info)
+    return img
+
+
 CLEAR = {
     "RGBA": lambda: Image.new("RGBA", (8, 8), (9, 9, 9, 0)),
     "LA": lambda: stored(Image.new("LA", (8, 8), (0, 0)), "PNG"),
@@ -86,7 +96,7 @@ CLEAR = {
     "L, a value": lambda: stored(Image.new("L", (8, 8), 7), "PNG", transparency=7),
     "1, a value": lambda: stored(Image.new("1", (8, 8), 0), "PNG", transparency=0),
     "RGB, a value": lambda: stored(Image.new("RGB", (8, 8), (1, 2, 3)), "PNG", transparency=(1, 2, 3)),
-    "16 bits, a value": lambda: stored(Image.fromarray(np.full((8, 8), 300, np.uint16)), "PNG", transparency=300),
+    "16 bits, a value": lambda: sixteen_bits(transparency=300),
     "webp": lambda: stored(Image.new("RGBA", (8, 8), (9, 9, 9, 0)), "WEBP", lossless=True),
 }
 
@@ -156,6 +166,21 @@ def test_colour_is_how_a_picture_is_stored():
     colour.putpalette([1, 1, 1, 9, 8, 9])
     assert [decode.in_colour(img) for img in (grey, colour)] == [False, True]
     assert [decode.in_colour(Image.new(mode, (1, 1))) for mode in ("L", "I;16", "LA", "RGB", "CMYK")] == [0, 0, 0, 1, 1]
+
+
+def test_grey_with_alpha_of_sixteen_bits_is_grey():
+    """Pillow opens it as RGBA."""
+    rows = zlib.compress((b"\0" + struct.pack(">HH", 40_000, 65_535) * 8) * 8)
+    head = struct.pack(">IIBBBBB", 8, 8, 16, 4, 0, 0, 0)
+    parts = [
+        struct.pack(">I", len(x)) + kind + x + struct.pack(">I", zlib.crc32(kind + x))
+        for kind, x in ((b"IHDR", head), (b"IDAT", rows), (b"IEND", b""))
+    ]
+    img = Image.open(io.BytesIO(b"\x89PNG\r\n\x1a\n" + b"".join(parts)))
+    assert not decode.in_colour(img)
+    made, told = prepared(img)
+    assert (made == 156).all()
+    assert told == "16 bits scaled to 8"
 
 
 def test_suffixes_that_people_use():

@@ -86,6 +86,8 @@ def in_colour(img: Image.Image) -> bool:
     if img.mode in ("P", "PA"):
         red, green, blue = np.array(img.getpalette("RGB") or [0, 0, 0]).reshape(-1, 3).T
         return bool((red != green).any() or (green != blue).any())
+    if any("LA;16" in str(tile[3]) for tile in getattr(img, "tile", [])):  # comes as RGBA
+        return False
     return img.mode not in GREY and not img.mode.startswith("I;16")
 
 
