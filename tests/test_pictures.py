@@ -70,6 +70,8 @@ def test_classes_and_channels_are_found(folder):
     noted = {"data.name": "folder:/gone", "data.classes": 5, "data.channels": 1}
     assert settled(settings("folder:/gone", classes=0, channels=0), noted) == {"channels": 1, "classes": 5}
     assert settled(settings("mnist", classes=0, channels=0), noted) == {"channels": 1, "classes": 10}
+    assert settled(settings("mnist", classes=7, channels=0), {}) == {"channels": 1, "classes": 7}
+    assert settled(settings("imagenet2012", classes=7, channels=0), {}) == {"channels": 3, "classes": 7}
     with pytest.raises(UserError, match=r"name=mnits is none of mnist, digits, emoji, folder:PATH and tfds:NAME"):
         settled(settings("mnits", classes=0), {})
     for file in folder.rglob("*.png"):

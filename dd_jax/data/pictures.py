@@ -8,6 +8,7 @@ most) is held out.
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -29,13 +30,18 @@ def known(name: str) -> bool:
 
 
 def facts(name: str, fields: Sequence[str] = FIELDS) -> dict[str, int]:
-    """The channels and classes of a set, or one of them. UserError where nobody knows."""
+    """The channels and classes of a set, or one of them. UserError where nobody knows.
+
+    A set that is not here, whose models are ported, is taken to be in colour.
+    """
     if name in bundled.FACTS:
-        return bundled.FACTS[name]
+        return {field: bundled.FACTS[name][field] for field in fields}
     if not known(name):
+        if "classes" not in fields:
+            return {"channels": 3}
         raise UserError(
             f"config.data.name={name} is none of {', '.join(bundled.BUNDLED)}, folder:PATH and tfds:NAME: choose one, "
-            "or say what its weights draw, --config.data.classes=... --config.data.channels=..."
+            "or say how many classes its weights draw, --config.data.classes=..."
         )
     source = _source(name)
     return {field: getattr(source, field) for field in fields}
