@@ -11,6 +11,20 @@ CLEAR = {"positions": True, "loud_cond": True}
 REGULARIZATION = {"label_dropout": 0.1, "word_dropout": 0.0, "token_corruption": 0.0}
 
 
+def data(name: str, resolution: int, copies: int = 1, heldout_copies: int = 1, **warp: float) -> ConfigDict:
+    """What tokenizer and teacher learn from, and how its copies are warped (see `data.bundled.augment`)."""
+    fields = {
+        "name": name,  # digits, mnist, emoji; folder:PATH with one subfolder a class; tfds:NAME
+        "resolution": resolution,
+        "channels": 0,  # 1: grey, 3: colour; 0: as the pictures are
+        "classes": 0,  # 0: as many as the pictures have
+        "background": placeholder(str),  # what transparent pictures are laid on, a colour; none: white
+        "copies": copies,
+        "heldout_copies": heldout_copies,
+    }
+    return ConfigDict(fields | dict.fromkeys(("rotate", "scale", "shear", "shift"), 0.0) | warp)
+
+
 def recipe(steps: int, batch: int, lr: float, **more: Any) -> ConfigDict:
     """Optimizer and length of one training."""
     fields: dict[str, Any] = {
@@ -83,14 +97,15 @@ def stack(patch: int) -> ConfigDict:
     return ConfigDict(fields)
 
 
-def next_scale(config: ConfigDict, sides: tuple[int, ...], width: int, depth: int) -> ConfigDict:
+def next_scale(config: ConfigDict, width: int, depth: int) -> ConfigDict:
     """The twin of a raster demo: the same pictures, drawn scale by scale by a VAR-like model.
 
     Wide and shallow: of two models with as many parameters the wider one spends less of its time on attention.
     """
     config.family = "var"
     vocab, stack = config.tokenizer.vocab, config.tokenizer.stack
-    fields = {"sides": sides, "code_dim": 4, "vocab": vocab, "moments": 1.0, "pixels": 10.0, "stack": stack}
+    # Sides of the maps, (1, 2, 4); (): a ladder up to what the resolution leaves, each step twice the tokens or so.
+    fields = {"sides": (), "code_dim": 4, "vocab": vocab, "moments": 1.0, "pixels": 10.0, "stack": stack}
     config.tokenizer = ConfigDict(fields)
     config.model = ConfigDict({"width": width, "depth": depth, "heads": 2, "mlp_ratio": 4.0, "gate_init": 1.0})
     config.baselines.skip = ()  # the raster model's are of its own number of steps

@@ -11,22 +11,9 @@ from configs import common
 def get_config() -> ConfigDict:
     """One-step 8x8 digits, LlamaGen-like."""
     config = common.demo("llamagen")
-    config.data = ConfigDict(
-        {
-            "name": "digits",
-            "resolution": 8,
-            "channels": 1,
-            "classes": 10,
-            "copies": 9,
-            "heldout_copies": 9,
-            "rotate": 0.35,
-            "scale": 0.15,
-            "shear": 0.0,
-            "shift": 1.2,
-        }
-    )
+    config.data = common.data("digits", 8, copies=9, heldout_copies=9, rotate=0.35, scale=0.15, shift=1.2)
     config.classifier = ConfigDict({"patch": 1})
-    config.tokenizer = ConfigDict({"side": 4, "code_dim": 4, "vocab": 32, "pixels": 10.0, "stack": common.stack(1)})
+    config.tokenizer = ConfigDict({"side": 0, "code_dim": 4, "vocab": 32, "pixels": 10.0, "stack": common.stack(1)})
     config.cache_chunk = 8
     config.model = ConfigDict({"width": 128, "depth": 3, "heads": 4, "multiple_of": 32, **common.CLEAR})
     config.pretrain = ConfigDict(

@@ -10,7 +10,7 @@ from configs import common, digits_llamagen
 
 def get_config() -> ConfigDict:
     """One-step 8x8 digits, VAR-like."""
-    config = common.next_scale(digits_llamagen.get_config(), sides=(1, 2, 4), width=160, depth=2)
+    config = common.next_scale(digits_llamagen.get_config(), width=160, depth=2)
     config.pairs.count, config.pairs.shard = 10_000, 2500
     config.pretrain.tokenizer.steps = 380
     config.pretrain.teacher = common.recipe(210, 128, 3e-3, **common.REGULARIZATION)

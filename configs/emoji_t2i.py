@@ -16,23 +16,10 @@ from configs import common
 def get_config() -> ConfigDict:
     """One-step pictures of captions, LlamaGen-like."""
     config = common.demo("llamagen")
-    config.data = ConfigDict(
-        {
-            "name": "emoji",
-            "resolution": 32,
-            "channels": 3,
-            "classes": 384,  # captions, as the classifier counts them
-            "copies": 1,
-            "heldout_copies": 1,
-            "rotate": 0.0,
-            "scale": 0.0,
-            "shear": 0.0,
-            "shift": 0.0,
-        }
-    )
+    config.data = common.data("emoji", 32)
     config.classifier = ConfigDict({"patch": 2, "hidden": 128})
     stack = ConfigDict({**common.stack(2), "background": 1.0, "ch": 32})
-    config.tokenizer = ConfigDict({"side": 8, "code_dim": 8, "vocab": 1024, "pixels": 10.0, "stack": stack})
+    config.tokenizer = ConfigDict({"side": 0, "code_dim": 8, "vocab": 1024, "pixels": 10.0, "stack": stack})
     sizes = {"width": 64, "depth": 2, "heads": 4, "head_dim": 16, "hidden": 128, "tokens": 4}
     config.text = common.text(words=True, dtype="float32", **sizes)
     config.cache_chunk = 32

@@ -14,22 +14,9 @@ from configs import common
 def get_config() -> ConfigDict:
     """One-step digits, LlamaGen-like."""
     config = common.demo("llamagen")
-    config.data = ConfigDict(
-        {
-            "name": "mnist",
-            "resolution": 28,
-            "channels": 1,
-            "classes": 10,
-            "copies": 6,
-            "heldout_copies": 4,
-            "rotate": 0.2,
-            "scale": 0.1,
-            "shear": 0.1,
-            "shift": 2.0,
-        }
-    )
+    config.data = common.data("mnist", 28, copies=6, heldout_copies=4, rotate=0.2, scale=0.1, shear=0.1, shift=2.0)
     config.classifier = ConfigDict({"patch": 2})
-    config.tokenizer = ConfigDict({"side": 7, "code_dim": 4, "vocab": 64, "stack": common.stack(2)})
+    config.tokenizer = ConfigDict({"side": 0, "code_dim": 4, "vocab": 64, "stack": common.stack(2)})
     config.cache_chunk = 25
     config.model = ConfigDict({"width": 128, "depth": 4, "heads": 4, "multiple_of": 32, **common.CLEAR})
     config.pretrain = ConfigDict(

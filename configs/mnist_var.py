@@ -12,7 +12,7 @@ from configs import common, mnist_llamagen
 
 def get_config() -> ConfigDict:
     """One-step digits, VAR-like."""
-    config = common.next_scale(mnist_llamagen.get_config(), sides=(1, 2, 3, 5, 7), width=160, depth=2)
+    config = common.next_scale(mnist_llamagen.get_config(), width=160, depth=2)
     config.pairs.count, config.pairs.shard = 15_000, 4000
     config.pretrain.tokenizer.steps = 380
     config.pretrain.teacher = common.recipe(260, 64, 1e-2, muon=True, final_lr=0.03, **common.REGULARIZATION)

@@ -1,12 +1,14 @@
 """Config -> objects. The only place that knows which family is meant; below it are dataclasses and arrays."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from dd_jax.data import emoji
+from dd_jax.data import emoji, pictures
 from dd_jax.families.llamagen import build as llamagen
 from dd_jax.families.var import build as var
 from dd_jax.method import baselines, distances
@@ -28,10 +30,24 @@ from dd_jax.text.t5 import T5Config
 
 # From outside the package: `config.family = "package.module:build"`.
 FAMILIES = {"llamagen": llamagen.build, "var": var.build}
+SETTLE = {"llamagen": llamagen.settle, "var": var.settle}  # what of a family's config follows from the rest
+
+
+def settled(config: ConfigDict, earlier: Mapping[str, Any] = MappingProxyType({})) -> ConfigDict:
+    """A copy with what the config leaves to its pictures (classes, channels) and to its resolution (side, sides).
+
+    `earlier`: what the run noted already (see `pictures.settled`). UserError for a set that says nothing of itself.
+    """
+    config = copy.deepcopy(config)
+    config.data.update(pictures.settled(config.data, earlier))
+    if config.family in SETTLE:
+        SETTLE[config.family](config)
+    return config
 
 
 def build(config: ConfigDict) -> System:
     """All objects of a config. UserError for names that stand for nothing, or a value that cannot be."""
+    config = settled(config)
     family = plugins.find(config.family, FAMILIES, f"config.family is {config.family!r}: choose one of")(config)
     if not isinstance(family, Family):
         raise UserError(f"config.family={config.family} built a {type(family).__name__}: it must return a Family")

@@ -20,6 +20,7 @@ from dd_jax.method.interfaces import Draft, Params
 from dd_jax.method.plans import parse
 from dd_jax.stages import run as stages
 from dd_jax.stages.parts import PARTS, System, load_params
+from dd_jax.stages.workdir import Workdir
 from dd_jax.system import rng, weights
 from dd_jax.system.errors import UserError
 
@@ -31,7 +32,8 @@ def run(config: ConfigDict, workdir: str | Path, stage: str = "all", source: str
     reference; pairs are drawn anew where their settings differ. It is remembered.
     UserError, in one line, for what cannot be; `stopping.Stopped` after SIGTERM, with everything saved.
     """
-    config = factory.shrink(config) if config.smoke else config
+    noted = Workdir(workdir, config.to_dict(), source).noted("pretrain")
+    config = factory.settled(factory.shrink(config) if config.smoke else config, noted)
     stages.run(factory.build(config), config, workdir, stage, source)
 
 

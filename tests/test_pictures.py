@@ -1,12 +1,17 @@
 """Pictures of one's own, and pair sets as tfds data sets."""
 
+import importlib
+import os
+import resource
+
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from dd_jax.data import pairset
-from dd_jax.data.pictures import Pictures, known, squared
+from dd_jax import factory
+from dd_jax.data import examples, pairset, source
+from dd_jax.data.pictures import Pictures, known, settled, squared
 from dd_jax.system.errors import UserError
 from scripts import publish_pairs
 
@@ -56,6 +61,124 @@ def test_what_is_wrong_with_a_folder(folder):
     (folder / "empty/none").mkdir(parents=True)
     with pytest.raises(UserError, match="has no pictures"):
         _ = Pictures(settings(f"folder:{folder}/empty"), 0).split
+
+
+def test_classes_and_channels_are_found(folder):
+    name = f"folder:{folder}"
+    assert settled(settings(name, classes=0, channels=0), {}) == {"channels": 3, "classes": 2}
+    assert settled(settings(name, classes=7, channels=0), {}) == {"channels": 3, "classes": 7}
+    noted = {"data.name": "folder:/gone", "data.classes": 5, "data.channels": 1}
+    assert settled(settings("folder:/gone", classes=0, channels=0), noted) == {"channels": 1, "classes": 5}
+    assert settled(settings("mnist", classes=0, channels=0), noted) == {"channels": 1, "classes": 10}
+    assert settled(settings("mnist", classes=7, channels=0), {}) == {"channels": 1, "classes": 7}
+    assert settled(settings("imagenet2012", classes=7, channels=0), {}) == {"channels": 3, "classes": 7}
+    with pytest.raises(UserError, match=r"name=mnits is none of mnist, digits, emoji, folder:PATH and tfds:NAME"):
+        settled(settings("mnits", classes=0), {})
+    for file in folder.rglob("*.png"):
+        Image.open(file).convert("L").save(file)
+    assert settled(settings(name, channels=0), {})["channels"] == 1
+
+
+@pytest.mark.parametrize(("classes", "told"), [(1, "now it is 1"), (3, "now it is 3")])
+def test_another_number_of_classes_is_an_error_after_the_table(folder, classes, told, capsys):
+    with pytest.raises(UserError, match=rf"has 2 classes: set --config\.data\.classes=2, or to 0, .*; {told}"):
+        _ = Pictures(settings(f"folder:{folder}", classes=classes), 0).split
+    assert "0  apples       20\n    1  pears        20" in capsys.readouterr().out
+
+
+def test_bundled_pictures_of_another_size():
+    with pytest.raises(UserError, match=r"digits has resolution 8: set --config\.data\.resolution=8; now it is 28"):
+        _ = Pictures(settings("digits", resolution=28, channels=1, classes=10), 0).split
+
+
+def test_the_table_says_what_was_converted_and_left_out(folder, capsys):
+    Image.new("RGBA", (9, 9)).save(folder / "apples/clear.png")
+    (folder / ".ipynb_checkpoints").mkdir()
+    _ = Pictures(settings(f"folder:{folder}"), 0).split
+    out = capsys.readouterr().out
+    assert "41 pictures, 2 classes; 39 to train on, 2 held out" in out
+    assert "left out: 1 hidden, or of the system: .ipynb_checkpoints" in out
+    assert "converted: 1 picture: transparent, laid on #ffffff" in out
+    assert "converted: 40 pictures: cut to the central square" in out
+
+
+def test_torn_pictures_are_all_named(folder, capsys):
+    for name in ("apples/3.png", "pears/5.png"):
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(whole[: len(whole) // 2])
+    (folder / "pears/x.jpg").write_text("")
+    with pytest.raises(UserError) as told:
+        _ = Pictures(settings(f"folder:{folder}"), 0).split
+    line = str(told.value)
+    assert "\n" not in line
+    assert "3.png is not a picture that can be read (" in line
+    assert "and 2 more are not: " in line
+    assert line.endswith("pears/5.png, " + f"{folder}/pears/x.jpg; remove them, or fetch them again")
+    assert capsys.readouterr().out.count("cannot be read: ") == 3
+
+
+def test_few_open_files_are_enough(tmp_path):
+    for i in range(80):
+        Image.new("L", (8, 8), i).save(tmp_path / f"{i:02}.{('png', 'gif', 'tif')[i % 3]}")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(int(name) for name in os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 64
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, used + 40), hard))
+    try:
+        img, _ = Pictures(settings(f"folder:{tmp_path}", classes=1, channels=1), 0).training()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(img) == 152
+
+
+@pytest.mark.parametrize("warp", [{}, {"rotate": 0.3, "scale": 0.1, "shift": 1.0}])
+def test_large_sets_are_made_batch_by_batch_and_the_same(folder, monkeypatch, warp):
+    at = np.array([3, 75, 40, 3])
+    kept, label = Pictures(settings(f"folder:{folder}", **warp), 3).training()
+    monkeypatch.setattr(examples, "KEPT", 0)
+    monkeypatch.setattr(source, "SQUARES", 0)
+    lazy, same = Pictures(settings(f"folder:{folder}", **warp), 3).training()
+    assert isinstance(lazy, examples.Examples)
+    assert lazy.shape == kept.shape
+    assert lazy[at].dtype == np.float32
+    np.testing.assert_array_equal(lazy[at], kept[at])
+    np.testing.assert_array_equal(lazy[:50], kept[:50])
+    np.testing.assert_array_equal(np.asarray(lazy), kept)
+    np.testing.assert_array_equal(label, same)
+    (folder / "apples/0.png").unlink()
+    (folder / "pears/0.png").unlink()
+    with pytest.raises(UserError, match=r"0\.png could be read before, and now cannot"):
+        np.asarray(lazy)
+
+
+@pytest.mark.parametrize("kind", ["digits_llamagen", "digits_var", "mnist_llamagen", "mnist_var", "emoji_t2i"])
+def test_demos_find_their_numbers(kind):
+    config = importlib.import_module(f"configs.{kind}").get_config()
+    found = factory.settled(config)
+    expected = {"digits": (1, 10, 4), "mnist": (1, 10, 7), "emoji": (3, 384, 8)}[found.data.name]
+    side = found.tokenizer.sides[-1] if found.family == "var" else found.tokenizer.side
+    assert (found.data.channels, found.data.classes, side) == expected
+    assert config.data.classes == 0  # a config that was given stays as it was
+    if found.family == "var":
+        assert found.tokenizer.sides == {4: (1, 2, 4), 7: (1, 2, 3, 5, 7)}[side]
+
+
+def test_the_grid_of_codes_follows_from_the_resolution(folder):
+    config = importlib.import_module("configs.mnist_llamagen").get_config()
+    config.data.update({"name": f"folder:{folder}", "resolution": 32})
+    assert factory.build(config).layout.tokens == 64
+    assert factory.build(config).classes == 2
+    config.tokenizer.side = 7
+    with pytest.raises(UserError, match=r"side=7, .* makes 8 codes a side of 32 px: set --config\.tokenizer\.side=8"):
+        factory.build(config)
+    config.data.resolution = 30
+    with pytest.raises(UserError, match=r"resolution=30: .* a multiple of 4: set 28 or 32"):
+        factory.build(config)
+    config = importlib.import_module("configs.mnist_var").get_config()
+    config.data.update({"name": f"folder:{folder}", "resolution": 64})
+    assert factory.settled(config).tokenizer.sides == (1, 2, 3, 5, 7, 11, 16)
+    config.tokenizer.sides = (1, 2, 4)
+    with pytest.raises(UserError, match=r'a last map of 16 codes a side: set --config\.tokenizer\.sides="\(1, 2, 3, 5'):
+        factory.build(config)
 
 
 def test_a_pair_set_goes_out_as_tfds_and_comes_back(tmp_path):

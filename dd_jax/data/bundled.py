@@ -1,11 +1,13 @@
 """The bundled data sets: pictures that ship inside Python packages, handwritten digits and emoji, and more of them."""
 
 import contextlib
+import dataclasses
 import gzip
 import importlib.util
 import io
 import os
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,11 @@ Split = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 HELD_OUT = {"mnist": 1000, "digits": 297}
 BUNDLED = (*HELD_OUT, "emoji")
+FACTS = {
+    "mnist": {"channels": 1, "classes": 10},
+    "digits": {"channels": 1, "classes": 10},
+    "emoji": {"channels": 3, "classes": 384},  # captions, as the classifier counts them
+}
 
 
 def load(name: str, cache_dir: str | os.PathLike | None = None) -> Split:
@@ -70,17 +77,38 @@ def augment(
     Every copy is turned by up to `rotate` radians, scaled and sheared by up to those fractions and moved by
     up to `shift` pixels, each uniform in +-; bilinear, and what enters from outside is background, -1.
     """
-    rng = np.random.default_rng(seed)
     total = copies * len(images)
-    draw = rng.uniform(-1.0, 1.0, (total, 5)).astype(np.float32)
-    draw *= np.array([rotate, scale, shear, shift, shift], np.float32)
+    warps = Warps.draw(total, rotate, scale, shear, shift, seed)
     out = np.empty((total, *images.shape[1:]), np.float32)
-    block = max(1, (1 << 18) // (images.shape[1] * images.shape[2]))  # keeps the index arrays in the cache
-    for first in range(0, total, block):
-        part = slice(first, min(first + block, total))
-        source = np.arange(part.start, part.stop) % len(images)
-        out[part] = _warp(images[source], _inverse_maps(draw[part]), draw[part, 3:])
+    for part in _blocks(total, images.shape[1]):
+        out[part] = warps(images[np.arange(part.start, part.stop) % len(images)], part)
     return out
+
+
+@dataclasses.dataclass(frozen=True)
+class Warps:
+    """How each copy is warped, so that any of them can be made alone."""
+
+    map_Nx2x2: np.ndarray
+    shift_Nx2: np.ndarray
+
+    @classmethod
+    def draw(cls, total: int, rotate: float, scale: float, shear: float, shift: float, seed: int) -> "Warps":
+        """Those of `augment`."""
+        draw = np.random.default_rng(seed).uniform(-1.0, 1.0, (total, 5)).astype(np.float32)
+        draw *= np.array([rotate, scale, shear, shift, shift], np.float32)
+        return cls(_inverse_maps(draw), draw[:, 3:])
+
+    def __call__(self, images: np.ndarray, at: slice | np.ndarray) -> np.ndarray:
+        """These images, each warped as the copy of its number in `at`."""
+        return _warp(images, self.map_Nx2x2[at], self.shift_Nx2[at]).astype(np.float32)
+
+
+def _blocks(total: int, side: int) -> Iterator[slice]:
+    """So many pictures at once that their index arrays stay in the cache."""
+    block = max(1, (1 << 18) // side**2)
+    for first in range(0, total, block):
+        yield slice(first, min(first + block, total))
 
 
 def _inverse_maps(draw_Nx5: np.ndarray) -> np.ndarray:

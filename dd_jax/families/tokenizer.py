@@ -6,11 +6,30 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from dd_jax.method import flow
 from dd_jax.method.interfaces import Params
 from dd_jax.nn import codebook
 from dd_jax.nn.conv import AutoEncoder, ConvStack
+from dd_jax.system.errors import UserError
+
+
+def stack_of(config: ConfigDict) -> ConvStack:
+    """The stack of `config.tokenizer`, for the channels of `config.data`."""
+    return ConvStack(**{"channels": config.data.channels, **config.tokenizer.get("stack", {})})
+
+
+def side_of(config: ConfigDict) -> int:
+    """Positions of a side that the stack makes of `config.data.resolution`. UserError unless it divides it."""
+    resolution, factor = config.data.resolution, stack_of(config).downsample
+    if resolution < factor or resolution % factor:
+        near = [size for size in (resolution // factor * factor, (resolution // factor + 1) * factor) if size > 0]
+        raise UserError(
+            f"config.data.resolution={resolution}: the tokenizer makes one code of {factor} px, so that it has to be a "
+            f"multiple of {factor}: set {' or '.join(map(str, near))}, or change config.tokenizer.stack"
+        )
+    return resolution // factor
 
 
 @dataclasses.dataclass(frozen=True)

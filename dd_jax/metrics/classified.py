@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dd_jax.data.examples import Pixels
 from dd_jax.method.interfaces import Params
 from dd_jax.metrics import scores
 from dd_jax.metrics.classifier import Classifier
@@ -15,12 +16,14 @@ CLASSIFIED = ("fd", "fd_teacher", "class_accuracy", "precision", "recall")
 AMONG = 51  # captions, one of which is the right one
 
 
-def look(classifier: Classifier, params: Params, img: np.ndarray, batch: int = 500) -> tuple[np.ndarray, np.ndarray]:
+def look(classifier: Classifier, params: Params, img: Pixels, batch: int = 500) -> tuple[np.ndarray, np.ndarray]:
     """Features (M, F) and logits (M, K) of any number of images."""
     run = jax.jit(lambda params, img: (classifier.features(params, img), classifier.logits(params, img)))
-    pad = -len(img) % batch
-    padded = np.concatenate([img, np.zeros((pad, *img.shape[1:]), np.float32)])
-    parts = [run(params, padded[i : i + batch]) for i in range(0, len(padded), batch)]
+
+    def padded(part: np.ndarray) -> np.ndarray:
+        return np.concatenate([part, np.zeros((batch - len(part), *part.shape[1:]), np.float32)])
+
+    parts = [run(params, padded(img[i : i + batch])) for i in range(0, len(img), batch)]
     features, seen = (np.concatenate([np.asarray(x) for x in column]) for column in zip(*parts, strict=True))
     return features[: len(img)], seen[: len(img)]
 

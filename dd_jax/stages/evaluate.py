@@ -15,6 +15,7 @@ import optax
 from ml_collections import ConfigDict
 
 from dd_jax.data.conditions import Conditions, assign
+from dd_jax.data.examples import Pixels
 from dd_jax.data.pictures import Pictures
 from dd_jax.data.sampleset import to_uint8
 from dd_jax.method import baselines
@@ -184,7 +185,7 @@ class Split:
 
     name: str
     pool: np.ndarray  # numbers of the conditions
-    real: np.ndarray | None  # pictures that no model was trained on; without them nothing is judged
+    real: Pixels | None  # pictures that no model was trained on; without them nothing is judged
     example: Callable[[np.ndarray], np.ndarray] | None = None  # numbers -> a real picture of each
     names: Sequence[str] = ()  # of all conditions by number, where a picture says more with one
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from dd_jax.data.batches import index_batches
+from dd_jax.data.examples import Pixels
 from dd_jax.method.interfaces import Cond, Params
 from dd_jax.metrics.classifier import Classifier
 from dd_jax.stages.parts import System
@@ -38,7 +39,7 @@ def _train(
     recipe: Recipe,
     start: Params,
     loss: Loss,
-    data: dict[str, np.ndarray],
+    data: Mapping[str, Pixels],
     seed: int,
     frozen: dict[str, Params],
     after: Callable[[TrainState, Batch], TrainState] | None = None,
@@ -66,7 +67,7 @@ def _train(
 
 
 def train_classifier(
-    classifier: Classifier, folder: Path, recipe: Recipe, img: np.ndarray, label: np.ndarray, seed: int
+    classifier: Classifier, folder: Path, recipe: Recipe, img: Pixels, label: np.ndarray, seed: int
 ) -> Params:
     """The classifier whose features score samples."""
 
@@ -77,7 +78,7 @@ def train_classifier(
     return _train("classifier", folder, recipe, start, loss, {"img": img, "label": label}, seed, {})
 
 
-def train_tokenizer(system: System, folder: Path, recipe: Recipe, img: np.ndarray, seed: int, revive: int) -> Params:
+def train_tokenizer(system: System, folder: Path, recipe: Recipe, img: Pixels, seed: int, revive: int) -> Params:
     """Codebook from encoder outputs, then the tokenizer's loss; codes that a batch never used are revived."""
     tokenizer = system.tokenizer
     root = jax.random.fold_in(jax.random.key(seed), 1)
@@ -101,13 +102,15 @@ def train_tokenizer(system: System, folder: Path, recipe: Recipe, img: np.ndarra
     return _train("tokenizer", folder, recipe, start, loss, {"img": img}, seed, {}, after)
 
 
-def encode(system: System, params: Params, img: np.ndarray, batch: int = 512) -> np.ndarray:
+def encode(system: System, params: Params, img: Pixels, batch: int = 512) -> np.ndarray:
     """Codes of all images."""
     run = jax.jit(system.tokenizer.encode)
-    pad = -len(img) % batch
-    padded = np.concatenate([img, np.zeros((pad, *img.shape[1:]), img.dtype)])
-    codes = [np.asarray(run(params, padded[i : i + batch])) for i in range(0, len(padded), batch)]
-    return np.concatenate(codes)[: len(img)]
+
+    def codes(part: np.ndarray) -> np.ndarray:
+        padded = np.concatenate([part, np.zeros((batch - len(part), *part.shape[1:]), part.dtype)])
+        return np.asarray(run(params, padded))[: len(part)]
+
+    return np.concatenate([codes(img[i : i + batch]) for i in range(0, len(img), batch)])
 
 
 def train_teacher(

@@ -138,6 +138,11 @@ class Workdir:
     def _entry(self, stage: str) -> dict[str, Any]:
         return self._where(stage).record.get(stage, {})
 
+    def noted(self, stage: str) -> dict[str, Any]:
+        """The settings, flat, that a stage has made something with, here or where parts are taken from."""
+        where, entry = self._where(stage), self._entry(stage)
+        return dict(entry["config"]) if entry.get("done") or (entry and where._made(stage)) else {}
+
     def _made(self, stage: str) -> bool:
         """Has a costly stage left anything: a checkpoint, or a shard?"""
         places = [spelling.folder(self.path, name) for name in MADE[stage]]

@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from dd_jax.families.tokenizer import ConvTokenizer
+from dd_jax.families.tokenizer import ConvTokenizer, side_of, stack_of
 from dd_jax.method import flow
 from dd_jax.method.interfaces import Params
 from dd_jax.nn import codebook
-from dd_jax.nn.conv import ConvStack
 from dd_jax.nn.layers import unit
 from dd_jax.system.errors import UserError
 
@@ -24,13 +23,13 @@ class VQ(ConvTokenizer):
     def from_config(cls, config: ConfigDict) -> "VQ":
         """`config.tokenizer`: side, vocab, code_dim, and the fields of `ConvStack` under `stack`."""
         fields = config.tokenizer
-        stack = ConvStack(**{"channels": config.data.channels, **fields.get("stack", {})})
-        if config.data.resolution != fields.side * stack.downsample:
+        side = side_of(config)
+        if fields.side != side:
             raise UserError(
-                f"tokenizer.side={fields.side}: {config.data.resolution} px / {stack.downsample} is another; "
-                "change tokenizer.side, or tokenizer.stack.ch_mult (a level halves the side) or .patch"
+                f"config.tokenizer.side={fields.side}, but the tokenizer makes {side} codes a side of "
+                f"{config.data.resolution} px: set --config.tokenizer.side={side}, or 0, which takes what follows"
             )
-        return cls(stack, fields.vocab, fields.code_dim, pixels=fields.get("pixels", 1.0))
+        return cls(stack_of(config), fields.vocab, fields.code_dim, pixels=fields.get("pixels", 1.0))
 
     def init_quantizer(self, key: jax.Array) -> Params:
         return {"embedding": jax.random.normal(key, (self.vocab, self.code_dim))}

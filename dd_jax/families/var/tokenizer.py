@@ -8,12 +8,19 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from dd_jax.families.tokenizer import ConvTokenizer
+from dd_jax.families.tokenizer import ConvTokenizer, side_of, stack_of
 from dd_jax.families.var.quantizer import Quantizer
 from dd_jax.method.interfaces import Params
 from dd_jax.nn import codebook
-from dd_jax.nn.conv import ConvStack
 from dd_jax.system.errors import UserError
+
+
+def ladder(side: int) -> tuple[int, ...]:
+    """Sides of the maps up to this one: each five sevenths of the next, rounded down, so half its codes or so."""
+    sides = [side]
+    while sides[0] > 1:
+        sides.insert(0, max(1, sides[0] * 5 // 7))
+    return tuple(sides)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,15 +37,14 @@ class VQVAE(ConvTokenizer):
     def from_config(cls, config: ConfigDict) -> "VQVAE":
         """`config.tokenizer`: sides, vocab, code_dim, and the fields of `ConvStack` under `stack`."""
         fields = config.tokenizer
-        stack = ConvStack(**{"channels": config.data.channels, **fields.get("stack", {})})
-        sides = tuple(fields.sides)
-        if config.data.resolution != sides[-1] * stack.downsample:
+        sides, side = tuple(fields.sides), side_of(config)
+        if not sides or sides[-1] != side:
             raise UserError(
-                f"tokenizer.sides={sides}: {config.data.resolution} px / {stack.downsample} is no such side; "
-                "change the last side, or tokenizer.stack.ch_mult (a level halves the side) or .patch"
+                f"config.tokenizer.sides={sides}, but of {config.data.resolution} px the tokenizer makes a last map of "
+                f'{side} codes a side: set --config.tokenizer.sides="{ladder(side)}", or another way up to {side}'
             )
         optional = {name: fields[name] for name in ("pixels", "phis", "moments") if name in fields}
-        return cls(stack, fields.vocab, fields.code_dim, sides=sides, **optional)
+        return cls(stack_of(config), fields.vocab, fields.code_dim, sides=sides, **optional)
 
     @functools.cached_property
     def quantizer(self) -> Quantizer:

@@ -1,0 +1,49 @@
+"""Pictures by number: what is too large to be kept as float32 is made batch by batch, when it is asked for."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+KEPT = 1 << 28  # bytes of float32 pictures that are kept rather than made each time
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """`count` pictures, float32 (R, R, c) in [-1, 1]; `some[3:7]` and `some[[4, 1]]` make theirs."""
+
+    read: Callable[[np.ndarray], np.ndarray]  # numbers -> (n, R, R, c)
+    count: int
+    shape_RxRxc: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, at: slice | np.ndarray) -> np.ndarray:
+        return self.read(np.arange(*at.indices(self.count)) if isinstance(at, slice) else np.asarray(at))
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As an array's."""
+        return (self.count, *self.shape_RxRxc)
+
+    @property
+    def nbytes(self) -> int:
+        """Of all of them."""
+        return int(4 * np.prod(self.shape))
+
+
+Pixels = np.ndarray | Examples
+
+
+def kept(examples: Examples) -> Pixels:
+    """An array of them, unless that is large."""
+    return examples[:] if examples.nbytes <= KEPT else examples
+
+
+def floats(squares: np.ndarray) -> np.ndarray:
+    """uint8 -> [-1, 1]."""
+    return squares.astype(np.float32) / 127.5 - 1
