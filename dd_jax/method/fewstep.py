@@ -78,7 +78,7 @@ def student_step(
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def noise_for(key_B: jax.Array, tokens: int, code_dim: int) -> jax.Array:
     """(B, L, C) standard Gaussian noise, a pure function of each example's key."""
-    return jax.vmap(lambda key: jax.random.normal(key, (tokens, code_dim)))(key_B)
+    return jax.vmap(lambda key: jax.random.normal(key, (tokens, code_dim), jnp.float32))(key_B)
 
 
 def generator(plan: str, models: Models) -> Generator:

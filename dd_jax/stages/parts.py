@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from dd_jax.data import pairset
 from dd_jax.data.conditions import Classes, Conditions
 from dd_jax.method.interfaces import Params, Teacher
 from dd_jax.method.layout import Layout
@@ -19,7 +20,7 @@ from dd_jax.method.student import Student
 from dd_jax.metrics.classifier import Classifier
 from dd_jax.metrics.lpips import LPIPS
 from dd_jax.stages.train import Objective
-from dd_jax.system import spelling, weights
+from dd_jax.system import rng, spelling, weights
 from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import Rules
 from dd_jax.text.captions import Text
@@ -82,7 +83,7 @@ def load_params(
     neither are drawn at random, those in `loaded` are there already. The tokenizer comes before the teacher. UserError
     for a part that is nowhere.
     """
-    key = jax.random.key(config.seed)
+    key = rng.key(config.seed)
     recipes = {**config.get("pretrain", {}), "student": config.train}
     params: dict[str, Params] = {}
     for name in parts:
@@ -107,6 +108,8 @@ def load_params(
             found = load_ema(workdir / "teacher", Recipe.of(recipes["teacher"]), learned)
             params[name] = found["trunk" if name == "teacher" else name]
         else:
+            if name == "student" and (workdir / "pairs" / pairset.MANIFEST).exists():
+                pairset.check_noise(workdir / "pairs")  # it maps that noise, and no other
             params[name] = load_ema(spelling.folder(workdir, name), Recipe.of(recipes[name]), init)
     if "teacher" in params:
         trunk = jax.tree.map(lambda x: x.astype(dtype or config.dtype.teacher), params["teacher"])
@@ -143,7 +146,7 @@ def _check_mask(folder: str, config: ConfigDict) -> None:
 @functools.lru_cache(maxsize=len(PARTS) + 1)
 def _drawn(system: System, part: str, seed: int) -> Params:
     """A part's random parameters: the same for all stages, as their names say."""
-    key = jax.random.key(seed)
+    key = rng.key(seed)
     if part != "teacher":
         return jax.jit(_init(system, part))(key)
     return jax.jit(system.teacher_init)(key, _drawn(system, "tokenizer", seed))

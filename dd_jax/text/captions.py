@@ -97,7 +97,7 @@ class Text:
 
 def drop_words(key: jax.Array, token_BxP: jax.Array, valid_BxP: jax.Array, rate: float) -> jax.Array:
     """Which tokens are left when each is left out at `rate`; end marks stay."""
-    kept = jax.random.uniform(key, valid_BxP.shape) >= rate
+    kept = jax.random.uniform(key, valid_BxP.shape, jnp.float32) >= rate
     return valid_BxP & (kept | (token_BxP == EOS))
 
 
