@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from dd_jax.data import emoji
 from dd_jax.families.llamagen import build as llamagen
 from dd_jax.families.var import build as var
+from dd_jax.method import baselines
 from dd_jax.method.filtering import Filter
 from dd_jax.method.flow import FlowSolver
 from dd_jax.method.layout import Layout
@@ -17,12 +18,14 @@ from dd_jax.method.models import Models, Special
 from dd_jax.method.plans import parse
 from dd_jax.metrics.classifier import Classifier
 from dd_jax.metrics.lpips import LPIPS
+from dd_jax.stages import speed
 from dd_jax.stages.parts import System
 from dd_jax.stages.train import Objective
 from dd_jax.system import spelling
 from dd_jax.system.errors import UserError
 from dd_jax.text.captions import EXAMPLES, Text
 from dd_jax.text.t5 import T5Config
+from dd_jax.training import sinks
 
 FAMILIES = {"llamagen": llamagen.build, "var": var.build}
 
@@ -38,6 +41,7 @@ def build(config: ConfigDict) -> System:
         if not 0 <= t < steps:
             raise UserError(f"config.train.timesteps has {t}: the steps are 0..{steps - 1}")
     _check_sample(config.sample, family.teacher.layout)
+    _check_names(config, steps)
     models = Models(
         teacher=family.teacher,
         student=family.student,
@@ -100,6 +104,30 @@ def _check_sample(settings: ConfigDict, layout: Layout) -> None:
         raise UserError("config.sample.smooth and .unmasked_prefix are for next-scale models: set both to false")
     if settings.smooth and not settings.categorical:
         raise UserError("config.sample.smooth mixes categorical draws: set config.sample.categorical=true too")
+
+
+def _check_names(config: ConfigDict, steps: int) -> None:
+    """UserError for a name, in any list of them, that stands for nothing: plans, baselines, sinks."""
+    for plan in config.sample.plans:
+        _ = baselines.cost(plan, steps) if baselines.known(plan) else parse(plan, steps)
+    for plan in (*config.evaluate.plans, *[config.evaluate.check] * bool(config.evaluate.check)):
+        parse(plan, steps)
+    for plan in config.speed.plans:
+        _ = plan == speed.DECODE or parse(plan, steps)
+    for n in (*config.baselines.skip, *config.baselines.skip_drop):
+        if not isinstance(n, int) or not 0 <= n < steps:
+            raise UserError(f"config.baselines has skip {n!r}: whole numbers less than {steps} are steps to skip")
+    sinks.check(config.train.log)
+
+
+def listed(config: ConfigDict) -> ConfigDict:
+    """The config, with every list of names in it as it was meant (see `spelling.apart`)."""
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            listed(value)
+        elif (meant := spelling.apart(value)) != value:
+            config[name] = meant
+    return config
 
 
 def _special(plan: str, own: ConfigDict, config: ConfigDict, steps: int, split: int) -> tuple[str, Special]:

@@ -117,6 +117,21 @@ def load_params(
     return params
 
 
+def check_recipes(system: System, config: ConfigDict, parts: Sequence[str]) -> None:
+    """UserError, before anything is trained, for a name in a recipe of `parts` that none of its parameters has."""
+    recipes = {**config.get("pretrain", {}), "student": config.train}
+    for part in parts:
+        recipe = Recipe.of(recipes[part]) if part in recipes else None
+        if recipe is None or not recipe.no_decay or getattr(system, part) is None:
+            continue
+        given = [jax.eval_shape(system.tokenizer.init, rng.key(0))] if part == "teacher" else []
+        init = system.learned_init if part == "teacher" else getattr(system, part).init
+        try:
+            recipe.check(jax.eval_shape(init, rng.key(0), *given))
+        except UserError as error:
+            raise UserError(f"config.{'train' if part == 'student' else f'pretrain.{part}'}.{error}") from None
+
+
 def trained_in(part: str) -> str:
     """The folder of the training that a part comes from: an encoder of captions is trained with the teacher."""
     return "teacher" if part == "text" else part
