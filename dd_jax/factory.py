@@ -15,7 +15,7 @@ from dd_jax.method.flow import FlowSolver
 from dd_jax.method.layout import Layout
 from dd_jax.method.losses import Weights
 from dd_jax.method.models import Models, Special
-from dd_jax.method.plans import parse
+from dd_jax.method.plans import parse, spelled
 from dd_jax.metrics.classifier import Classifier
 from dd_jax.metrics.lpips import LPIPS
 from dd_jax.stages import speed
@@ -37,9 +37,6 @@ def build(config: ConfigDict) -> System:
     family = FAMILIES[config.family](config)
     steps = family.teacher.layout.steps
     split = steps if config.student.split is None else config.student.split
-    for t in config.train.timesteps:
-        if not 0 <= t < steps:
-            raise UserError(f"config.train.timesteps has {t}: the steps are 0..{steps - 1}")
     _check_sample(config.sample, family.teacher.layout)
     _check_names(config, steps)
     models = Models(
@@ -107,7 +104,10 @@ def _check_sample(settings: ConfigDict, layout: Layout) -> None:
 
 
 def _check_names(config: ConfigDict, steps: int) -> None:
-    """UserError for a name, in any list of them, that stands for nothing: plans, baselines, sinks."""
+    """UserError for a name, in any list of them, that stands for nothing: plans, boundaries, baselines, sinks."""
+    for t in config.train.timesteps:
+        if not 0 <= t < steps:
+            raise UserError(f"config.train.timesteps has {t}: the steps are 0..{steps - 1}")
     for plan in config.sample.plans:
         _ = baselines.cost(plan, steps) if baselines.known(plan) else parse(plan, steps)
     for plan in (*config.evaluate.plans, *[config.evaluate.check] * bool(config.evaluate.check)):
@@ -134,7 +134,7 @@ def _special(plan: str, own: ConfigDict, config: ConfigDict, steps: int, split: 
     """What `config.sample.by_plan` says of one plan; what it leaves out is as everywhere. Checks the plan."""
     parse(plan, steps)
     fields = {**config.sample.filter, **{key: value for key, value in own.items() if key != "split"}}
-    return plan, Special(own.get("split", split), Filter(**fields))
+    return spelled(plan), Special(own.get("split", split), Filter(**fields))
 
 
 def shrink(config: ConfigDict) -> ConfigDict:

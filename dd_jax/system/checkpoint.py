@@ -185,7 +185,7 @@ class Checkpoints:
     def __exit__(self, *error: Any) -> None:
         self.close()
 
-    def _compare(self, step: int, like: Any) -> None:
+    def _compare(self, step: int | None, like: Any) -> None:
         """UserError that says what was saved otherwise than `like`: names, shapes, types."""
         try:
             stored: Any = ocp.StandardCheckpointHandler().metadata(self._plain / str(step) / "state")
