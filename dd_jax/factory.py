@@ -37,8 +37,10 @@ def build(config: ConfigDict) -> System:
     family = FAMILIES[config.family](config)
     steps = family.teacher.layout.steps
     split = steps if config.student.split is None else config.student.split
+    for t in config.train.timesteps:
+        if not 0 <= t < steps:
+            raise UserError(f"config.train.timesteps has {t}: the steps are 0..{steps - 1}")
     _check_sample(config.sample, family.teacher.layout)
-    _check_names(config, steps)
     models = Models(
         teacher=family.teacher,
         student=family.student,
@@ -103,21 +105,19 @@ def _check_sample(settings: ConfigDict, layout: Layout) -> None:
         raise UserError("config.sample.smooth mixes categorical draws: set config.sample.categorical=true too")
 
 
-def _check_names(config: ConfigDict, steps: int) -> None:
-    """UserError for a name, in any list of them, that stands for nothing: plans, boundaries, baselines, sinks."""
-    for t in config.train.timesteps:
-        if not 0 <= t < steps:
-            raise UserError(f"config.train.timesteps has {t}: the steps are 0..{steps - 1}")
-    for plan in config.sample.plans:
+def check_names(config: ConfigDict, steps: int, stage: str) -> None:
+    """UserError for a name, in any list of them that this stage (or "all") reads, that stands for nothing."""
+    drawn, scored, timed, trained = (stage in ("all", name) for name in ("sample", "evaluate", "speed", "train"))
+    for plan in config.sample.plans if drawn else ():
         _ = baselines.cost(plan, steps) if baselines.known(plan) else parse(plan, steps)
-    for plan in (*config.evaluate.plans, *[config.evaluate.check] * bool(config.evaluate.check)):
+    for plan in (*config.evaluate.plans, *[config.evaluate.check] * bool(config.evaluate.check)) if scored else ():
         parse(plan, steps)
-    for plan in config.speed.plans:
+    for plan in config.speed.plans if timed else ():
         _ = plan == speed.DECODE or parse(plan, steps)
-    for n in (*config.baselines.skip, *config.baselines.skip_drop):
+    for n in (*config.baselines.skip, *config.baselines.skip_drop) if scored else ():
         if not isinstance(n, int) or not 0 <= n < steps:
             raise UserError(f"config.baselines has skip {n!r}: whole numbers less than {steps} are steps to skip")
-    sinks.check(config.train.log)
+    sinks.check(config.train.log if trained else ())
 
 
 def listed(config: ConfigDict) -> ConfigDict:

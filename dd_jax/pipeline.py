@@ -40,6 +40,7 @@ def run(config: ConfigDict, workdir: Folder, stage: str = "all") -> None:
     """
     config = factory.listed(factory.shrink(config) if config.smoke else config)
     system = factory.build(config)
+    factory.check_names(config, system.layout.steps, stage)
     if stage in ("all", "pretrain", "train"):
         ported = config.weights
         check_recipes(system, config, [part for part in PARTS if not (ported.get(part) or ported.random)])
@@ -127,12 +128,12 @@ class Pipeline:
         return self.system.layout.tokens, self.system.tokenizer.code_dim
 
     def _run(self, plan: str) -> Any:
-        """(parameters, condition, noise, keys) -> Draft; plans that differ in numbers of sweeps are one program."""
-        ops, sweeps = program(plan, self.system.layout.steps)
+        """(parameters, condition, noise, keys, sweeps) -> Draft: one program for all plans that differ in these alone."""
+        ops, _ = program(plan, self.system.layout.steps)
         kind = ops, self.system.models.of(plan)
         if kind not in self._compiled:
             self._compiled[kind] = jax.jit(functools.partial(run_ops, *kind))
-        return functools.partial(self._compiled[kind], sweeps=sweeps)
+        return self._compiled[kind]
 
     def noise(self, ids: int | ArrayLike, seed: int = 0) -> jax.Array:
         """(B, L, C) noise of these images of a seed, or of the first so many: image i is the same in any batch."""
@@ -168,7 +169,8 @@ class Pipeline:
             none = jnp.zeros((0, self._shape[0]), jnp.int32)
             return Draft(noise_BxLxC, none, none[:, 0], none[:, 0])
         keys = rng.example_keys(jax.random.fold_in(rng.stream(seed, "sample"), 1 << 20), jnp.asarray(id_B))
-        return self._run(plan)(self.params, cond, noise_BxLxC, keys)
+        _, sweeps = program(plan, self.system.layout.steps)
+        return self._run(plan)(self.params, cond, noise_BxLxC, keys, sweeps)
 
     def sample(
         self,

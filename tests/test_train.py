@@ -169,7 +169,8 @@ def test_names_that_stand_for_nothing_are_refused():
         odd = tiny_config("llamagen")
         odd[section][name] = value
         with pytest.raises(UserError, match=told):
-            factory.build(odd)
+            factory.check_names(odd, system.layout.steps, "all")
+        factory.check_names(odd, system.layout.steps, "pairs")
     for part, section in (("student", config.train), ("teacher", config.pretrain.teacher)):
         section.no_decay = ("head", "kernel")
         with pytest.raises(UserError, match=rf"config\..*{'train'}.*no_decay has 'head', and no parameter"):

@@ -133,7 +133,7 @@ class Captions:
         if asked.dtype.kind in "US":
             asked = asked.reshape(-1)
             return _cond(np.zeros(len(asked)), *self.encoder([str(caption) for caption in asked]))
-        return self(numbers(wanted, len(self.prompts), "numbers of captions"))
+        return self(numbers(wanted, len(self.prompts), f"there are {len(self.prompts)} captions: their numbers"))
 
     @functools.cached_property
     def _features(self) -> Features:
