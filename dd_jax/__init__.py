@@ -11,19 +11,25 @@ Shapes live in names. One letter a dimension, e.g. `logits_BxLxV`:
 `token` a vector of the code space, `noise` a Gaussian vector. Never one for another.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from dd_jax.system.errors import UserError
+
+if TYPE_CHECKING:
+    from dd_jax.pipeline import Pipeline, load, run
 
 __version__ = "0.1.0"
+__all__ = ["Pipeline", "UserError", "load", "run"]
 
 
-def load(folder: str, trust: Sequence[str] = (), **companions: str) -> Any:
-    """Open a trained work directory as a `dd_jax.pipeline.Pipeline`: `load(d).sample([3, 7], plan="S0")`.
+def __getattr__(name: str) -> Any:
+    """What needs JAX is imported when it is asked for: `import dd_jax` takes no time."""
+    if name in __all__:
+        from dd_jax import pipeline
 
-    Ported weights open the same way: `load("weights/llamagen_l_dd")` finds `weights/vq16` beside it, and the
-    teacher that plans with `T` or `J` need; folders elsewhere are given by part, `tokenizer=`, `teacher=`.
-    What a run's config names outside the package (see docs/extending.md) is imported from modules in `trust` alone.
-    """
-    from dd_jax.pipeline import Pipeline
+        return getattr(pipeline, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-    return Pipeline.load(folder, trust, **companions)
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -18,15 +18,17 @@ from dd_jax.method.interfaces import Family
 from dd_jax.method.layout import Layout
 from dd_jax.method.losses import Weights
 from dd_jax.method.models import Models, Special
-from dd_jax.method.plans import parse
+from dd_jax.method.plans import parse, spelled
 from dd_jax.metrics.classifier import Classifier
 from dd_jax.metrics.lpips import LPIPS
+from dd_jax.stages import speed
 from dd_jax.stages.parts import System
 from dd_jax.stages.train import Objective
 from dd_jax.system import plugins, spelling
 from dd_jax.system.errors import UserError
 from dd_jax.text.captions import EXAMPLES, Text
 from dd_jax.text.t5 import T5Config
+from dd_jax.training import sinks
 
 # From outside the package: `config.family = "package.module:build"`.
 FAMILIES = {"llamagen": llamagen.build, "var": var.build}
@@ -131,17 +133,50 @@ def _check_sample(settings: ConfigDict, layout: Layout) -> None:
         raise UserError("config.sample.smooth mixes categorical draws: set config.sample.categorical=true too")
 
 
+def check_names(config: ConfigDict, steps: int, stage: str) -> None:
+    """UserError for a name, in any list of them that this stage (or "all") reads, that stands for nothing."""
+    drawn, scored, timed, trained = (stage in ("all", name) for name in ("sample", "evaluate", "speed", "train"))
+    for plan in config.sample.plans if drawn else ():
+        _ = baselines.cost(plan, steps) if baselines.known(plan) else parse(plan, steps)
+    for plan in (*config.evaluate.plans, *[config.evaluate.check] * bool(config.evaluate.check)) if scored else ():
+        parse(plan, steps)
+    for plan in config.speed.plans if timed else ():
+        _ = plan == speed.DECODE or parse(plan, steps)
+    for n in (*config.baselines.skip, *config.baselines.skip_drop) if scored else ():
+        if not isinstance(n, int) or not 0 <= n < steps:
+            raise UserError(f"config.baselines has skip {n!r}: whole numbers less than {steps} are steps to skip")
+    sinks.check(config.train.log if trained else ())
+
+
+def listed(config: ConfigDict) -> ConfigDict:
+    """The config, with every list of names in it as it was meant (see `spelling.apart`)."""
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            listed(value)
+        elif (meant := spelling.apart(value)) != value:
+            config[name] = meant
+    return config
+
+
 def _special(plan: str, own: ConfigDict, config: ConfigDict, steps: int, split: int) -> tuple[str, Special]:
     """What `config.sample.by_plan` says of one plan; what it leaves out is as everywhere. Checks the plan."""
     parse(plan, steps)
     fields = {**config.sample.filter, **{key: value for key, value in own.items() if key != "split"}}
-    return plan, Special(own.get("split", split), Filter(**fields))
+    return spelled(plan), Special(own.get("split", split), Filter(**fields))
 
 
 def shrink(config: ConfigDict) -> ConfigDict:
     """`config.smoke`: the same path at full width, one layer deep, with random weights and a handful of everything."""
     config.weights.update(
-        {"tokenizer": None, "teacher": None, "student": None, "text": None, "lpips": None, "random": True}
+        {
+            "tokenizer": None,
+            "teacher": None,
+            "student": None,
+            "text": None,
+            "lpips": None,
+            "classifier": None,
+            "random": True,
+        }
     )
     config.model.depth = 1
     if "text" in config:  # nobody's captions, by a vocabulary of their own words

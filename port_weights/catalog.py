@@ -19,6 +19,7 @@ from dd_jax.method.interfaces import Params
 from dd_jax.method.layout import Layout
 from dd_jax.metrics.inception import published_shapes
 from dd_jax.metrics.lpips import LPIPS
+from dd_jax.system import rng
 from dd_jax.system.errors import UserError
 from dd_jax.text.t5 import T5Config, init
 from port_weights import inception, llamagen, lpips, t5, tokenizers, var
@@ -101,7 +102,7 @@ class Known:
 # Networks that no config describes, since there is one of each: their shapes, and how their keys map.
 EYES: dict[str, tuple[Callable[[], Params], Callable[[], Table]]] = {
     "inception": (published_shapes, inception.inception),
-    "lpips": (lambda: jax.eval_shape(LPIPS().init, jax.random.key(0)), lpips.table),
+    "lpips": (lambda: jax.eval_shape(LPIPS().init, rng.key(0)), lpips.table),
 }
 
 
@@ -116,8 +117,8 @@ def expected(config: ConfigDict, part: str) -> Params:
     if part in EYES:
         return EYES[part][0]()
     if part == "text":
-        return jax.eval_shape(functools.partial(init, T5Config(**config)), jax.random.key(0))
-    system, key = factory.build(config), jax.random.key(0)
+        return jax.eval_shape(functools.partial(init, T5Config(**config)), rng.key(0))
+    system, key = factory.build(config), rng.key(0)
     if part == "teacher":
         return jax.eval_shape(system.teacher_init, key, jax.eval_shape(system.tokenizer.init, key))
     return jax.eval_shape(getattr(system, part).init, key)

@@ -64,7 +64,7 @@ class Programs:
     def __init__(self, config: ConfigDict, mesh: Mesh):
         self.config, self.system = config, factory.build(config)
         self.placement, system = Placement(mesh, self.system.rules), self.system
-        key = jax.random.key(0)
+        key = rng.key(0)
         self.params = {"tokenizer": shapes(system.tokenizer.init, key), "student": shapes(system.student.init, key)}
         trunk = shapes(system.teacher_init, key, self.params["tokenizer"])
         kind = jnp.dtype(config.dtype.teacher)
@@ -113,9 +113,7 @@ class Programs:
             raise UserError("this config reads no captions: leave text out of --what")
         place, batch = dataclasses.replace(self.placement, rules=t5.RULES), batch or self.config.pairs.batch
         batch += -batch % place.rows
-        params = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, side.cfg.dtype), shapes(side.init, jax.random.key(0))
-        )
+        params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, side.cfg.dtype), shapes(side.init, rng.key(0)))
         rows = _ints(batch, side.cfg.tokens), jax.ShapeDtypeStruct((batch, side.cfg.tokens), jnp.bool_)
         given = place.shardings(params, fsdp=False), place.spread(rows, "data")
         run = place.jit(lambda params, token, valid: t5.encode(side.cfg, params, token, valid))

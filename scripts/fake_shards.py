@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dd_jax.system import files, weights
+from dd_jax.system import files, rng, weights
 from dd_jax.text.t5 import T5Config, init
 from port_weights import rules, t5
 
@@ -37,7 +37,7 @@ class Lazy:
 
 def state_dict(cfg: T5Config, dtype: str, draw: Callable[[str, tuple[int, ...]], np.ndarray]) -> dict[str, Lazy]:
     """All published keys, encoder, decoder and head."""
-    blank = jax.eval_shape(functools.partial(init, cfg), jax.random.key(0))
+    blank = jax.eval_shape(functools.partial(init, cfg), rng.key(0))
     encoder = rules.export(jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), blank), t5.table())
     shapes = {key: x.shape for key, x in encoder.items()} | decoder(encoder)
     kind = np.dtype(dtype)

@@ -1,5 +1,6 @@
 """Checkpoints, the input's place in them, and how a training ends before its end."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -7,10 +8,11 @@ import signal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from dd_jax.data.batches import index_batches, stream
-from dd_jax.system import stopping
+from dd_jax.system import processes, stopping
 from dd_jax.system.checkpoint import Checkpoints, checksum
 from dd_jax.system.errors import UserError
 from dd_jax.training import curves, sinks
@@ -52,6 +54,60 @@ def test_a_saved_state_may_be_donated_at_once(tmp_path):
         found, place = checkpoints.restore(jax.eval_shape(tree))
     jax.tree.map(np.testing.assert_array_equal, found, kept)
     assert place == {"next_index": 3}
+
+
+@pytest.mark.parametrize("name", ["[exp]", "a*", "b?", "c\\d", "**"])
+def test_folders_named_like_patterns(tmp_path, name):
+    folder = tmp_path / name / "student"
+    other = tmp_path / "another" / "student"  # that `a*` fits, too
+    for where, state in ((other, {"x": jnp.zeros(2)}), (folder, tree())):
+        with Checkpoints(where) as checkpoints:
+            checkpoints.save(3, state)
+    assert [path.name for path in folder.iterdir()] == ["3"]
+    with Checkpoints(folder) as checkpoints:
+        found, _ = checkpoints.restore(jax.eval_shape(tree))
+    jax.tree.map(np.testing.assert_array_equal, found, tree())
+
+
+def test_several_processes_want_a_plain_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    with pytest.raises(UserError, match=r"cannot be written to .*\[exp\]: choose a --workdir without"):
+        Checkpoints(tmp_path / "[exp]")
+
+
+@pytest.mark.parametrize("state", [{"a.b": 0, "a": {"b": 1}}, {"a": [0], "a.0": 1}, {"a": {"b": {"c": 0}, "b.c": 1}}])
+def test_two_arrays_of_one_name_are_refused_before_the_first_step(tmp_path, state):
+    state = jax.tree.map(jnp.asarray, state)
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match=r"saved under the name 'a\.(b|0|b\.c)'"):
+        checkpoints.save(1, state)
+    asked = []
+    with pytest.raises(UserError, match="two arrays"):
+        fit("toy", tmp_path, RECIPE, state, lambda *given: given, asked.append)
+    assert not asked
+
+
+def test_what_differs_is_said(tmp_path):
+    saved = init_state({"w": jnp.ones((4, 3)), "b": jnp.zeros(3)}, RECIPE.optimizer())
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(2, saved)
+    wide = {"w": jnp.ones((4, 5)), "b": jnp.zeros(3)}
+    narrow = {"w": jnp.ones((4, 3), jnp.bfloat16), "b": jnp.zeros(3)}
+    renamed = {"v": jnp.ones((4, 3)), "b": jnp.zeros(3)}
+    muon = dataclasses.replace(RECIPE, muon=True).optimizer()
+    parts = optax.chain(optax.identity(), RECIPE.optimizer())
+    for params, tx, told in (
+        (wide, RECIPE.optimizer(), r"params\.w is float32 \(4, 3\) there, float32 \(4, 5\) here"),
+        (narrow, RECIPE.optimizer(), r"params\.w is float32 \(4, 3\) there, bfloat16 \(4, 3\) here"),
+        (renamed, RECIPE.optimizer(), r"params\.v is not there, float32 \(4, 3\) here; params\.w is float32"),
+        (saved.params, muon, r"opt\.1\.0\.count is int32 \(\) there, not here"),
+        (saved.params, parts, r"opt\.1\..*there"),
+    ):
+        like = jax.eval_shape(lambda params=params, tx=tx: init_state(params, tx))
+        with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match=told) as error:
+            checkpoints.restore(like)
+        assert "is of another model or optimizer" in str(error.value)
+        assert "delete" not in str(error.value)
+        assert "\n" not in str(error.value)
 
 
 def test_the_stream_is_the_function_of_the_step():

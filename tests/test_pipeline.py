@@ -2,9 +2,12 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import tiny_config
@@ -102,6 +105,111 @@ def test_library_names_what_is_wrong(tiny_run, tmp_path):
         pipe.sample([1], plan="S0 X3")
     with pytest.raises(UserError, match=r"no config\.json"):
         dd_jax.load(tmp_path)
+
+
+def test_what_is_given_in_other_ways_is_the_same(tiny_run):
+    pipe = dd_jax.load(str(tiny_run[0]))
+    three = pipe.sample([1, 2, 3], seed=7)
+    noise = np.asarray(pipe.noise(3, seed=7))
+    for given in (np.array([1, 2, 3], np.uint8), np.float32([1, 2, 3]), jnp.array([1, 2, 3]), (1, 2, 3)):
+        np.testing.assert_array_equal(pipe.sample(given, seed=np.int64(7)), three)
+    np.testing.assert_array_equal(pipe.sample([1, 2, 3], noise=noise.tolist()), three)
+    np.testing.assert_array_equal(pipe.sample([1, 2, 3], noise=noise.astype(np.float64)), three)
+    np.testing.assert_array_equal(pipe.sample([1, 2, 3], ids=[0, 1, 2], seed=7), three)
+    np.testing.assert_array_equal(pipe.noise(np.int32(3), seed=7), noise)
+    np.testing.assert_array_equal(pipe.noise([2, 0], seed=7), noise[[2, 0]])
+    assert pipe.sample(3).shape == (1, 8, 8, 1)
+    assert pipe.sample([], plan="S0 J2").shape == (0, 8, 8, 1)
+    assert pipe.sample([]).dtype == np.uint8
+    assert pipe.tokens(np.zeros(0, int)).code_BxL.shape == (0, 16)
+    assert pipe.noise(0).shape == pipe.noise([]).shape == (0, 16, pipe.system.tokenizer.code_dim)
+
+
+LABELS = ([10], [-1], [2**32], 10**30, [3.7], [np.nan], [True], [None], [[1], [2, 3]], {"a": 1}, ["dog"], "", [1j])
+
+
+def test_library_refuses_in_one_line_what_cannot_be(tiny_run):
+    pipe = dd_jax.load(tiny_run[0])
+    good = np.zeros((1, 16, pipe.system.tokenizer.code_dim), np.float32)
+    cases = [
+        *[(lambda label=label: pipe.sample(label), "labels|classes, not captions") for label in LABELS],
+        (lambda: pipe.sample([1], ids=[0, 1]), "there are 2 ids for 1 labels"),
+        (lambda: pipe.sample([], ids=[0]), "there are 1 ids for 0 labels"),
+        (lambda: pipe.sample([1], ids=[-1]), "ids must lie in"),
+        (lambda: pipe.sample([1], ids=["a"]), "ids must lie in"),
+        (lambda: pipe.sample([1], noise=good[:, :3]), "noise must be"),
+        (lambda: pipe.sample([1], noise=[[1.0], [2.0, 3.0]]), "noise are no array"),
+        (lambda: pipe.sample([1], noise=good * np.nan), "not finite"),
+        (lambda: pipe.sample([1], noise=good + 1j), "real numbers"),
+        (lambda: pipe.sample([1], noise=good.astype(str)), "real numbers"),
+        (lambda: pipe.sample([1], seed=-1), "the seed is -1"),
+        (lambda: pipe.sample([1], seed=0.5), "the seed is 0.5"),
+        (lambda: pipe.sample([1], plan=0), "a plan is a string"),
+        (lambda: pipe.sample([], plan="S0 X"), "cannot read 'X'"),
+        (lambda: pipe.noise(-1), "a number of images must lie in"),
+        (lambda: pipe.noise(1.5), "a number of images must lie in"),
+        (lambda: dd_jax.load(tiny_run[0], techer="x"), r"no techer=: did you mean teacher="),
+        (lambda: dd_jax.load(tiny_run[0], dtype="bfloat16"), r"no dtype=: it takes tokenizer=, text="),
+        (lambda: dd_jax.load(tiny_run[0], teacher=3), "3 is no folder"),
+        (lambda: dd_jax.load(tiny_run[0], teacher=tiny_run[0] / "none"), "no weights in"),
+        (lambda: dd_jax.load(None), "None is no folder"),
+        (lambda: dd_jax.load(tiny_run[0] / "weights/student", student="x"), "is the student itself"),
+        (lambda: dd_jax.load(tiny_run[0] / "weights/student", tokenizer=None), "needs its tokenizer"),
+    ]
+    for call, told in cases:
+        with pytest.raises(UserError, match=told) as error:
+            call()
+        assert "\n" not in str(error.value)
+        assert len(str(error.value)) < 400
+    img = np.zeros((1, 8, 8, 1), np.uint8)
+    for wrong in (img, img[0].astype(np.float32)):
+        with pytest.raises(UserError, match=r"images are (uint8|float32) of shape .*floats in \[-1, 1\]"):
+            pipe.system.tokenizer.encode(pipe.params["tokenizer"], wrong)
+
+
+def test_one_step_needs_no_teacher(tiny_run):
+    whole = dd_jax.load(tiny_run[0]).sample([3, 7])
+    for folder in (tiny_run[0], tiny_run[0] / "weights/student"):
+        pipe = dd_jax.load(folder, teacher=None)
+        assert "teacher" not in pipe.params
+        np.testing.assert_array_equal(pipe.sample([3, 7]), whole)
+        with pytest.raises(UserError, match="'S0 J2' needs a teacher"):
+            pipe.sample([3], plan="S0 J2")
+    given = dd_jax.load(tiny_run[0], student=tiny_run[0] / "weights/student", teacher=None)
+    np.testing.assert_array_equal(given.sample([3, 7]), whole)
+
+
+def test_numbers_of_sweeps_are_one_program(tiny_run):
+    pipe = dd_jax.load(tiny_run[0])
+    drafts = [pipe.tokens([1, 2], plan=f"S0 J{n}") for n in ("1", "4", "*", "9999999999")]
+    assert len(pipe._compiled) == 1
+    assert next(iter(pipe._compiled.values()))._cache_size() == 1
+    np.testing.assert_array_equal(drafts[2].code_BxL, drafts[3].code_BxL)
+    np.testing.assert_array_equal(drafts[0].sweeps_B, [1, 1])
+    assert (np.asarray(drafts[2].exact_B) == 16).all()
+    np.testing.assert_array_equal(drafts[2].code_BxL, pipe.tokens([1, 2], plan="T0:16").code_BxL)
+
+
+def test_the_top_exports_what_people_need():
+    assert set(dd_jax.__all__) <= set(dir(dd_jax))
+    assert (dd_jax.Pipeline, dd_jax.load, dd_jax.run) == (pipeline.Pipeline, pipeline.load, pipeline.run)
+    assert dd_jax.UserError is UserError
+    assert (Path(dd_jax.__file__).parent / "py.typed").exists()
+    with pytest.raises(AttributeError, match="no attribute 'Pipelin'"):
+        _ = dd_jax.Pipelin
+    program = "import sys, dd_jax; dd_jax.UserError; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+@pytest.mark.parametrize("stage", ["train", "sample", "evaluate"])
+def test_pairs_of_other_noise_stop_every_stage(tiny_run, copy, stage):
+    manifest = json.loads((copy / "pairs/manifest.json").read_text())
+    manifest["noise"][1] += 0.5
+    (copy / "pairs/manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="pairs was made from other noise"):
+        pipeline.run(tiny_run[1], copy, stage)
+    with pytest.raises(UserError, match="pairs was made from other noise"):
+        dd_jax.load(copy)
 
 
 def test_stage_out_of_order(tmp_path):

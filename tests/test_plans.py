@@ -1,10 +1,14 @@
 """Plans: what they mean, what they cost, and how a wrong one is told."""
 
+import dataclasses
 import warnings
 
 import pytest
+import tiny
 
-from dd_jax.method.plans import Op, cost, parse
+from dd_jax.method.filtering import Filter
+from dd_jax.method.models import Special
+from dd_jax.method.plans import Op, cost, parse, spelled
 from dd_jax.system.errors import UserError
 
 
@@ -74,3 +78,12 @@ def test_a_boundary_that_was_never_trained_is_warned_of():
 )
 def test_cost_counts_network_passes_in_sequence(plan, steps, passes):
     assert cost(plan, steps) == passes
+
+
+def test_a_plan_is_known_however_it_is_spelled():
+    assert spelled(" S 0   T4:5 S5") == "S0 T4:5 S5"
+    special = Special(7, Filter(top_k=3))
+    models = dataclasses.replace(tiny.raster()[0], special=((spelled("S 0  S5"), special),))
+    assert models.of("S0  S5").split == models.of("S 0 S5").split == 7
+    with pytest.raises(UserError, match="a plan is a string"):
+        parse(None, 9)

@@ -1,17 +1,22 @@
 """Alg. 2: the loss, the step, the loop."""
 
+import dataclasses
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from conftest import tiny_config
 
+from dd_jax import factory
 from dd_jax.data.batches import index_batches
 from dd_jax.method import losses
 from dd_jax.method.fewstep import noise_for
 from dd_jax.method.layout import Layout
+from dd_jax.stages.parts import check_recipes
 from dd_jax.stages.train import Objective, distance_of, train_step
 from dd_jax.system import flops, rng
 from dd_jax.system.errors import UserError
@@ -124,6 +129,52 @@ def test_average_is_warmed_up_and_vectors_do_not_decay():
     change, _ = moved.update(jax.tree.map(jnp.zeros_like, params), moved.init(params), params)
     assert (change["bias"] == 0).all()
     assert (change["kernel"] < 0).all()
+
+
+@pytest.mark.parametrize("muon", [False, True])
+def test_decay_reaches_every_matrix_but_the_named_ones(muon):
+    shapes = {"layers_0": {"w": {"kernel": (6, 4), "bias": (4,)}}, "output": {"kernel": (6, 4)}, "table": (9, 4)}
+    params = jax.tree.map(jnp.ones, shapes, is_leaf=lambda x: isinstance(x, tuple))
+    recipe = Recipe(steps=2, batch=1, lr=1.0, warmup=0, muon=muon, weight_decay=0.1, no_decay=("table",))
+    tx = recipe.optimizer()
+    state, zero = tx.init(params), jax.tree.map(jnp.zeros_like, params)
+    change, _ = jax.jit(tx.update)(zero, state, params)
+    wanted = {"layers_0": {"w": {"kernel": -0.1, "bias": 0.0}}, "output": {"kernel": -0.1}, "table": 0.0}
+    jax.tree.map(lambda x, size: np.testing.assert_allclose(x, size, atol=1e-7), change, wanted)
+    plain = dataclasses.replace(recipe, weight_decay=0.0).optimizer()
+    chex.assert_trees_all_equal_structs(plain.init(params), state)  # runs without decay go on as they began
+    with pytest.raises(UserError, match=r"no_decay has 'tabel', and no parameter is called so: there are table"):
+        dataclasses.replace(recipe, no_decay=("tabel",)).optimizer().init(params)
+
+
+def test_names_that_stand_for_nothing_are_refused():
+    given = "kernel , bias,", "table"
+    recipe = Recipe.of({"steps": 1, "batch": 1, "lr": 1.0, "no_decay": given})
+    assert recipe.no_decay == ("kernel", "bias", "table")
+    config = tiny_config("llamagen")
+    config.sample.plans, config.train.log = ("S0,S0 S5", "onestep*"), ("tensorboard,wandb",)
+    assert factory.listed(config).sample.plans == ("S0", "S0 S5", "onestep*")
+    assert config.train.log == ("tensorboard", "wandb")
+    system = factory.build(config)
+    for section, name, value, told in (
+        ("sample", "plans", ("S0", "onestep"), "cannot read 'onestep'"),
+        ("sample", "plans", ("skip-99",), "skips steps that there are not"),
+        ("evaluate", "plans", ("S99",), "out of range"),
+        ("evaluate", "check", "J", "cannot read 'J'"),
+        ("speed", "plans", ("decod",), "cannot read 'decod'"),
+        ("baselines", "skip", (16,), "skip 16: whole numbers less than 16"),
+        ("baselines", "skip_drop", ("8",), "skip '8': whole numbers less than 16"),
+        ("train", "log", ("wand",), "choose from tensorboard, wandb"),
+    ):
+        odd = tiny_config("llamagen")
+        odd[section][name] = value
+        with pytest.raises(UserError, match=told):
+            factory.check_names(odd, system.layout.steps, "all")
+        factory.check_names(odd, system.layout.steps, "pairs")
+    for part, section in (("student", config.train), ("teacher", config.pretrain.teacher)):
+        section.no_decay = ("head", "kernel")
+        with pytest.raises(UserError, match=rf"config\..*{'train'}.*no_decay has 'head', and no parameter"):
+            check_recipes(system, config, (part,))
 
 
 def test_flops_are_counted_through_loops_and_gradients():

@@ -7,7 +7,7 @@ millions of captions need no table on a device.
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax.numpy as jnp
 import numpy as np
@@ -40,6 +40,26 @@ class Conditions(Protocol):
         ...
 
 
+def as_array(given: Any, what: str) -> np.ndarray:
+    """`given` as NumPy reads it. UserError for lists of unequal lengths and the like."""
+    try:
+        return np.asarray(given)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{what} are no array ({' '.join(str(error).split())[:120]}): give one list") from error
+
+
+def numbers(given: Any, count: int, what: str) -> np.ndarray:
+    """(B,) int32, from anything that holds whole numbers in 0..count-1, one or many. UserError for what does not."""
+    found = as_array(given, what).reshape(-1)
+    if not found.size:
+        return np.zeros(0, np.int32)
+    whole = found.dtype.kind in "iu" or (found.dtype.kind == "f" and bool(np.all(found == np.floor(found))))
+    if not whole or not (found.min() >= 0 and found.max() < count):
+        told = str(found.tolist()[:20])[:200]
+        raise UserError(f"{what} must lie in 0..{count - 1}, whole numbers, got {told}")
+    return found.astype(np.int32)
+
+
 def assign(pool: np.ndarray, id_B: np.ndarray, scheme: str, seed: int) -> np.ndarray:
     """(B,) what the examples of these ids show: "balanced" walks through the pool, "uniform" draws from it."""
     return np.asarray(pool)[rng.labels(id_B, len(pool), scheme, seed)]
@@ -63,10 +83,6 @@ class Classes:
         return Cond(jnp.asarray(number_B, jnp.int32))
 
     def of(self, wanted: ArrayLike | Sequence[str]) -> Cond:
-        label = np.asarray(wanted)
-        if label.dtype.kind in "US":
+        if as_array(wanted, "labels").dtype.kind in "US":
             raise UserError("this model draws classes, not captions: give their numbers, or names by --labels")
-        label = label.astype(np.int32).reshape(-1)
-        if label.size and not (np.min(label) >= 0 and np.max(label) < self.count):
-            raise UserError(f"labels must lie in 0..{self.count - 1}, got {label.tolist()}")
-        return self(label)
+        return self(numbers(wanted, self.count, "labels"))

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from dd_jax.system import files
+from dd_jax.system import files, rng
 from dd_jax.system.errors import UserError
 
 FIELDS = ("id", "label", "code")
@@ -113,7 +113,8 @@ def manifest_of(folder: Path) -> dict[str, Any]:
 
 
 def load(folder: Path) -> PairSet:
-    """Open a finished set and verify every shard. UserError names what is missing or damaged."""
+    """Open a finished set; verify every shard, and that ids give its noise here. UserError names what is wrong."""
+    check_noise(folder)
     shards = []
     for name, digest in manifest_of(folder)["shards"].items():
         path = folder / name
@@ -122,6 +123,13 @@ def load(folder: Path) -> PairSet:
             raise UserError(f"pair shard {path} is {state}: run --stage=pairs again, it makes only that one anew")
         shards.append(read(path))
     return PairSet(tuple(shards))
+
+
+def check_noise(folder: Path) -> None:
+    """UserError if a finished set was made from other noise than its ids give in this process."""
+    manifest = manifest_of(folder)
+    if manifest.get("noise"):
+        rng.check_noise(folder, manifest["noise"], manifest["seed"])
 
 
 def whole(path: Path, ids: np.ndarray, digest: str | None) -> bool:

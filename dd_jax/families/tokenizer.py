@@ -12,6 +12,7 @@ from dd_jax.method import flow
 from dd_jax.method.interfaces import Params
 from dd_jax.nn import codebook
 from dd_jax.nn.conv import AutoEncoder, ConvStack
+from dd_jax.system import rng
 from dd_jax.system.errors import UserError
 
 
@@ -52,7 +53,7 @@ class ConvTokenizer:
         """Fresh parameters."""
         side = self.stack.downsample
         img = jnp.zeros((1, side, side, self.stack.channels))
-        params = self.net.init(key, img)["params"]
+        params = rng.fresh(self.net, key, img)
         return {**params, "quantizer": self.init_quantizer(jax.random.fold_in(key, 1))}
 
     def init_quantizer(self, key: jax.Array) -> Params:

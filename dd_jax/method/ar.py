@@ -17,6 +17,8 @@ Choice = jax.Array | tuple[jax.Array, jax.Array]
 # (guided logits_BxGxV of step s, s) -> choice
 Pick = Callable[[jax.Array, jax.Array | int], Any]
 
+GUMBEL = "low"  # of two resolutions, JAX's own choice unless a setting says otherwise: draws follow from keys alone
+
 
 def decode(teacher: Teacher, params: Params, cond: Cond, pick: Pick, s0: int, s1: int, draft: Any) -> Any:
     """Let the teacher emit steps s0..s1-1 behind the codes of steps < s0; -> the draft with them filled in.
@@ -63,7 +65,8 @@ def by_chance(key_B: jax.Array, filt: Filter) -> Pick:
 
     def pick(logits_BxGxV: jax.Array, s: jax.Array | int) -> jax.Array:
         keys = jax.vmap(jax.random.fold_in, (0, None))(key_B, s)
-        return jax.vmap(jax.random.categorical)(keys, filt(logits_BxGxV)).astype(jnp.int32)
+        draw = jax.vmap(functools.partial(jax.random.categorical, mode=GUMBEL))
+        return draw(keys, filt(logits_BxGxV)).astype(jnp.int32)
 
     return pick
 
@@ -76,7 +79,7 @@ def by_mixture(key_B: jax.Array, codebook_VxC: jax.Array, layout: Layout, filt: 
 
     def pick(logits_BxGxV: jax.Array, s: jax.Array | int) -> Choice:
         keys, ratio = jax.vmap(jax.random.fold_in, (0, None))(key_B, s), s / max(layout.steps - 1, 1)
-        gumbel = jax.vmap(lambda key: jax.random.gumbel(key, logits_BxGxV.shape[1:]))(keys)
+        gumbel = jax.vmap(lambda key: jax.random.gumbel(key, logits_BxGxV.shape[1:], jnp.float32, GUMBEL))(keys)
         score = filt(logits_BxGxV) * (1 + ratio) + gumbel
         weight = jax.nn.softmax(score / max(0.27 * (1 - 0.95 * ratio), 0.005), -1)
         token = jnp.einsum("bgv,vc->bgc", weight, codebook_VxC, precision=flow.HIGHEST)

@@ -101,7 +101,8 @@ def _draw(params: dict[str, Params], cond: Cond, key_B: jax.Array) -> jax.Array:
     position = jnp.arange(code_MxL.shape[1])
 
     def one(key: jax.Array, label: jax.Array) -> jax.Array:
-        row_L = jax.random.randint(jax.random.fold_in(key, 2), position.shape, start[label], start[label + 1])
+        key, first, end = jax.random.fold_in(key, 2), start[label], start[label + 1]
+        row_L = jax.random.randint(key, position.shape, first, end, jnp.int32)
         return code_MxL[row_L, position]
 
     return jax.vmap(one)(key_B, cond.label_B).astype(jnp.int32)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,15 +18,36 @@ def run_plan(
     plan: str, models: Models, params: dict[str, Params], cond: Cond, noise_BxLxC: jax.Array, key_B: jax.Array
 ) -> Draft:
     """Algorithms 3 and 4: run `plan` from the noise. `key_B` feeds categorical draws only. Pure."""
-    models = models.of(plan)
+    ops, sweeps = program(plan, models.layout.steps)
+    return run_ops(ops, models.of(plan), params, cond, noise_BxLxC, key_B, sweeps)
+
+
+def program(plan: str, steps: int) -> tuple[tuple[Op, ...], tuple[int, ...]]:
+    """A plan's words without their numbers of sweeps, and these: `J4`, `J8` and `J*` are one program.
+
+    After `steps` sweeps nothing changes: more of them are as many.
+    """
+    ops = parse(plan, steps)
+    sweeps = tuple(steps if op.sweeps is None else min(op.sweeps, steps) for op in ops)
+    return tuple(dataclasses.replace(op, sweeps=None) for op in ops), sweeps
+
+
+def run_ops(
+    ops: tuple[Op, ...],
+    models: Models,
+    params: dict[str, Params],
+    cond: Cond,
+    noise_BxLxC: jax.Array,
+    key_B: jax.Array,
+    sweeps: Sequence[jax.Array | int],
+) -> Draft:
+    """What `program` gives, run from the noise by models that are the plan's own (`Models.of`)."""
     none = jnp.zeros(noise_BxLxC.shape[:2], jnp.int32)
     draft = Draft(noise_BxLxC, none, none[:, 0], none[:, 0])
-    for op in parse(plan, models.layout.steps):
+    for op, count in zip(ops, sweeps, strict=True):
         network = "student" if op.kind == "S" else "teacher"
         used = {name: params[name] for name in (network, "tokenizer")}
-        sweeps = models.layout.steps if op.sweeps is None else op.sweeps
-        op = dataclasses.replace(op, sweeps=None)  # traced: `J4` and `J8` are one program
-        draft = advance(op, models, used, cond, noise_BxLxC, key_B, draft, sweeps)
+        draft = advance(op, models, used, cond, noise_BxLxC, key_B, draft, count)
     return draft
 
 
@@ -78,7 +100,7 @@ def student_step(
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def noise_for(key_B: jax.Array, tokens: int, code_dim: int) -> jax.Array:
     """(B, L, C) standard Gaussian noise, a pure function of each example's key."""
-    return jax.vmap(lambda key: jax.random.normal(key, (tokens, code_dim)))(key_B)
+    return jax.vmap(lambda key: jax.random.normal(key, (tokens, code_dim), jnp.float32))(key_B)
 
 
 def generator(plan: str, models: Models) -> Generator:

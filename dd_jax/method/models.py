@@ -6,6 +6,7 @@ from dd_jax.method import flow
 from dd_jax.method.filtering import Filter
 from dd_jax.method.interfaces import Student, Teacher, Tokenizer
 from dd_jax.method.layout import Layout
+from dd_jax.method.plans import spelled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Models:
 
     def of(self, plan: str) -> "Models":
         """As `plan` wants them."""
-        special = dict(self.special).get(plan)
+        special = dict(self.special).get(spelled(plan))
         return dataclasses.replace(self, special=(), **(vars(special) if special else {}))
 
 

@@ -29,8 +29,7 @@ class Op:
 
 def parse(plan: str, steps: int, trained: Sequence[int] = ()) -> tuple[Op, ...]:
     """Plan -> ops. UserError on an unknown word or a step out of range; warns at an untrained boundary."""
-    words = re.sub(r"([STJ])\s+(?=[\d*])", r"\1", plan).split()
-    ops = tuple(_read(word, plan, steps) for word in words)
+    ops = tuple(_read(word, plan, steps) for word in spelled(plan).split())
     for op in ops:
         if op.kind == "S" and trained and op.a not in trained:
             told = f"plan {plan!r}: the student was trained for steps {sorted(set(trained))}, not {op.a}"
@@ -43,6 +42,13 @@ def parse(plan: str, steps: int, trained: Sequence[int] = ()) -> tuple[Op, ...]:
     if drawn < steps:
         raise UserError(f"plan {plan!r} leaves steps {drawn}..{steps - 1} undrawn: end it with S{drawn}")
     return ops
+
+
+def spelled(plan: str) -> str:
+    """A plan as it is usually written: one space between words, none inside. UserError for what is no string."""
+    if not isinstance(plan, str):
+        raise UserError(f"a plan is a string, as 'S0' or 'S0 T4:5 S5'; got {plan!r}")
+    return " ".join(re.sub(r"([STJ])\s+(?=[\d*])", r"\1", plan).split())
 
 
 def _read(word: str, plan: str, steps: int) -> Op:

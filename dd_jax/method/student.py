@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from dd_jax.method.interfaces import Cond, Inherit, Params, Trunk
 from dd_jax.method.layout import Layout
 from dd_jax.nn.layers import Dense, layer_norm, modulate
+from dd_jax.system import rng
 from dd_jax.system.runtime import jit_once
 
 
@@ -68,7 +69,7 @@ class Student:
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters."""
         x = jnp.zeros((1, self.layout.tokens, self.net.code_dim))
-        return self.net.init(key, self.net.trunk.blank(1), x, jnp.zeros((1,), jnp.int32))["params"]
+        return rng.fresh(self.net, key, self.net.trunk.blank(1), x, jnp.zeros((1,), jnp.int32))
 
     def init_from_teacher(self, key: jax.Array, teacher_trunk: Params) -> Params:
         """App. C: what the teacher has is inherited, what it lacks is drawn afresh."""

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from dd_jax.method.interfaces import Params
 from dd_jax.nn.layers import Dense
+from dd_jax.system import rng
 
 
 class ClassifierNet(nn.Module):
@@ -62,7 +63,7 @@ class Classifier:
 
     def init(self, key: jax.Array) -> Params:
         img = jnp.zeros((1, self.resolution, self.resolution, self.channels))
-        return self.net.init(key, img)["params"]
+        return rng.fresh(self.net, key, img)
 
     def logits(self, params: Params, img_BxRxRxc: jax.Array) -> jax.Array:
         """Class logits (B, classes)."""

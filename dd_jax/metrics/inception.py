@@ -6,6 +6,7 @@ published PyTorch file, `python -m port_weights inception`.
 """
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import numpy as np
 from flax import traverse_util
 
 from dd_jax.method.interfaces import Params
-from dd_jax.system import weights
+from dd_jax.system import rng, weights
 from dd_jax.system.errors import UserError
 
 SIDE = 299  # pixels that it is made for
@@ -215,7 +216,7 @@ class InceptionNet(nn.Module):
 def folded_shapes() -> Params:
     """Shapes of what `InceptionNet` takes."""
     img = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
-    return jax.eval_shape(InceptionNet().init, jax.random.key(0), img)["params"]
+    return jax.eval_shape(functools.partial(rng.fresh, InceptionNet()), rng.key(0), img)
 
 
 def published_shapes() -> Params:

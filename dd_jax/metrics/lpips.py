@@ -35,10 +35,10 @@ class LPIPS:
         for i, widths in enumerate(self.blocks):
             for j, out in enumerate(widths):
                 at = jax.random.fold_in(jax.random.fold_in(key, i), j)
-                flat = jax.random.normal(at, (math.prod(shape := (3, 3, width, out)),))
+                flat = jax.random.normal(at, (math.prod(shape := (3, 3, width, out)),), jnp.float32)
                 kernel = (flat * (2 / (9 * width)) ** 0.5).reshape(shape)
                 params[f"conv{i + 1}_{j + 1}"], width = {"kernel": kernel, "bias": jnp.zeros(out)}, out
-            params[f"lin{i}"] = {"weight": jax.random.uniform(jax.random.fold_in(key, 100 + i), (width,))}
+            params[f"lin{i}"] = {"weight": jax.random.uniform(jax.random.fold_in(key, 100 + i), (width,), jnp.float32)}
         return params
 
     def check(self, *sides: int) -> None:

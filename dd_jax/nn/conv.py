@@ -50,6 +50,9 @@ class ConvStack:
 
     def check(self, img_BxRxRxc: jax.Array) -> None:
         """Images that this stack cannot take are the user's to fix."""
+        if img_BxRxRxc.ndim != 4 or not jnp.issubdtype(img_BxRxRxc.dtype, jnp.floating):
+            told = f"{img_BxRxRxc.dtype} of shape {img_BxRxRxc.shape}"
+            raise UserError(f"images are {told}: give (B, R, R, channels), floats in [-1, 1] (of uint8: x / 127.5 - 1)")
         rows, cols, channels = img_BxRxRxc.shape[1:]
         if rows % self.downsample or cols % self.downsample:
             raise UserError(f"image of {rows} x {cols} px: both must be multiples of {self.downsample}")

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from dd_jax.data import pairset
 from dd_jax.data.conditions import Classes, Conditions
 from dd_jax.method.interfaces import Params, Teacher
 from dd_jax.method.layout import Layout
@@ -20,7 +21,7 @@ from dd_jax.metrics.classifier import Classifier
 from dd_jax.metrics.lpips import LPIPS
 from dd_jax.stages.train import Objective
 from dd_jax.stages.workdir import located
-from dd_jax.system import weights
+from dd_jax.system import rng, weights
 from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import Rules
 from dd_jax.text.captions import Text
@@ -83,7 +84,7 @@ def load_params(
     neither are drawn at random, those in `loaded` are there already. The tokenizer comes before the teacher. UserError
     for a part that is nowhere.
     """
-    key = jax.random.key(config.seed)
+    key = rng.key(config.seed)
     recipes = {**config.get("pretrain", {}), "student": config.train}
     params: dict[str, Params] = {}
     for name in parts:
@@ -108,6 +109,8 @@ def load_params(
             found = load_ema(located(workdir, "teacher"), Recipe.of(recipes["teacher"]), learned)
             params[name] = found["trunk" if name == "teacher" else name]
         else:
+            if name == "student" and (located(workdir, "pairs") / pairset.MANIFEST).exists():
+                pairset.check_noise(located(workdir, "pairs"))  # it maps that noise, and no other
             params[name] = load_ema(located(workdir, name), Recipe.of(recipes[name]), init)
     if "teacher" in params:
         trunk = jax.tree.map(lambda x: x.astype(dtype or config.dtype.teacher), params["teacher"])
@@ -127,6 +130,21 @@ def named(config: ConfigDict, part: str, workdir: Path) -> Path | None:
     path = Path(given).expanduser()
     places = [path, *(parent / path for parent in (workdir, *workdir.parents))]
     return next((place for place in places if (place / weights.CONFIG).exists()), path)
+
+
+def check_recipes(system: System, config: ConfigDict, parts: Sequence[str]) -> None:
+    """UserError, before anything is trained, for a name in a recipe of `parts` that none of its parameters has."""
+    recipes = {**config.get("pretrain", {}), "student": config.train}
+    for part in parts:
+        recipe = Recipe.of(recipes[part]) if part in recipes else None
+        if recipe is None or not recipe.no_decay or getattr(system, part) is None:
+            continue
+        given = [jax.eval_shape(system.tokenizer.init, rng.key(0))] if part == "teacher" else []
+        init = system.learned_init if part == "teacher" else getattr(system, part).init
+        try:
+            recipe.check(jax.eval_shape(init, rng.key(0), *given))
+        except UserError as error:
+            raise UserError(f"config.{'train' if part == 'student' else f'pretrain.{part}'}.{error}") from None
 
 
 def trained_in(part: str) -> str:
@@ -162,7 +180,7 @@ def _check_mask(folder: Path, config: ConfigDict) -> None:
 @functools.lru_cache(maxsize=len(PARTS) + 1)
 def _drawn(system: System, part: str, seed: int) -> Params:
     """A part's random parameters: the same for all stages, as their names say."""
-    key = jax.random.key(seed)
+    key = rng.key(seed)
     if part != "teacher":
         return jax.jit(_init(system, part))(key)
     return jax.jit(system.teacher_init)(key, _drawn(system, "tokenizer", seed))

@@ -16,6 +16,7 @@ from dd_jax.data.examples import Pixels
 from dd_jax.method.interfaces import Cond, Params
 from dd_jax.metrics.classifier import Classifier
 from dd_jax.stages.parts import System
+from dd_jax.system import rng
 from dd_jax.system.runtime import jit_once
 from dd_jax.text.captions import drop_words
 from dd_jax.training.loop import Metrics, Recipe, Settings, TrainState, fit, init_state, update
@@ -46,7 +47,7 @@ def _train(
 ) -> Params:
     """Minimise `loss(params, batch, key, frozen)` over shuffled batches of `data` -> averaged parameters."""
     tx = recipe.optimizer()
-    root = jax.random.key(seed)
+    root = rng.key(seed)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state: TrainState, batch: Batch, frozen: dict[str, Params]) -> tuple[TrainState, Metrics]:
@@ -74,15 +75,15 @@ def train_classifier(
     def loss(params: Params, batch: Batch, key: jax.Array, frozen: Any) -> tuple[jax.Array, Metrics]:
         return classifier.loss(params, batch["img"], batch["label"])
 
-    start = jit_once(classifier.init)(jax.random.key(seed))
+    start = jit_once(classifier.init)(rng.key(seed))
     return _train("classifier", folder, recipe, start, loss, {"img": img, "label": label}, seed, {})
 
 
 def train_tokenizer(system: System, folder: Path, recipe: Recipe, img: Pixels, seed: int, revive: int) -> Params:
     """Codebook from encoder outputs, then the tokenizer's loss; codes that a batch never used are revived."""
     tokenizer = system.tokenizer
-    root = jax.random.fold_in(jax.random.key(seed), 1)
-    start = jit_once(tokenizer.init)(jax.random.key(seed))
+    root = jax.random.fold_in(rng.key(seed), 1)
+    start = jit_once(tokenizer.init)(rng.key(seed))
     start = jax.jit(tokenizer.init_codebook)(start, jnp.asarray(img[: 2 * recipe.batch]), root)
 
     def loss(params: Params, batch: Batch, key: jax.Array, frozen: Any) -> tuple[jax.Array, Metrics]:
@@ -134,14 +135,15 @@ def train_teacher(
 
     def loss(params: Params, batch: Batch, key: jax.Array, frozen: Any) -> tuple[jax.Array, Metrics]:
         keys = jax.random.split(key, 3)
-        drop_B = jax.random.bernoulli(keys[0], regularization.label_dropout, batch["code"].shape[:1])
+        rate = jnp.float32(regularization.label_dropout)
+        drop_B = jax.random.bernoulli(keys[0], rate, batch["code"].shape[:1])
         cond = dataclasses.replace(condition(params, batch, keys[1]), drop_B=drop_B)
         weights = system.teacher_params(params["trunk"], frozen["tokenizer"])
         logits = teacher.forward(weights, cond, corrupt(keys[2], batch["code"], regularization.token_corruption))
         nll = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch["code"]))
         return nll, {"loss": nll}
 
-    start = jit_once(system.learned_init)(jax.random.key(seed), tokenizer_params)
+    start = jit_once(system.learned_init)(rng.key(seed), tokenizer_params)
     data = {"code": code.astype(np.int32), **({"label": label} if text is None else text.tokens(label))}
     return _train("teacher", folder, recipe, start, loss, data, seed, {"tokenizer": tokenizer_params})
 
@@ -152,6 +154,6 @@ def corrupt(key: jax.Array, code_BxL: jax.Array, most: float) -> jax.Array:
     if not most:
         return code_BxL
     keys = jax.random.split(key, 3)
-    rate_Bx1 = most * jax.random.uniform(keys[0], (len(code_BxL), 1))
+    rate_Bx1 = most * jax.random.uniform(keys[0], (len(code_BxL), 1), jnp.float32)
     other = jax.random.permutation(keys[1], code_BxL.reshape(-1)).reshape(code_BxL.shape)
-    return jnp.where(jax.random.uniform(keys[2], code_BxL.shape) < rate_Bx1, other, code_BxL)
+    return jnp.where(jax.random.uniform(keys[2], code_BxL.shape, jnp.float32) < rate_Bx1, other, code_BxL)

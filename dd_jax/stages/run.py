@@ -19,7 +19,7 @@ from dd_jax.report import build
 from dd_jax.stages import checks, evaluate, fid, pairs, pretrain, publish, sample, speed, train, verify
 from dd_jax.stages.parts import PARTS, System, load_params
 from dd_jax.stages.sample import Sampling
-from dd_jax.stages.workdir import KEEP, STAGES, Workdir, digest
+from dd_jax.stages.workdir import KEEP, STAGES, Folder, Workdir, digest
 from dd_jax.system import files, flops, processes, stopping
 from dd_jax.system.errors import UserError
 from dd_jax.system.rng import stream
@@ -251,7 +251,7 @@ class Run:
         return Pictures(self.config.data, self.config.seed)
 
 
-def run(system: System, config: ConfigDict, workdir: str | Path, stage: str, source: str | Path | None = None) -> None:
+def run(system: System, config: ConfigDict, workdir: Folder, stage: str, source: Folder | None = None) -> None:
     """One stage, or all that are not done. `source`: a run that lends its tokenizer, teacher, classifier and pairs.
 
     UserError, before anything is computed, for what is missing or does not fit.

@@ -29,6 +29,7 @@ SECTIONS = {
     "report": (),
 }
 STAGES = tuple(SECTIONS)
+Folder = str | os.PathLike[str]
 RECORD, SOURCE, LOCK = "stages.json", "from.json", "lock"
 BORROWED = ("classifier", "tokenizer", "teacher", "pairs")  # what may be another run's
 # What may change on the way: memory, time and what is told, not the result.
@@ -45,12 +46,12 @@ class Workdir:
     `source`: a run whose tokenizer, teacher, classifier and pairs stand for those that are not here; it is remembered.
     """
 
-    def __init__(self, path: str | Path, config: dict[str, Any], source: str | Path | None = None):
+    def __init__(self, path: Folder, config: dict[str, Any], source: Folder | None = None):
         self.path, self.config = files.expand(path), config
         self.record = _record(self.path)
         self.source = self._source(source)
 
-    def _source(self, given: str | Path | None) -> "Workdir | None":
+    def _source(self, given: Folder | None) -> "Workdir | None":
         """The run that parts are taken from: `given` now, or the one that was given before."""
         path = source_of(self.path) if given is None else files.expand(given)
         if path is None:

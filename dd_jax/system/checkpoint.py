@@ -4,7 +4,11 @@ Saving does not stop training: the state is copied on its devices and summed the
 runs, and written behind it. The sum is of integers, so that every mesh and any number of processes find the same.
 """
 
+import contextlib
 import functools
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +16,10 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from dd_jax.system import processes
 from dd_jax.system.errors import UserError
 
+PATTERNS = frozenset("[]*?\\")  # what Orbax and TensorStore read as something else in the name of a folder
 WORD = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
 
@@ -55,15 +61,49 @@ def _total(sums: list[jax.Array]) -> int:
     return functools.reduce(lambda total, one: (total * 31 + int(one)) % 2**32, jax.device_get(sums), 0)
 
 
+def _names(tree: Any) -> list[tuple[str, Any]]:
+    """Its arrays, each with the name that Orbax stores it under."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [(jax.tree_util.keystr(path, simple=True, separator="."), x) for path, x in leaves]
+
+
+def _kind(x: Any) -> str:
+    """float32 (3, 4)."""
+    return f"{jnp.dtype(x.dtype).name} {tuple(x.shape)}"
+
+
+@contextlib.contextmanager
+def _plainly_named(folder: Path) -> Iterator[Path]:
+    """`folder` under a name that is no pattern: Orbax globs the paths that it writes to, TensorStore turns \\ into /.
+
+    UserError where several processes would each need such a name.
+    """
+    if not PATTERNS & {*str(folder)}:
+        yield folder
+        return
+    if processes.count() > 1 or PATTERNS & {*tempfile.gettempdir()}:
+        raise UserError(f"checkpoints cannot be written to {folder}: choose a --workdir without [ ] * ? and \\")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="dd_jax-") as place:
+        link = Path(place) / "checkpoints"
+        link.symlink_to(folder, target_is_directory=True)
+        try:
+            yield link
+        finally:
+            link.unlink()
+
+
 class Checkpoints:
     """The checkpoints of one training run, newest last; a killed save leaves nothing behind."""
 
     def __init__(self, folder: Path, keep: int = 2):
         self.folder = folder.absolute()
         self._waiting: tuple | None = None
+        self._links = contextlib.ExitStack()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
         try:
-            self._manager = ocp.CheckpointManager(self.folder, options=options)
+            self._plain = self._links.enter_context(_plainly_named(self.folder))
+            self._manager = ocp.CheckpointManager(self._plain, options=options)
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -71,11 +111,19 @@ class Checkpoints:
         """Step of the newest complete checkpoint."""
         return self._manager.latest_step()
 
+    @staticmethod
+    def check(state: Any) -> None:
+        """UserError for arrays that would be stored as one: Orbax joins the parts of their paths by dots."""
+        twice = [name for name, count in Counter(name for name, _ in _names(state)).items() if count > 1]
+        if twice:
+            raise UserError(f"two arrays would be saved under the name {twice[0]!r}: leave dots out of their names")
+
     def save(self, step: int, state: Any, data: dict[str, Any] | None = None) -> None:
         """Copy `state` on its devices; it may be donated at once. `flush` or `close` writes it.
 
-        data: what the input needs to go on from here.
+        data: what the input needs to go on from here. UserError as in `check`.
         """
+        self.check(state)
         self.flush()
         self._waiting = (step, jax.tree.map(jnp.copy, state), _sums(state), data or {})
 
@@ -92,7 +140,9 @@ class Checkpoints:
             raise self._unwritable(error) from error
 
     def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
-        """(the state saved at `step`, by default the newest; its input's place). UserError if it is damaged.
+        """(the state saved at `step`, by default the newest; its input's place).
+
+        UserError if it is damaged, or if other arrays were saved than `like` has.
 
         `like` gives its structure, shapes and places: arrays, or what `jax.eval_shape` returns (then all of it is
         on one device). Saved on another mesh or number of devices, it is cut anew while it is read.
@@ -105,12 +155,15 @@ class Checkpoints:
             return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None) or here)
 
         abstract = jax.tree.map(at, like)
+        self._compare(step, like)
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
         try:
             found = self._manager.restore(step, args=items)
         except Exception as error:  # whatever the reader met: the file is not what was written
-            first = str(error).strip().splitlines()
-            raise UserError(self._damaged(path, first[0][:200] if first else repr(error))) from error
+            first = (str(error).strip() or repr(error)).splitlines()[0][:200]
+            if "structure" in first:  # the arrays are alike: an optimizer's parts without any are not
+                raise UserError(self._other(path, "their optimizers have other parts")) from error
+            raise UserError(self._damaged(path, first)) from error
         if checksum(found.state) != found.meta.get("sum"):
             raise UserError(self._damaged(path, "its checksum does not match, or an older version wrote it"))
         return found.state, found.meta.get("data", {})
@@ -123,12 +176,35 @@ class Checkpoints:
             self._manager.close()
         except OSError as error:
             raise self._unwritable(error) from error
+        finally:
+            self._links.close()
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *error: Any) -> None:
         self.close()
+
+    def _compare(self, step: int | None, like: Any) -> None:
+        """UserError that says what was saved otherwise than `like`: names, shapes, types."""
+        try:
+            stored: Any = ocp.StandardCheckpointHandler().metadata(self._plain / str(step) / "state")
+            there = {name: _kind(x) for name, x in _names(stored) if hasattr(x, "shape")}
+        except Exception:  # no word on what it holds: reading it will tell
+            return
+        here = {name: _kind(x) for name, x in _names(like)}
+        odd = sorted({*there.items()} ^ {*here.items()}, key=lambda item: (not item[0].startswith("params"), item))
+        names = list(dict.fromkeys(name for name, _ in odd))
+        if there and names:
+            told = [f"{name} is {there.get(name, 'not')} there, {here.get(name, 'not')} here" for name in names[:3]]
+            more = f"; and {len(names) - 3} more" if len(names) > 3 else ""
+            raise UserError(self._other(self.folder / str(step), "; ".join(told) + more))
+
+    def _other(self, path: Path, why: str) -> str:
+        return (
+            f"checkpoint {path} is of another model or optimizer ({why}): set the config back to what it was made "
+            "with, or choose another --workdir"
+        )
 
     def _damaged(self, path: Path, why: str) -> str:
         return f"checkpoint {path} is damaged ({why}); delete that folder to go on from the one before it"

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dd_jax.system import rng
+
 
 def count(fn: Callable, *args: Any) -> float:
     """FLOPs (2 per multiply-add) of all matrix products and convolutions in one call; loops times their length.
@@ -67,7 +69,7 @@ SIDE = 2048  # of the matrices whose product says how fast a machine is
 
 def matmul_rate(side: int = SIDE, repeats: int = 15) -> float:
     """FLOP/s of a side x side float32 matrix product on the default device."""
-    x = jax.random.normal(jax.random.key(0), (side, side))
+    x = jax.random.normal(rng.key(0), (side, side), jnp.float32)
     return 2.0 * side**3 / seconds(_product, x, x, repeats=repeats)
 
 

@@ -40,7 +40,15 @@ def jit_once(fn: Callable) -> Callable:
     return jax.jit(fn, compiler_options=options)
 
 
+def plain_numbers() -> None:
+    """float32 and NumPy's promotion, as these programs are written: a shell may have other settings for others."""
+    jax.config.update("jax_enable_x64", False)
+    jax.config.update("jax_numpy_dtype_promotion", "standard")
+    jax.config.update("jax_numpy_rank_promotion", "allow")
+
+
 def setup() -> None:
     """What every program wants."""
+    plain_numbers()
     keep_freed_memory()
     cache_compilations()

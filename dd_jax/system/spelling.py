@@ -19,6 +19,15 @@ def newer(settings: Any) -> Any:
     return {".".join(NEWER.get(part, part) for part in key.split(".")): newer(x) for key, x in settings.items()}
 
 
+def apart(value: Any) -> Any:
+    """A list of names as it was meant: ("a,b",), which is what a command line makes of NAME=a,b, is ("a", "b")."""
+    if not isinstance(value, tuple | list) or not any(isinstance(item, str) for item in value):
+        return value
+    parts = [item.split(",") if isinstance(item, str) else [item] for item in value]
+    stripped = [part.strip() if isinstance(part, str) else part for some in parts for part in some]
+    return type(value)(part for part in stripped if part != "")
+
+
 def folder(parent: Path, name: str) -> Path:
     """`parent`/`name`, or what stands there under its earlier name."""
     earlier = [parent / old for old, new in NEWER.items() if new == name and (parent / old).exists()]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dd_jax.data.conditions import Conditions
+from dd_jax.data.conditions import Conditions, as_array, numbers
 from dd_jax.method.interfaces import Cond, Params
 from dd_jax.system import weights
 from dd_jax.system.errors import UserError
@@ -97,7 +97,7 @@ class Text:
 
 def drop_words(key: jax.Array, token_BxP: jax.Array, valid_BxP: jax.Array, rate: float) -> jax.Array:
     """Which tokens are left when each is left out at `rate`; end marks stay."""
-    kept = jax.random.uniform(key, valid_BxP.shape) >= rate
+    kept = jax.random.uniform(key, valid_BxP.shape, jnp.float32) >= rate
     return valid_BxP & (kept | (token_BxP == EOS))
 
 
@@ -129,12 +129,11 @@ class Captions:
 
     def of(self, wanted: ArrayLike | Sequence[str]) -> Cond:
         """Captions, or numbers of captions in the list."""
-        asked = np.atleast_1d(np.asarray(wanted))
+        asked = np.atleast_1d(as_array(wanted, "captions"))
         if asked.dtype.kind in "US":
+            asked = asked.reshape(-1)
             return _cond(np.zeros(len(asked)), *self.encoder([str(caption) for caption in asked]))
-        if asked.size and not (asked.min() >= 0 and asked.max() < len(self.prompts)):
-            raise UserError(f"there are {len(self.prompts)} captions, numbers from 0; got {asked.tolist()}")
-        return self(asked)
+        return self(numbers(wanted, len(self.prompts), f"there are {len(self.prompts)} captions: their numbers"))
 
     @functools.cached_property
     def _features(self) -> Features:

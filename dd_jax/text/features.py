@@ -18,7 +18,7 @@ import ml_dtypes
 import numpy as np
 
 from dd_jax.method.interfaces import Params
-from dd_jax.system import weights
+from dd_jax.system import rng, weights
 from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import ALONE, Placement
 from dd_jax.text import clean
@@ -75,7 +75,7 @@ class TextEncoder:
         if about.get("part") != "text":
             raise UserError(f"{folder} holds {about.get('id')}: captions take what `port_weights flan_t5_xl` wrote")
         cfg = T5Config(**about["config"], dtype=jnp.dtype(dtype))
-        expected = jax.eval_shape(functools.partial(init, cfg), jax.random.key(0))
+        expected = jax.eval_shape(functools.partial(init, cfg), rng.key(0))
         where = dataclasses.replace(placement or ALONE, rules=RULES)
         params = weights.load(folder, expected, dtype=jnp.dtype(dtype))
         params = jax.device_put(params) if where.mesh is None else where.put(params, fsdp=False)

@@ -16,6 +16,7 @@ import numpy as np
 
 from dd_jax.method.interfaces import Params
 from dd_jax.nn.layers import Dense, Dtype, RMSNorm, rematerialised
+from dd_jax.system import rng
 from dd_jax.system.sharding import constrain
 
 EPS = 1e-6
@@ -143,8 +144,7 @@ class T5(nn.Module):
 def init(cfg: T5Config, key: jax.Array) -> Params:
     """Random parameters."""
     blank = jnp.zeros((1, 1), jnp.int32)
-    made: Any = T5(cfg).init(key, blank, blank == 0)
-    return made["params"]
+    return rng.fresh(T5(cfg), key, blank, blank == 0)
 
 
 def encode(cfg: T5Config, params: Params, token_BxP: jax.Array, valid_BxP: jax.Array) -> tuple[jax.Array, jax.Array]:

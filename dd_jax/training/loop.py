@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +15,7 @@ import optax.contrib
 
 from dd_jax.data.batches import stream
 from dd_jax.method.interfaces import Params
-from dd_jax.system import stopping
+from dd_jax.system import spelling, stopping
 from dd_jax.system.checkpoint import Checkpoints
 from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import ALONE, Placement
@@ -29,9 +30,10 @@ class Settings:
 
     @classmethod
     def of(cls, section: Mapping[str, Any]) -> Self:
-        """These fields of the section; it may have others, for others."""
+        """These fields of the section; it may have others, for others. "a,b" in a list of names is two of them."""
         names = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{key: value for key, value in section.items() if key in names})
+        given = {key: spelling.apart(value) for key, value in section.items() if key in names}
+        return cls(**given)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +49,17 @@ class Recipe(Settings):
     b1: float = 0.9
     b2: float = 0.95
     weight_decay: float = 0.0
-    no_decay: tuple[str, ...] = ()  # names of parameters that it leaves alone, besides all vectors
+    no_decay: tuple[str, ...] = ()  # names in the paths of parameters that it leaves alone, besides all vectors
     muon: bool = False  # orthogonalised momentum for the matrices of numbered layers: fewer steps for small models
     ema: float = 0.99
     checkpoint_every: int = 250
     accumulate: int = 1  # micro-batches that a step's batch is cut into
 
     def optimizer(self) -> optax.GradientTransformation:
-        """AdamW with clipping, warm-up and linear decay; no decay of vectors (gains, biases) and of `no_decay`."""
+        """AdamW with clipping, warm-up and linear decay; no decay of vectors (gains, biases) and of `no_decay`.
+
+        Its `init` raises a UserError for a name in `no_decay` that no parameter has.
+        """
         tail = max(self.steps - self.warmup, 1)
         rate = optax.join_schedules(
             [
@@ -63,22 +68,50 @@ class Recipe(Settings):
             ],
             [self.warmup],
         )
-        decay = {"weight_decay": self.weight_decay, "weight_decay_mask": self._decayed}
         inner = (
-            optax.contrib.muon(
-                rate,
-                ns_steps=3,  # of the usual five: Schatten's norm, nearer to the largest singular value, saves one, and
-                preconditioning="schatten",  # three meet the demos' bars (a twelfth less time a step)
-                consistent_rms=0.2,  # updates as large as Adam's, so that one rate serves both
-                adam_b1=self.b1,
-                adam_b2=self.b2,
-                muon_weight_dimension_numbers=_layer_matrices,
-                **decay,
-            )
+            self._muon(rate)
             if self.muon
             else optax.adamw(rate, self.b1, self.b2, weight_decay=self.weight_decay, mask=self._decayed)
         )
-        return optax.chain(optax.clip_by_global_norm(self.clip), inner)
+        whole = optax.chain(optax.clip_by_global_norm(self.clip), inner)
+
+        def init(params: Params) -> Any:
+            self.check(params)
+            return whole.init(params)
+
+        return optax.GradientTransformationExtraArgs(init, whole.update)
+
+    def _muon(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        """Muon for `_layer_matrices`, Adam for the others, both with the same decay."""
+        inner = optax.contrib.muon(
+            rate,
+            ns_steps=3,  # of the usual five: Schatten's norm, nearer to the largest singular value, saves one, and
+            preconditioning="schatten",  # three meet the demos' bars (a twelfth less time a step)
+            consistent_rms=0.2,  # updates as large as Adam's, so that one rate serves both
+            adam_b1=self.b1,
+            adam_b2=self.b2,
+            muon_weight_dimension_numbers=_layer_matrices,
+            weight_decay=self.weight_decay,
+            adam_weight_decay=self.weight_decay,  # its own: `weight_decay` stops at Muon's share
+        )
+        if not self.weight_decay:
+            return inner
+
+        def update(grads: Params, state: Any, params: Params) -> tuple[Params, Any]:
+            # Adam's share takes no mask. Decay is all that parameters are read for: zeros do not decay.
+            shown = jax.tree.map(lambda p, yes: p if yes else jnp.zeros_like(p), params, self._decayed(params))
+            return inner.update(grads, state, shown)
+
+        return optax.GradientTransformation(inner.init, update)
+
+    def check(self, params: Params) -> None:
+        """UserError for a name in `no_decay` that none of `params` (or of their shapes) has."""
+        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+        there = {key.key for path in paths for key in path}
+        for name in self.no_decay:
+            if name not in there:
+                told = ", ".join(difflib.get_close_matches(name, there, 4, 0.4) or sorted(there)[:8])
+                raise UserError(f"no_decay has {name!r}, and no parameter is called so: there are {told}, ...")
 
     def _decayed(self, params: Params) -> Params:
         def decayed(path: tuple, p: jax.Array) -> bool:
@@ -174,6 +207,7 @@ def fit(
     """
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(folder))
+        checkpoints.check(state)
         first, place = int(checkpoints.latest() or 0), None
         if first:
             state, place = checkpoints.restore(state)

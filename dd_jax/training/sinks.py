@@ -63,13 +63,18 @@ class Wandb:
 KINDS: dict[str, Any] = {"tensorboard": TensorBoard, "wandb": Wandb}
 
 
+def check(log: Sequence[str]) -> None:
+    """UserError for a name that no sink has."""
+    for name in log:
+        if name not in KINDS:
+            raise UserError(f"config.train.log has {name!r}: choose from {', '.join(KINDS)}")
+
+
 class Sinks:
     """All of one training. `resume`: the first step that will be written (again); `log`: names out of KINDS."""
 
     def __init__(self, folder: Path, resume: int, log: Sequence[str] = ()) -> None:
-        for name in log:
-            if name not in KINDS:
-                raise UserError(f"config.train.log has {name!r}: choose from {', '.join(KINDS)}")
+        check(log)
         self._files: dict[str, Sink] = {}
         self._others: list[Sink] = []
         self._folder, self._resume = folder, resume

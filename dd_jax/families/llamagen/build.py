@@ -13,6 +13,7 @@ from dd_jax.families.tokenizer import side_of
 from dd_jax.method.interfaces import Family, Params
 from dd_jax.method.layout import Layout
 from dd_jax.method.student import Student, StudentNet
+from dd_jax.system import rng
 
 # Attention and MLP in pairs of matrices, the second summed over devices; classes by the codebook. Tables that are
 # looked up are cut by width: rows stay whole.
@@ -47,7 +48,7 @@ def build(config: ConfigDict) -> Family:
     def teacher_init(key: jax.Array, tokenizer_params: Params) -> Params:
         code = jnp.zeros((1, layout.tokens), jnp.int32)
         mask = layout.teacher_mask(layout.step_N[:-1])
-        return trunk.init(key, trunk.blank(1), code, mask, method="teach")["params"]
+        return rng.fresh(trunk, key, trunk.blank(1), code, mask, method="teach")
 
     def teacher_params(trunk: Params, tokenizer_params: Params) -> Params:
         return {"trunk": trunk}

@@ -32,7 +32,7 @@ class VQ(ConvTokenizer):
         return cls(stack_of(config), fields.vocab, fields.code_dim, pixels=fields.get("pixels", 1.0))
 
     def init_quantizer(self, key: jax.Array) -> Params:
-        return {"embedding": jax.random.normal(key, (self.vocab, self.code_dim))}
+        return {"embedding": jax.random.normal(key, (self.vocab, self.code_dim), jnp.float32)}
 
     def codebook(self, params: Params) -> jax.Array:
         return unit(self.raw_codebook(params))

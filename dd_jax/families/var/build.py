@@ -13,6 +13,7 @@ from dd_jax.families.var.tokenizer import VQVAE, ladder
 from dd_jax.method.interfaces import Family, Params
 from dd_jax.method.layout import Layout
 from dd_jax.method.student import Student, StudentNet
+from dd_jax.system import rng
 from dd_jax.system.errors import UserError
 
 # Attention and MLP in pairs of matrices, the second summed over devices; classes by the codebook. Tables that are
@@ -54,7 +55,7 @@ def build(config: ConfigDict) -> Family:
     def teacher_init(key: jax.Array, tokenizer_params: Params) -> Params:
         x = jnp.zeros((1, layout.tokens - 1, cfg.code_dim))
         mask = layout.teacher_mask(layout.step_L)
-        return trunk.init(key, trunk.blank(1), x, mask, method="teach")["params"]
+        return rng.fresh(trunk, key, trunk.blank(1), x, mask, method="teach")
 
     def teacher_params(trunk: Params, tokenizer_params: Params) -> Params:
         return {"trunk": trunk, "quantizer": tokenizer_params["quantizer"]}

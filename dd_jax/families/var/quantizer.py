@@ -102,7 +102,7 @@ class Quantizer:
         for i in range(self.phis):  # arrays of their own: a shared one could not be donated
             kernel = jnp.zeros(shape).at[1, 1].set(jnp.eye(self.code_dim))
             params[f"phi{i}"] = {"kernel": kernel, "bias": jnp.zeros(self.code_dim)}
-        return {**params, "embedding": jax.random.normal(key, (self.vocab, self.code_dim))}
+        return {**params, "embedding": jax.random.normal(key, (self.vocab, self.code_dim), jnp.float32)}
 
     def codebook(self, params: Params) -> jax.Array:
         """(V, C), as it is: nothing is normalised."""
