@@ -81,7 +81,9 @@ def others(tree: Any) -> str:
     if count := _tensors(tree):
         found.insert(0, ('""', count))
     if not found:
-        return f"it holds no state dict: {foreign.TRAIN}"
+        items = tree.items() if isinstance(tree, Mapping) else ()
+        whole = [f"{key} is a {x.name}, " for key, x in items if isinstance(x, Inert) and x.name]
+        return f"{''.join(whole[:1])}it holds no state dict: {foreign.TRAIN}"
     told = [f"{name} ({count} tensor{'s' * (count > 1)})" for name, count in found]
     return f"name another with --container: {listed(told)}"
 

@@ -81,7 +81,7 @@ def open_weights(path: str | Path, containers: Sequence[str] = CONTAINERS) -> St
 
 
 def _state_dict(file: TorchFile, found: Mapping[str, Any]) -> StateDict:
-    tensors = {key: x for key, x in found.items() if isinstance(x, Tensor | Array)}
+    tensors = {key: x for key, x in found.items() if isinstance(key, str) and isinstance(x, Tensor | Array)}
     notes = list(file.notes)
     if aside := [str(key) for key in found if key not in tensors]:
         notes.append(f"left aside, since it is no tensor: {inside.listed(aside)}")
@@ -125,7 +125,7 @@ def _safetensors(path: Path) -> StateDict:
         with safe_open(path, framework="numpy") as file:
             names = tuple(file.keys())
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is no readable safetensors file: {error}") from error
+        raise UserError(f"{path} is no readable safetensors file ({error}): was the download cut off?") from error
     data = np.memmap(path, np.uint8, "r")
     start = 8 + int.from_bytes(data[:8].tobytes(), "little")
     header = json.loads(data[8:start].tobytes())

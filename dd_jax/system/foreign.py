@@ -73,7 +73,7 @@ def what(path: Path) -> str:
             return told
     if tar:
         return "a tar archive: unpack it and name the file inside"
-    if start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") and OLD_TORCH not in start:
+    if start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") and OLD_TORCH not in start[:32]:
         return f"a plain pickle, not written by torch.save: load it where it was made and {TRAIN}"
     return _text(start)
 
@@ -122,7 +122,7 @@ def _folder(path: Path) -> str:
     names = {item.name for item in path.iterdir()}
     if {"config.json", "weights.safetensors"} <= names:
         return "a folder of ported weights already: name it in config.weights, or the published file here"
-    if {"data.pkl", "data"} <= names:
+    if any((folder / "data.pkl").is_file() for folder in (path, *(path / name for name in names))):
         return "a checkpoint that was unpacked: name the file that it came from, or zip the folder (zip -r -0)"
     if ".metadata" in names and any(name.endswith(".distcp") for name in names):
         way = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE"
