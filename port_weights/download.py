@@ -66,15 +66,13 @@ def fetch(name: str, urls: Sequence[str], sha256: Sequence[str], out: Path) -> l
 def reach(url: str) -> None:
     """ConnectionError if the host of an address, or the proxy before it, does not answer within seconds."""
     where = urlsplit(url)
-    if (where.hostname or "").endswith("huggingface.co") and os.environ.get("HF_HUB_OFFLINE", "0").upper() in (
-        "1",
-        "TRUE",
-        "ON",
-        "YES",
-    ):
+    if not where.hostname:  # a file
+        return
+    forbidden = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "ON", "YES")
+    if forbidden and where.hostname.endswith("huggingface.co"):
         raise ConnectionError("HF_HUB_OFFLINE is set")
     proxy = urllib.request.getproxies().get(where.scheme)
-    if proxy and not urllib.request.proxy_bypass(where.hostname or ""):
+    if proxy and not urllib.request.proxy_bypass(where.hostname):
         where = urlsplit(proxy if "//" in proxy else f"//{proxy}")
     port = where.port or (80 if where.scheme == "http" else 443)
     done: list[Exception | None] = []
