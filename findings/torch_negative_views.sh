@@ -3,7 +3,7 @@
 # Really: a real tensor can be a lazily negated view, e.g. the imaginary part of a conjugated one. torch.save then stores the
 #   numbers as they lie in memory, with the other sign, and {"neg": True} as a seventh argument of the rebuild call,
 #   which other tensors do not have. A reader that stops at the strides gets every number with the wrong sign, and no error.
-#   clone() and arithmetic resolve the bit; contiguous(), detach() and nn.Parameter(...) keep it.
+#   clone() and arithmetic resolve the bit, detach() and nn.Parameter(...) keep it; contiguous() keeps it unless it has to copy.
 # Versions: torch 2.13.0, Python 3.11.
 # Source: torch/_tensor.py (_reduce_ex_internal), torch/_utils.py (get_tensor_metadata, _rebuild_tensor_v2)
 set -euo pipefail
