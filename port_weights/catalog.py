@@ -3,26 +3,17 @@
 import dataclasses
 import functools
 import json
-import math
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from configs import llamagen as llamagen_configs
 from configs import var as var_configs
-from dd_jax import factory
-from dd_jax.method.interfaces import Params
-from dd_jax.method.layout import Layout
-from dd_jax.metrics.inception import published_shapes
-from dd_jax.metrics.lpips import LPIPS
-from dd_jax.system import rng
 from dd_jax.system.errors import UserError
-from dd_jax.text.t5 import T5Config, init
-from port_weights import inception, llamagen, lpips, t5, tokenizers, var
+from port_weights import lpips, models, t5
 from port_weights.rules import Table
 from port_weights.source import CONTAINERS
 
@@ -33,7 +24,6 @@ DISTILLED = "microsoft/distilled_decoding"
 RAW_FIRST = ("", *CONTAINERS[:-1])  # FSDP trainers save the bare state dict
 EMA_FIRST = ("ema", *CONTAINERS)
 TRAINER_FIRST = ("trainer.ema_parameters", "trainer.var_wo_ddp", *CONTAINERS)
-BUFFERS = ("uncond_embedding",)  # come with the weights, but are not counted as parameters: never trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,13 +48,13 @@ class Known:
         """All names under `repo`."""
         return (*(self.shards or (self.file,)), *self.beside)
 
-    def expected(self) -> Params:
+    def expected(self) -> models.Params:
         """Shapes of its parameters."""
-        return expected(self.config(), self.part)
+        return models.expected(self.config(), self.part)
 
     def table(self) -> Table:
         """How its keys map."""
-        return table(self.config(), self.part)
+        return models.table(self.config(), self.part)
 
     @property
     def parameters(self) -> int:
@@ -73,19 +63,14 @@ class Known:
 
     def count(self) -> int:
         """How many numbers were trained, counted."""
-        leaves = jax.tree_util.tree_leaves_with_path(self.expected())
-        return sum(math.prod(leaf.shape) for path, leaf in leaves if path[-1].key not in BUFFERS)
+        return models.count(self.config(), self.part)
 
-    def settle(self, state_dict: Mapping[str, np.ndarray]) -> ConfigDict:
-        """Its config, with what only the file knows: the attention mask of a next-scale student. Checks a teacher's."""
-        config = self.config()
-        if config.get("family") == "var" and self.part != "tokenizer":
-            layout = Layout.scales(config.tokenizer.sides)
-            if self.part == "teacher":
-                var.check_teacher_mask(state_dict, layout)
-            elif (found := var.same_step(state_dict, layout)) is not None:
-                config.student.same_step = found
-        return config
+    def wrapped(self, weights: Mapping[str, Any]) -> Any:
+        """A state dict as the published file holds it: inside its first container."""
+        tree: Any = OrderedDict(weights)
+        for part in reversed([part for part in self.containers[0].split(".") if part]):
+            tree = {part: tree}
+        return tree
 
     def about(self, config: ConfigDict) -> dict[str, Any]:
         """What its folder says of it."""
@@ -99,47 +84,10 @@ class Known:
         }
 
 
-# Networks that no config describes, since there is one of each: their shapes, and how their keys map.
-EYES: dict[str, tuple[Callable[[], Params], Callable[[], Table]]] = {
-    "inception": (published_shapes, inception.inception),
-    "lpips": (lambda: jax.eval_shape(LPIPS().init, rng.key(0)), lpips.table),
-}
-
-
 @functools.cache
 def _noted() -> dict[str, int]:
     found: dict[str, int] = json.loads((Path(__file__).parent / "parameters.json").read_text())
     return found
-
-
-def expected(config: ConfigDict, part: str) -> Params:
-    """Shapes of the parameters of a config's part, or of a network that looks at images or reads captions."""
-    if part in EYES:
-        return EYES[part][0]()
-    if part == "text":
-        return jax.eval_shape(functools.partial(init, T5Config(**config)), rng.key(0))
-    system, key = factory.build(config), rng.key(0)
-    if part == "teacher":
-        return jax.eval_shape(system.teacher_init, key, jax.eval_shape(system.tokenizer.init, key))
-    return jax.eval_shape(getattr(system, part).init, key)
-
-
-def table(config: ConfigDict, part: str) -> Table:
-    """How the published keys of a config's part, or of a network that looks at images or reads captions, map."""
-    if part in EYES:
-        return EYES[part][1]()
-    if part == "text":
-        return t5.table()
-    levels = len(config.tokenizer.stack.ch_mult)
-    tables: dict[tuple[str, str], Callable[[], Table]] = {
-        ("llamagen", "tokenizer"): functools.partial(tokenizers.vq, levels),
-        ("llamagen", "teacher"): llamagen.teacher,
-        ("llamagen", "student"): llamagen.student,
-        ("var", "tokenizer"): tokenizers.vqvae,
-        ("var", "teacher"): var.teacher,
-        ("var", "student"): var.student,
-    }
-    return tables[config.family, part]()
 
 
 VQ16 = ("tokenizer", "vq16")
@@ -174,10 +122,11 @@ def _var() -> list[Known]:
     """Teachers, the tokenizer that they share, and the distilled students."""
     get, found = var_configs.get, []
     tokenizer = ("tokenizer", "var_vae")
-    found.append(Known("var_vae", "tokenizer", VAR, "vae_ch160v4096z32.pth", functools.partial(get, 16)))
+    vae = "vae_ch160v4096z32.pth"  # as the transformers, saved without a container
+    found.append(Known("var_vae", "tokenizer", VAR, vae, functools.partial(get, 16), RAW_FIRST))
     for depth in var_configs.DEPTHS:
         name, file, config = f"var_d{depth}", f"var_d{depth}.pth", functools.partial(get, depth)
-        found.append(Known(name, "teacher", VAR, file, config, companions=(tokenizer,)))
+        found.append(Known(name, "teacher", VAR, file, config, RAW_FIRST, (tokenizer,)))
     for depth in (16, 20, 24):
         name, file, config = f"var_d{depth}_dd", f"VAR-DD/var-d{depth}.pth", functools.partial(get, depth)
         used = (tokenizer, ("teacher", f"var_d{depth}"))
@@ -205,8 +154,8 @@ def _eyes() -> list[Known]:
 def _text() -> list[Known]:
     """The encoder of captions."""
     more: dict[str, Any] = {"licence": "Apache-2.0", "shards": t5.FILES, "beside": t5.BESIDE}
-    config, file = functools.partial(ConfigDict, T5Config().sizes()), "model-0000[12]-of-00002.safetensors"
-    return [Known("flan_t5_xl", "text", "google/flan-t5-xl", file, config, RAW_FIRST, **more)]
+    file = "model-0000[12]-of-00002.safetensors"
+    return [Known("flan_t5_xl", "text", "google/flan-t5-xl", file, t5.config, RAW_FIRST, **more)]
 
 
 CATALOG = {known.id: known for known in (*_llamagen(), *_var(), *_eyes(), *_text())}

@@ -1,13 +1,41 @@
-"""Published files that are not on huggingface.co: fetched from their own addresses, and checked."""
+"""Published files fetched: from huggingface.co by its own client, from elsewhere by their addresses, and checked.
+
+Whether the network answers is asked first, once and briefly: the clients try again for half a minute.
+"""
 
 import http.client
+import os
 import shutil
+import socket
+import threading
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from dd_jax.system import files, weights
+from dd_jax.system import files
 from dd_jax.system.errors import UserError
+
+HUB = "https://huggingface.co"
+PATIENCE = 1.5  # seconds within which a host that is there answers
+
+
+def hub(name: str, repo: str, names: Sequence[str], out: Path) -> list[Path]:
+    """A repository's files, from the client's cache if they are there. UserError that says what to fetch by hand."""
+    home = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
+    links = " and ".join(f"{HUB}/{repo}/resolve/main/{one}" for one in names)
+    by_hand = _by_hand(name, links, Path(names[0]).name, out)
+    try:
+        from huggingface_hub import hf_hub_download, try_to_load_from_cache  # only here: slow to import
+
+        kept = [try_to_load_from_cache(repo, one) for one in names]
+        if all(isinstance(path, str) for path in kept):
+            return [Path(str(path)) for path in kept]
+        reach(home)
+        return [Path(hf_hub_download(repo, one)) for one in names]
+    except Exception as error:  # no network, no such file, no space: all end in the same advice
+        why = str(error) if isinstance(error, ConnectionError) else type(error).__name__
+        raise UserError(f"cannot download {' and '.join(names)} ({why}); {by_hand}") from error
 
 
 def fetch(name: str, urls: Sequence[str], sha256: Sequence[str], out: Path) -> list[Path]:
@@ -15,20 +43,53 @@ def fetch(name: str, urls: Sequence[str], sha256: Sequence[str], out: Path) -> l
 
     UserError that says what to fetch by hand where that fails, or for a file that is another one.
     """
+    from dd_jax.system import weights  # only here: it is slow to import
+
     found = [out / "downloads" / url.rsplit("/", 1)[1] for url in urls]
-    by_hand = (
-        f"fetch {' and '.join(urls)} on a machine that can, "
-        f"then run: python -m port_weights {name} --src {' '.join(path.name for path in found)} --out {out}"
-    )
+    by_hand = _by_hand(name, " and ".join(urls), " ".join(path.name for path in found), out)
     for url, path, checksum in zip(urls, found, sha256, strict=True):
         if path.exists() and weights.sha256(path).startswith(checksum):
             continue
         try:
+            reach(url)
             with urllib.request.urlopen(url, timeout=60) as reply, files.writing(path) as file:
                 shutil.copyfileobj(reply, file)
         except (OSError, http.client.HTTPException) as error:  # no network, no such file: all end in the same advice
-            raise UserError(f"cannot download {path.name} ({type(error).__name__}); {by_hand}") from error
+            why = str(error) if isinstance(error, ConnectionError) else type(error).__name__
+            raise UserError(f"cannot download {path.name} ({why}); {by_hand}") from error
         if not weights.sha256(path).startswith(checksum):
             path.unlink()
             raise UserError(f"{url} is not the file that was published: its sha256 does not begin with {checksum}")
     return found
+
+
+def reach(url: str) -> None:
+    """ConnectionError if the host of an address, or the proxy before it, does not answer within seconds."""
+    where = urlsplit(url)
+    if not where.hostname:  # a file
+        return
+    forbidden = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "ON", "YES")
+    if forbidden and where.hostname.endswith("huggingface.co"):
+        raise ConnectionError("HF_HUB_OFFLINE is set")
+    proxy = urllib.request.getproxies().get(where.scheme)
+    if proxy and not urllib.request.proxy_bypass(where.hostname):
+        where = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+    port = where.port or (80 if where.scheme == "http" else 443)
+    done: list[Exception | None] = []
+
+    def ask() -> None:
+        try:
+            socket.create_connection((where.hostname or "", port), PATIENCE).close()
+            done.append(None)
+        except OSError as error:
+            done.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)  # a name may take minutes to be looked up in vain
+    asking.start()
+    asking.join(PATIENCE)
+    if not done or done[0] is not None:
+        raise ConnectionError(f"no connection to {where.hostname}")
+
+
+def _by_hand(name: str, links: str, src: str, out: Path) -> str:
+    return f"fetch {links} on a machine that can, then run: python -m port_weights {name} --src {src} --out {out}"

@@ -5,7 +5,6 @@ their names. Batch norms stay beside their convolutions, so that `export` gives 
 `dd_jax.metrics.inception.load`.
 """
 
-from dd_jax.metrics.inception import layers, published_shapes
 from port_weights.rules import CONV, LINEAR, Rule, Table
 
 NORM = {"weight": "scale", "bias": "bias", "running_mean": "running_mean", "running_var": "running_var"}
@@ -19,6 +18,8 @@ def conv(source: str, target: str) -> list[Rule]:
 
 def inception() -> Table:
     """pt_inception-2015-12-05 and weights-inception-2015-12-05."""
+    from dd_jax.metrics.inception import layers, published_shapes  # only here: it is slow to import
+
     rules = [Rule("fc.weight", "fc/kernel", LINEAR), Rule("fc.bias", "fc/bias")]
     for path, layer in layers(published_shapes()):
         if "running_var" in layer:

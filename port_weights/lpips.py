@@ -3,7 +3,6 @@
 torchvision counts layers, ReLUs and poolings included; ours are named by block. VGG16's classifier is not used.
 """
 
-from dd_jax.metrics.lpips import VGG16
 from port_weights.rules import Rule, Table, reshape
 from port_weights.tokenizers import conv
 
@@ -16,6 +15,8 @@ SHA256 = ("397923af", "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b
 
 def table() -> Table:
     """Both files at once."""
+    from dd_jax.metrics.lpips import VGG16  # only here: it is slow to import
+
     rules, layer = [Rule("lin{i}.model.1.weight", "lin{i}/weight", reshape((1, -1, 1, 1), (-1,)))], 0
     for block, widths in enumerate(VGG16, 1):
         for k in range(1, len(widths) + 1):

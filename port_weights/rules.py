@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from flax import traverse_util
 
 from dd_jax.system import files
 from dd_jax.system.errors import UserError
@@ -106,6 +105,26 @@ class Table:
         return found[0] if found else None
 
 
+def flatten(tree: Any) -> dict[str, Any]:
+    """Leaves of nested dicts by path."""
+    from flax import traverse_util  # only here: it is slow to import, and `list` and downloads do not need it
+
+    return dict(traverse_util.flatten_dict(tree, sep="/"))
+
+
+def unflatten(leaves: Mapping[str, Any]) -> Any:
+    """The inverse of `flatten`."""
+    from flax import traverse_util  # as above
+
+    return traverse_util.unflatten_dict(dict(leaves), sep="/")
+
+
+def wanted(table: Table, expected: Any) -> set[str]:
+    """Every key of a file that a model's parameters are made of."""
+    found = (table.find(path) for path in flatten(expected))
+    return {key for one in found if one for key in one[1]}
+
+
 def _places(state_dict: Mapping[str, Array], table: Table) -> dict[str, str]:
     """Key -> the name under which the file has it. UserError for two names of a key that hold different numbers."""
     names = {key: key for key in state_dict if key not in table.aliases}
@@ -128,7 +147,7 @@ def convert(state_dict: Mapping[str, Array], table: Table, expected: Any) -> Any
     """
     params, read, missing, misshaped, mistyped = {}, Counter[str](), [], [], []
     place = _places(state_dict, table)
-    for path, leaf in traverse_util.flatten_dict(expected, sep="/").items():
+    for path, leaf in flatten(expected).items():
         found = table.find(path)
         if found is None:
             missing.append(f"{path} (no rule)")
@@ -150,13 +169,13 @@ def convert(state_dict: Mapping[str, Array], table: Table, expected: Any) -> Any
     unknown = [key for key in place if key not in read and not table.stray(key)]
     twice = [key for key, count in read.items() if count > 1]
     _complain(missing=missing, unknown=unknown, misshaped=misshaped, mistyped=mistyped, duplicate=twice)
-    return traverse_util.unflatten_dict(params, sep="/")
+    return unflatten(params)
 
 
 def export(params: Any, table: Table) -> dict[str, Array]:
     """The inverse of `convert`: parameters -> state dict, without the strays."""
     state_dict: dict[str, Array] = {}
-    for path, leaf in traverse_util.flatten_dict(params, sep="/").items():
+    for path, leaf in flatten(params).items():
         found = table.find(path)
         if found is None:
             raise UserError(f"no rule exports {path}: add one to the table")

@@ -1,10 +1,19 @@
 """The encoder of a published T5: key by key. The decoder and its head, published in the same files, are dropped."""
 
+from ml_collections import ConfigDict
+
 from port_weights.rules import LINEAR, Rule, Table
 
 INDEX = "model.safetensors.index.json"
 FILES = (INDEX, "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 BESIDE = ("spiece.model",)  # needed with the weights, and copied beside them
+
+
+def config() -> ConfigDict:
+    """Sizes of flan-t5-xl."""
+    from dd_jax.text.t5 import T5Config  # only here: it is slow to import
+
+    return ConfigDict(T5Config().sizes())
 
 
 def table() -> Table:

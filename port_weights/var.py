@@ -4,12 +4,15 @@ Which file is published where: `catalog.py`.
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dd_jax.method.layout import Layout
 from dd_jax.system.errors import UserError
 from port_weights.rules import LINEAR, Array, Rule, Table, Transform, single
+
+if TYPE_CHECKING:
+    from dd_jax.method.layout import Layout
 
 MASK = "attn_bias_for_masking"
 # Buffers: a key bias that is always zero, each position's scale, the attention mask (see `same_step`).
@@ -75,7 +78,7 @@ def student() -> Table:
     return Table([*trunk("trunk/"), *rules], STRAYS)
 
 
-def same_step(state_dict: Mapping[str, Array], layout: Layout) -> bool | None:
+def same_step(state_dict: Mapping[str, Array], layout: "Layout") -> bool | None:
     """Which attention mask a student's file was made for: do tokens of one step see each other? None: it says nothing.
 
     The reference loads its mask from the file where there is one, whatever the code says, and builds False
@@ -89,7 +92,7 @@ def same_step(state_dict: Mapping[str, Array], layout: Layout) -> bool | None:
     raise UserError(f"{MASK} is neither mask of scales {layout.sizes}: is it another model?")
 
 
-def check_teacher_mask(state_dict: Mapping[str, Array], layout: Layout) -> None:
+def check_teacher_mask(state_dict: Mapping[str, Array], layout: "Layout") -> None:
     """UserError for a teacher whose file has another mask than block-causal."""
     if MASK in state_dict and not np.array_equal(_visible(state_dict), layout.teacher_mask(layout.step_L)):
         raise UserError(f"{MASK} is not that of scales {layout.sizes}: is it another model?")

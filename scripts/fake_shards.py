@@ -1,6 +1,5 @@
 """A text encoder's files in exactly the published format, with random weights: shards, their index, a tokenizer."""
 
-import dataclasses
 import functools
 import json
 from collections.abc import Callable, Mapping
@@ -11,28 +10,13 @@ import jax
 import numpy as np
 
 from dd_jax.system import files, rng, weights
+from dd_jax.system.torch_writer import Lazy
 from dd_jax.text.t5 import T5Config, init
 from port_weights import rules, t5
 
 TINY = T5Config(vocab=128, width=32, depth=2, heads=4, head_dim=16, hidden=48)
 ALIASES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")  # which only .bin shards have
 TEXT = "a red fox in the snow, two dogs on a beach; one photo of an old city at night. the quick brown cat jumps over"
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Lazy:
-    """An array that is made when its numbers are asked for: a shard is written without being held."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    make: Callable[[], np.ndarray]
-
-    @property
-    def size(self) -> int:
-        return int(np.prod(self.shape))
-
-    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
-        return self.make().astype(dtype or self.dtype, copy=False)
 
 
 def state_dict(cfg: T5Config, dtype: str, draw: Callable[[str, tuple[int, ...]], np.ndarray]) -> dict[str, Lazy]:

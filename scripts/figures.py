@@ -21,7 +21,7 @@ import numpy as np
 
 from dd_jax.method import flow
 from dd_jax.report import picture, style, svg
-from dd_jax.system import files
+from dd_jax.system import files, rng
 
 GAP = 16
 CODE_COLOURS = ("#2563eb", "#d2600f", "#0f8a5f", "#a8329e", "#59636e")  # apart for most colour-blind eyes too
@@ -105,7 +105,7 @@ def flow_svg(noises: int = 60, steps: int = 61) -> bytes:
     codebook = jnp.array([[1.5, 0.9], [-1.3, 1.2], [-0.2, -0.1], [1.0, -1.4], [-1.6, -1.0]])
     prob = jnp.array([0.35, 0.25, 0.2, 0.12, 0.08])
     field = jax.jit(jax.vmap(lambda x, u: flow.velocity(x, u, jnp.log(prob), codebook), (0, None)))
-    x, grid = jax.random.normal(jax.random.key(1), (noises, 2)), 1 - np.geomspace(1, 0.02, steps)
+    x, grid = jax.random.normal(rng.key(1), (noises, 2)), 1 - np.geomspace(1, 0.02, steps)
     path = [x]
     for lo, hi in itertools.pairwise(grid):
         slope = field(x, lo)

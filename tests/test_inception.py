@@ -19,10 +19,10 @@ from dd_jax.data import images
 from dd_jax.metrics import features, inception, protocols, resize
 from dd_jax.system import weights
 from dd_jax.system.errors import UserError
+from dd_jax.system.torch_writer import write_torch
 from port_weights import __main__ as cli
 from port_weights import rules
 from port_weights.catalog import find
-from scripts.fake_release import write_torch
 
 SIDES = (64, 256, 384, 512)
 

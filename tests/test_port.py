@@ -18,7 +18,7 @@ from dd_jax.system.errors import UserError
 from port_weights import __main__ as cli
 from port_weights import catalog, rules
 from port_weights.catalog import CATALOG, find
-from scripts.fake_release import state_dict, wrapped, write_torch
+from scripts.fake_release import state_dict, write_torch
 
 PARAMETERS = {
     "llamagen_b": 110_888_448,
@@ -63,7 +63,7 @@ def tiny(monkeypatch):
 def released(tiny, tmp_path):
     """name -> a file in the published format."""
     return {
-        name: write_torch(tmp_path / f"{name}.pt", wrapped(name, state_dict(name)))
+        name: write_torch(tmp_path / f"{name}.pt", find(name).wrapped(state_dict(name)))
         for name in ("vq16", "llamagen_b", "llamagen_b_dd")
     }
 

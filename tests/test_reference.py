@@ -15,7 +15,7 @@ from dd_jax.metrics import inception, protocols, reference, score, scores
 from dd_jax.metrics.inception import Inception
 from dd_jax.system import weights
 from dd_jax.system.errors import UserError
-from scripts.fake_release import write_torch
+from dd_jax.system.torch_writer import write_torch
 
 
 @pytest.fixture(autouse=True)

@@ -96,6 +96,7 @@ def load_params(
         init = functools.partial(_init(system, name), key, *([params["tokenizer"]] if name == "teacher" else []))
         folder = named(config, name, workdir)
         if folder:
+            _check_classes(folder, config)
             kind = jnp.dtype(config.text.dtype if name == "text" else "float32")
             params[name] = jax.tree.map(jnp.asarray, weights.load(folder, jax.eval_shape(init), dtype=kind))
             if name == "student":
@@ -164,6 +165,17 @@ def missing(config: ConfigDict, parts: Sequence[str]) -> str:
         return f"{told}python -m port_weights {' '.join(ids)} --out weights, then add {named}"
     named = " ".join(f"--config.weights.{part}=FOLDER" for part in parts)
     return f"{told}port published ones (python -m port_weights list), then add {named}; or try --config.smoke=true"
+
+
+def _check_classes(folder: Path, config: ConfigDict) -> None:
+    """UserError where a ported teacher or student was trained on another number of classes than the config says."""
+    about = weights.describe(folder)
+    theirs = about["config"].get("data", {}).get("classes") if about.get("part") in ("teacher", "student") else None
+    if theirs not in (None, config.data.classes) and not config.get("text"):
+        raise UserError(
+            f"{folder} has {theirs} classes and config.data.classes is {config.data.classes}: "
+            f"set --config.data.classes={theirs}"
+        )
 
 
 def _check_mask(folder: Path, config: ConfigDict) -> None:

@@ -71,6 +71,19 @@ def expand(path: str | os.PathLike) -> Path:
         raise UserError(f"{path}: there is no home directory to put for ~") from error
 
 
+def check_folder(folder: str | os.PathLike) -> None:
+    """UserError for a folder that cannot be written, or made, before there is anything to write; leaves nothing."""
+    path = Path(folder)
+    there = next(parent for parent in (path, *path.absolute().parents) if parent.exists() or parent.is_symlink())
+    if not there.is_dir():
+        raise UserError(f"cannot write into {path}: {there} is no folder; name another")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
 def let_go(x: Any) -> None:
     """Take an array's pages out of this process's memory if it is a view of a mapped file; it can be read again."""
     while x is not None and not isinstance(x, mmap.mmap):

@@ -1,8 +1,8 @@
 """PyTorch's format before 1.6, which older published files (torchvision's VGG16, LPIPS's heads) are still in.
 
 Five pickles one after another: a magic number, a version, facts of the machine, the tree, the names of the
-storages; then each storage as a count and its numbers. Read as `torch_file` reads the newer one, by the same
-allow-list. There are no checksums: a cut file is noticed, a flipped bit is not.
+storages; then each storage as a count and its numbers, little-endian whatever machine wrote them. Read as `torch_file`
+reads the newer one, by the same allow-list. There are no checksums: a cut file is noticed, a flipped bit is not.
 """
 
 import io
@@ -12,20 +12,21 @@ from typing import Any
 
 import numpy as np
 
+from dd_jax.system import foreign
 from dd_jax.system.errors import UserError
-from dd_jax.system.torch_file import MAX_PICKLE, Storage, TorchFile, Unpickler
+from dd_jax.system.torch_file import MAX_PICKLE, TorchFile
+from dd_jax.system.torch_names import Storage, Unpickler
 
 MAGIC = 0x1950A86A20F9469CFC6C
-HEAD = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number as a pickle has it, behind the mark of its protocol
 
 
 def open_torch(path: str | Path) -> TorchFile:
     """A checkpoint of either format. UserError for everything that is not a whole, harmless one."""
     path = Path(path)
-    if path.is_file():
-        with path.open("rb") as file:
-            if HEAD in file.read(len(HEAD) + 2):
-                return OldTorchFile(path)
+    foreign.check(path)
+    with path.open("rb") as file:
+        if foreign.OLD_TORCH in file.read(32):  # protocols from 4 on frame what they write
+            return OldTorchFile(path)
     return TorchFile(path)
 
 
@@ -35,9 +36,9 @@ class OldTorchFile(TorchFile):
     def _open(self) -> Any:
         with self.path.open("rb") as file:
             text = io.BytesIO(file.read(MAX_PICKLE))
-        magic, _, machine = (Unpickler(text).load() for _ in range(3))
-        if magic != MAGIC or not machine["little_endian"]:
-            raise UserError("its numbers are big-endian: save it again on a little-endian machine")
+        magic, _, _ = (Unpickler(text).load() for _ in range(3))
+        if magic != MAGIC:
+            raise UserError("it begins like a checkpoint and goes on otherwise: fetch it again")
         reader = _Unpickler(text)
         tree, names = reader.load(), Unpickler(text).load()
         self._places = self._find(text.tell(), {name: reader.types[name] for name in names})
@@ -72,10 +73,17 @@ class _Unpickler(Unpickler):
         super().__init__(file)
         self.types: dict[str, np.dtype] = {}
 
-    def persistent_load(self, pid: Any) -> Storage:
+    def persistent_load(self, pid: Any) -> Any:
         storage = super().persistent_load(pid)
-        if len(pid) > 5 and pid[5] is not None:
-            raise UserError(f"storage {storage.key} is a view of another: load and save it with a newer PyTorch")
+        if not isinstance(storage, Storage):
+            return storage
         if self.types.setdefault(storage.key, storage.dtype) != storage.dtype:
             raise UserError(f"storage {storage.key} has two types")
-        return storage
+        return storage if len(pid) < 6 or pid[5] is None else _part(storage, pid[5])
+
+
+def _part(storage: Storage, view: Any) -> Storage:
+    """A storage that shows a part of another, as PyTorch before 0.4 wrote it: (name, first, count)."""
+    if not isinstance(view, tuple) or len(view) != 3 or not all(type(n) is int and n >= 0 for n in view[1:]):
+        raise UserError(f"storage {storage.key} is a view of another: load and save it with a newer PyTorch")
+    return Storage(storage.key, storage.dtype, view[1], view[2])

@@ -19,6 +19,7 @@ Params = Any  # a plain nested dict of arrays
 
 FORMAT = 1
 NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+BUFFERS = NAMES | {"int64": "I64"}
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 
 
@@ -76,25 +77,34 @@ def load(folder: str | Path, expected: Params, verify: bool = False, dtype: Any 
     return traverse_util.unflatten_dict(found, sep="/")
 
 
-def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], dtype: str = "") -> Path:
-    """A safetensors file, written array by array; `dtype`: of all of them, if it is given."""
-    header, first = {}, 0
-    for key, x in arrays.items():
-        kind = dtype or str(x.dtype)
-        if str(x.dtype) not in NAMES or kind not in NAMES:
-            raise UserError(f"{key} is {kind if str(x.dtype) in NAMES else x.dtype}: weights are {', '.join(NAMES)}")
+def write_safetensors(
+    path: Path, arrays: Mapping[str, np.ndarray], dtype: str = "", buffers: Mapping[str, np.ndarray] | None = None
+) -> Path:
+    """A safetensors file, written array by array; `dtype`: of all of them, if it is given.
+
+    `buffers` make it a file for PyTorch: they may be integers or infinite, and readers there want "pt" in the header.
+    """
+    header: dict[str, Any] = {} if buffers is None else {"__metadata__": {"format": "pt"}}
+    first, buffers = 0, buffers or {}
+    for key, x in {**arrays, **buffers}.items():
+        kind = (key not in buffers and dtype) or str(x.dtype)
+        known = NAMES if key not in buffers else BUFFERS
+        if str(x.dtype) not in known or kind not in known:
+            raise UserError(f"{key} is {kind if str(x.dtype) in known else x.dtype}: weights are {', '.join(NAMES)}")
         last = first + x.size * np.dtype(kind).itemsize
-        header[key] = {"dtype": NAMES[kind], "shape": list(x.shape), "data_offsets": [first, last]}
+        header[key] = {"dtype": known[kind], "shape": list(x.shape), "data_offsets": [first, last]}
         first = last
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with files.writing(path) as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for key, given in arrays.items():
+        for key, given in {**arrays, **buffers}.items():
             x = np.asarray(given)
-            if not np.isfinite(x).all():
+            if key not in buffers and not np.isfinite(x).all():
                 raise UserError(f"{key} holds numbers that are not finite: fetch the file again")
-            file.write(np.ascontiguousarray(x, dtype or None).reshape(-1).view(np.uint8).data)
+            file.write(
+                np.ascontiguousarray(x, None if key in buffers else dtype or None).reshape(-1).view(np.uint8).data
+            )
             files.let_go(x)
     return path
 
