@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Guess: a 16-bit grey TIFF is resized alike whatever its byte order, as the format allows both (ImageJ writes big-endian
-#   by default, most other tools little-endian), or refused, as Pillow did up to 10.1 ("image has wrong mode").
+# Guess: a 16-bit grey TIFF is resized alike whatever its byte order, as the format allows both (ImageJ writes
+#   big-endian, most other tools little-endian), or refused, as Pillow 10.1 did ("image has wrong mode").
 # What happens: both open with the same values, as modes "I;16" and "I;16B", and both are resized without a word. The
-#   big-endian one comes out wrong: resampling takes its bytes in little-endian order, filters these numbers, and writes
-#   them back. Lanczos of a smooth ramp, 500..42,500, is off by tens of thousands; BOX hides it, off by some
-#   hundreds. Thumbnails and training crops of such scans are noise. Conversion to "I" or "F" first, or to an array, is right.
+#   big-endian one comes out wrong: resampling takes its bytes in little-endian order, filters these numbers, and
+#   writes them back. Lanczos of a smooth ramp, 500..42,500, is off by tens of thousands; BOX hides it, off by some
+#   hundreds. Thumbnails and training crops of such scans are noise. Converted to "I" or "F" first, it is right.
 # Versions: pillow 13.0.0 and 11.3.0, numpy 2.2.6.
-# Source: pillow, PIL/Image.py, Image.resize (src/libImaging/Resample.c); PIL/TiffImagePlugin.py, OPEN_INFO, "I;16B". The
-#   last check below shows which order the bytes are taken in.
+# Source: pillow, PIL/Image.py, Image.resize (src/libImaging/Resample.c); PIL/TiffImagePlugin.py, OPEN_INFO, "I;16B".
+#   The last check below shows which order the bytes are taken in.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
