@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from dd_jax.data import emoji, pictures
+from dd_jax.families import tokenizer
 from dd_jax.families.llamagen import build as llamagen
 from dd_jax.families.var import build as var
 from dd_jax.method import baselines, distances
@@ -32,7 +33,6 @@ from dd_jax.training import sinks
 
 # From outside the package: `config.family = "package.module:build"`.
 FAMILIES = {"llamagen": llamagen.build, "var": var.build}
-SETTLE = {"llamagen": llamagen.settle, "var": var.settle}  # what of a family's config follows from the rest
 
 
 def settled(config: ConfigDict, earlier: Mapping[str, Any] = MappingProxyType({})) -> ConfigDict:
@@ -42,8 +42,7 @@ def settled(config: ConfigDict, earlier: Mapping[str, Any] = MappingProxyType({}
     """
     config = copy.deepcopy(config)
     config.data.update(pictures.settled(config.data, earlier))
-    if config.family in SETTLE:
-        SETTLE[config.family](config)
+    tokenizer.settle(config)
     return config
 
 

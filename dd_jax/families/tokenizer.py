@@ -33,6 +33,23 @@ def side_of(config: ConfigDict) -> int:
     return resolution // factor
 
 
+def ladder(side: int) -> tuple[int, ...]:
+    """Sides of the maps up to this one: each five sevenths of the next, rounded down, so half its codes or so."""
+    sides = [side]
+    while sides[0] > 1:
+        sides.insert(0, max(1, sides[0] * 5 // 7))
+    return tuple(sides)
+
+
+def settle(config: ConfigDict) -> None:
+    """`config.tokenizer.side` where it is 0, or `.sides` where they are (): what resolution and stack make them."""
+    grid = config.tokenizer
+    if grid.get("side") == 0:
+        grid.side = side_of(config)
+    if grid.get("sides") == ():
+        grid.sides = ladder(side_of(config))
+
+
 @dataclasses.dataclass(frozen=True)
 class ConvTokenizer:
     """Most of a `Tokenizer`. Params: the AutoEncoder's modules, and the codebook's under `quantizer`."""

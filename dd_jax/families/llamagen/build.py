@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 from dd_jax.families.llamagen.backbone import GPT, GPTConfig, inherit
 from dd_jax.families.llamagen.teacher import RasterTeacher
 from dd_jax.families.llamagen.tokenizer import VQ
-from dd_jax.families.tokenizer import side_of
 from dd_jax.method.interfaces import Family, Params
 from dd_jax.method.layout import Layout
 from dd_jax.method.student import Student, StudentNet
@@ -25,11 +24,6 @@ RULES = (
     (r"(^|/)output/kernel$", (None, "model")),
     (r"embedding$", (None, "data")),
 )
-
-
-def settle(config: ConfigDict) -> None:
-    """`config.tokenizer.side`, where 0 means what resolution and stack make it."""
-    config.tokenizer.side = config.tokenizer.side or side_of(config)
 
 
 def build(config: ConfigDict) -> Family:

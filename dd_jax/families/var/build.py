@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from dd_jax.families.tokenizer import side_of
 from dd_jax.families.var.backbone import VAR, VARConfig, inherit
 from dd_jax.families.var.teacher import ScaleTeacher
-from dd_jax.families.var.tokenizer import VQVAE, ladder
+from dd_jax.families.var.tokenizer import VQVAE
 from dd_jax.method.interfaces import Family, Params
 from dd_jax.method.layout import Layout
 from dd_jax.method.student import Student, StudentNet
@@ -29,11 +28,6 @@ RULES = (
     (r"(^|/)head/bias$", ("model",)),
     (r"(embedding|pos_1LC)$", (None, "data")),
 )
-
-
-def settle(config: ConfigDict) -> None:
-    """`config.tokenizer.sides`, where () means a ladder up to what resolution and stack make the last one."""
-    config.tokenizer.sides = tuple(config.tokenizer.sides) or ladder(side_of(config))
 
 
 def build(config: ConfigDict) -> Family:

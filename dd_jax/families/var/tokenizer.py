@@ -8,19 +8,11 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from dd_jax.families.tokenizer import ConvTokenizer, side_of, stack_of
+from dd_jax.families.tokenizer import ConvTokenizer, ladder, side_of, stack_of
 from dd_jax.families.var.quantizer import Quantizer
 from dd_jax.method.interfaces import Params
 from dd_jax.nn import codebook
 from dd_jax.system.errors import UserError
-
-
-def ladder(side: int) -> tuple[int, ...]:
-    """Sides of the maps up to this one: each five sevenths of the next, rounded down, so half its codes or so."""
-    sides = [side]
-    while sides[0] > 1:
-        sides.insert(0, max(1, sides[0] * 5 // 7))
-    return tuple(sides)
 
 
 @dataclasses.dataclass(frozen=True)
