@@ -57,7 +57,7 @@ def build(config: ConfigDict) -> System:
     for t in config.train.timesteps:
         if not 0 <= t < steps:
             raise UserError(f"config.train.timesteps has {t}: the steps are 0..{steps - 1}")
-    _check_sample(config.sample, family.teacher.layout)
+    _check_sample(config, family.teacher.layout)
     for name in filter(plugins.outside, (*config.sample.plans, *config.evaluate.plans)):
         baselines.cost(name, steps)
     models = Models(
@@ -70,7 +70,7 @@ def build(config: ConfigDict) -> System:
         categorical=config.sample.categorical,
         smooth=config.sample.smooth,
         draw=Filter(**config.sample.filter),
-        special=tuple(_special(plan, own, config, steps, split) for plan, own in config.sample.by_plan.items()),
+        special=tuple(_special(plan, own, config, steps, split) for plan, own in by_plan(config)),
     )
     objective = Objective(
         timesteps=tuple(config.train.timesteps),
@@ -109,13 +109,25 @@ def _networks(config: ConfigDict) -> tuple[Classifier | None, LPIPS | None]:
     return classifier, lpips
 
 
+def by_plan(config: ConfigDict) -> list[tuple[str, dict[str, Any]]]:
+    """What `config.sample.by_plan` says of each plan."""
+    return [(plan, dict(own)) for plan, own in config.sample.by_plan.items()]
+
+
 def _text(config: ConfigDict) -> Text | None:
     if "text" not in config:
         return None
     fields, data = config.text, config.data.name
+    sizes = T5Config(**fields.sizes, dtype=jnp.dtype(fields.dtype))
+    cond, caption_dim = config.model.get("cond", 1), config.model.get("caption_dim", 0)
+    if (cond, caption_dim) != (sizes.tokens, sizes.width):
+        raise UserError(
+            f"config.model.cond={cond} and .caption_dim={caption_dim}, but the encoder of captions (config.text.sizes) "
+            f"makes {sizes.tokens} tokens of {sizes.width}: set them to that"
+        )
     bundled = emoji.captions() if data == "emoji" else EXAMPLES
     return Text(
-        sizes=T5Config(**fields.sizes, dtype=jnp.dtype(fields.dtype)),
+        sizes=sizes,
         source=fields.prompts or bundled,
         folder=config.weights.text or "",
         unseen=tuple(emoji.held_out().tolist()) if data == "emoji" and not fields.prompts else (),
@@ -125,7 +137,13 @@ def _text(config: ConfigDict) -> Text | None:
     )
 
 
-def _check_sample(settings: ConfigDict, layout: Layout) -> None:
+def _check_sample(config: ConfigDict, layout: Layout) -> None:
+    settings, steps = config.sample, layout.steps
+    splits = {"student": config.student.split}
+    splits |= {f"sample.by_plan of {plan}": own.get("split") for plan, own in by_plan(config)}
+    for where, split in splits.items():
+        if split is not None and not 0 <= split <= steps:
+            raise UserError(f"config.{where}: split={split}, and the steps are 0..{steps - 1}: choose 0..{steps}")
     if layout.uniform and (settings.smooth or settings.unmasked_prefix):
         raise UserError("config.sample.smooth and .unmasked_prefix are for next-scale models: set both to false")
     if settings.smooth and not settings.categorical:

@@ -32,7 +32,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 import configs
-from dd_jax import settings
+from dd_jax import overrides, settings, validate
 from dd_jax.stages.workdir import STAGES
 from dd_jax.system import processes, runtime
 from dd_jax.system.errors import UserError
@@ -69,7 +69,7 @@ def help_text() -> str:
 def main(argv: list[str]) -> None:
     """Run the stages; a UserError becomes one line and exit status 1."""
     if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]!r}")
+        sys.exit(f"error: unknown argument {argv[1]!r}; flags begin with --, see --help")
     if STAGE.value == "config":
         print(settings.table(CONFIG.value))
         return
@@ -104,19 +104,13 @@ def main(argv: list[str]) -> None:
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Flags; a setting or a config file that does not exist is one clear line."""
+    """Flags; a setting or a config file that does not exist, and a value that cannot be, are one clear line."""
     try:
-        rest = flags.FLAGS(argv)
-        _ = CONFIG.value.family  # a file that cannot be read is only noticed here
+        rest = overrides.read(argv)
+        validate.check(CONFIG.value)
         return rest
-    except flags.Error as error:
-        sys.exit(f"error: {error}; see --help")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        told = " ".join(str(error).replace("\\n", " ").replace("\\", "").strip('"').split())
-        sys.exit(f"error: a --config.FIELD=VALUE does not fit the config: {told}")
-    except OSError as error:
-        told = " ".join(str(error).split())
-        sys.exit(f"error: --config: {told}; the configs that come along are in {Path(DEFAULT).parent}")
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 def entry() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import ArrayLike
 
-from dd_jax import factory
+from dd_jax import factory, validate
 from dd_jax.data.conditions import Conditions, as_array, numbers
 from dd_jax.data.sampleset import to_uint8
 from dd_jax.method.fewstep import noise_for, program, run_ops
@@ -40,6 +40,7 @@ def run(config: ConfigDict, workdir: Folder, stage: str = "all", source: Folder 
     reference; pairs are drawn anew where their settings differ. It is remembered.
     UserError, in one line, for what cannot be; `stopping.Stopped` after SIGTERM, with everything saved.
     """
+    validate.check(config)
     noted = Workdir(workdir, config.to_dict(), source).noted("pretrain")
     config = factory.listed(factory.shrink(config) if config.smoke else config)
     config = factory.settled(config, noted)
@@ -94,16 +95,22 @@ class Pipeline:
             return cls._ported(path, given, trust)
         if not (path / "config.json").exists():
             raise UserError(f"{path} has no config.json: train one with python -m dd_jax.main --workdir={path}")
-        config = factory.frozen(files.read_json(path / "config.json", "run any stage of it again", {}), trust)
-        config.weights.update({part: str(where) for part, where in given.items() if where})
-        parts = [part for part in PARTS if given.get(part, path)]
-        system = factory.build(config)
-        return cls(system, load_params(system, config, path, parts))
+        file, again = path / "config.json", "delete it, and run --stage=report with the settings of this run"
+        config = factory.frozen(files.read_json(file, again, {}), trust)
+        validate.check(config, f"{file}: config", whole=False)
+        try:
+            config.weights.update({part: str(where) for part, where in given.items() if where})
+            system = factory.build(config)
+        except (AttributeError, KeyError) as error:  # a setting that is not there
+            raise UserError(f"{file} is damaged, or of another version (no {error}): {again}") from error
+        return cls(system, load_params(system, config, path, [part for part in PARTS if given.get(part, path)]))
 
     @classmethod
     def _ported(cls, path: Path, companions: Mapping[str, Path | None], trust: Sequence[str]) -> "Pipeline":
         """A ported model with the others that it needs: given by part, or looked for beside it."""
         about = weights.describe(path)
+        if not all(isinstance(about.get(key), kind) for key, kind in {"part": str, "id": str, "config": dict}.items()):
+            raise UserError(f"{path / weights.CONFIG} is damaged (it does not say what it is): {weights.AGAIN}")
         if about["part"] not in ("tokenizer", "teacher", "student"):
             uses = {part: f"--config.weights.{part}" for part in ("lpips", "text", "classifier")}
             use = uses.get(about["part"], "python -m dd_jax.metrics.score")
@@ -112,13 +119,13 @@ class Pipeline:
             raise UserError(f"{path} is the {about['part']} itself: leave {about['part']}= out")
         config = factory.frozen(about["config"], trust)
         config.weights[about["part"]] = str(path)
-        beside = {part: path.parent / name for part, name in about["companions"].items()}
+        beside = {part: path.parent / name for part, name in (about.get("companions") or {}).items()}
         found = {part: where for part, where in beside.items() if (where / weights.CONFIG).exists()}
         for part, where in {**found, **companions}.items():
             config.weights[part] = str(where) if where else None
         parts = [part for part in PARTS if config.weights.get(part)]
         if "tokenizer" not in parts:
-            name = about["companions"].get("tokenizer", "tokenizer")
+            name = (about.get("companions") or {}).get("tokenizer", "tokenizer")
             raise UserError(f"{path} needs its tokenizer {name}: python -m port_weights {name} --out {path.parent}")
         system = factory.build(config)
         return cls(system, load_params(system, config, path, parts))

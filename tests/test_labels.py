@@ -20,9 +20,25 @@ def test_names_synonyms_and_numbers():
     assert labels.find("7, 0", "mnist", 10) == [7, 0]
 
 
+def test_ids_underscores_and_ranges():
+    found = labels.find("n02099601, golden_retriever, N02099601, n01440764, n15075141", "imagenet2012", 1000)
+    assert found == [207, 207, 207, 0, 999]
+    assert labels.find("0-3, 8", "mnist", 10) == [0, 1, 2, 3, 8]
+    assert labels.find("sulphur-crested cockatoo", "imagenet2012", 1000) == [89]
+    assert len(labels.wordnet("imagenet2012")) == len(set(labels.wordnet("imagenet2012"))) == 1000
+    assert list(labels.wordnet("imagenet2012")) == sorted(labels.wordnet("imagenet2012"))
+
+
 @pytest.mark.parametrize(
     ("wanted", "told"),
     [
+        ("\N{SUPERSCRIPT THREE}", r"no class is called"),
+        (" , ", r"labels ' , ' name no class"),
+        ("9" * 5000, r"label 9+ is out of range"),
+        ("-1", r"label -1 is out of range: the classes are 0\.\.999"),
+        ("5-2", "a range rises, 2-5"),
+        ("998-1000", "label 1000 is out of range"),
+        ("n99999999", "no class is called"),
         ("golden retreiver", "did you mean golden retriever"),
         ("crane", r"names the classes \[134, 517\]: give the number"),
         ("1000", r"out of range: the classes are 0\.\.999"),

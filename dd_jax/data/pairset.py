@@ -23,6 +23,8 @@ from dd_jax.system.errors import UserError
 
 FIELDS = ("id", "label", "code")
 MANIFEST, SETTINGS = "manifest.json", "settings.json"
+AGAIN = "delete it and run --stage=pairs again, which finds the shards that are whole"
+BEGUN = "delete it and run --stage=pairs again, if the shards here are of the same settings"
 RANGE = ("first", "count", "shards")  # what the parts of one set may differ in
 Shard = dict[str, np.ndarray]
 
@@ -108,7 +110,9 @@ def manifest_of(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.exists():
         raise UserError(f"no pair set in {folder}: run --stage=pairs first")
-    found: dict[str, Any] = json.loads(path.read_text())
+    found: dict[str, Any] = files.read_json(path, AGAIN)
+    if not isinstance(found.get("shards"), dict):
+        raise UserError(f"{path} is damaged (it names no shards): {AGAIN}")
     return found
 
 
@@ -155,7 +159,7 @@ def check_settings(folder: Path, wanted: dict[str, Any]) -> None:
     if not path.exists():
         files.replace(path, text.encode())
         return
-    for key, found, now in differences(json.loads(path.read_text()), json.loads(text)):
+    for key, found, now in differences(files.read_json(path, BEGUN), json.loads(text)):
         raise UserError(f"pairs in {folder} were begun with {key}={found}, now it is {now}: use another --workdir")
 
 

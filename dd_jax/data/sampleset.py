@@ -28,6 +28,7 @@ from dd_jax.system import files, weights
 from dd_jax.system.errors import UserError
 
 MANIFEST = "manifest.json"
+KINDS = {"settings": dict, "shards": dict, "ms": dict, "devices": list}
 COLUMNS = 10  # of a picture, at most
 PICTURE = 1000  # pixels of a side from which on a picture has fewer rows
 
@@ -42,10 +43,9 @@ class SampleSet:
         path = folder / MANIFEST
         if not path.exists():
             return
-        try:
-            found = json.loads(path.read_text())
-        except ValueError as error:
-            raise UserError(f"{path} is not readable: delete {folder}, or use another --workdir") from error
+        found = files.read_json(path, f"delete {folder}, or use another --workdir")
+        if not all(isinstance(found.get(key), kind) for key, kind in KINDS.items()):
+            raise UserError(f"{path} is damaged (it lacks a field): delete {folder}, or use another --workdir")
         changed = _differences(found["settings"], self.settings)
         if not changed:
             self.manifest = found
@@ -63,7 +63,7 @@ class SampleSet:
     def found(cls, folder: Path) -> "SampleSet | None":
         """The finished set of a folder, if there is one."""
         try:
-            made = cls(folder, json.loads((folder / MANIFEST).read_text())["settings"])
+            made = cls(folder, files.read_json(folder / MANIFEST, default={})["settings"])
         except (OSError, ValueError, KeyError):
             return None
         return made if made.finished else None

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from dd_jax.method.interfaces import Params
 from dd_jax.nn.layers import Dense
 from dd_jax.system import rng
+from dd_jax.system.errors import UserError
 
 
 class ClassifierNet(nn.Module):
@@ -53,6 +54,10 @@ class Classifier:
     patch: int = 2  # 1 for pictures of 8 px
     widths: tuple[int, int] = (32, 48)
     hidden: int = 64
+
+    def __post_init__(self) -> None:
+        if self.resolution % self.patch:
+            raise UserError(f"config.classifier.patch={self.patch} must divide the pictures' side, {self.resolution}")
 
     @property
     def net(self) -> ClassifierNet:

@@ -3,6 +3,7 @@
 import html
 import json
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,13 +108,16 @@ def _timed(results: Sequence[Row], config: Mapping[str, Any]) -> list[Row]:
 
 def _results(path: Path, optional: bool) -> list[Row]:
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
     except FileNotFoundError as error:
         if optional:
             return []
         raise UserError(f"no {path}: run --stage=evaluate first") from error
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}): run --stage=evaluate again") from error
+    if not rows or not all(isinstance(row, dict) and "generator" in row for row in rows):
+        raise UserError(f"{path} is damaged (a line is no row, or none is left): run --stage=evaluate again")
+    return rows
 
 
 def _by_split(results: Sequence[Row]) -> tuple[list[Row], list[list[Row]]]:
@@ -124,9 +128,10 @@ def _by_split(results: Sequence[Row]) -> tuple[list[Row], list[list[Row]]]:
 
 
 def _json(path: Path) -> dict[str, Any]:
+    """Of a stage; {} where there is none, or what is left of it cannot be read."""
     try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+        return files.read_json(path, default={})
+    except UserError:
         return {}
 
 
@@ -134,7 +139,7 @@ def _grid(path: Path, results: Sequence[Row], classes: int) -> Grid | None:
     """The first pictures of every method, example i of class i % classes, as rows of classes."""
     if not path.exists():
         return None
-    with np.load(path) as stored:
+    with _stored(path) as stored:
         shown = [(row, stored[key]) for row in _shown(results) if (key := picture_key(row)) in stored.files]
         split = str(results[0].get("split") or "") if results else ""
         captions = stored[f"names|{split}"].tolist() if f"names|{split}" in stored.files else []
@@ -149,6 +154,13 @@ def _grid(path: Path, results: Sequence[Row], classes: int) -> Grid | None:
     stacked = np.stack([images[order] for _, images in shown], 1)
     names = captions[:classes] or [str(i) for i in range(classes)]
     return Grid(stacked, [_heading(row) for row, _ in shown], names, noises, f"Captions {split}" if split else "")
+
+
+def _stored(path: Path) -> Any:
+    try:
+        return np.load(path)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is damaged ({error}): run --stage=evaluate again") from error
 
 
 def _shown(results: Sequence[Row]) -> list[Row]:

@@ -1,13 +1,14 @@
 """The paper's tables with our rows beside them, all scores with their protocols, and quality against cost."""
 
 import html
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dd_jax.report import svg
 from dd_jax.report.published import ROWS, TITLES, Published
 from dd_jax.report.rows import Row, number
+from dd_jax.system import files
+from dd_jax.system.errors import UserError
 
 DASH = "\N{EN DASH}"
 SCORES = ("fid", "inception_score", "precision", "recall")
@@ -25,8 +26,8 @@ def read_scores(folder: Path) -> list[Row]:
     found = []
     for path in sorted(folder.glob("*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name)):
         try:
-            found.append(json.loads(path.read_text()))
-        except ValueError:
+            found.append(files.read_json(path))
+        except UserError:
             continue
     return found
 

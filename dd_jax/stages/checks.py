@@ -3,15 +3,23 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from dd_jax.data import pictures
-from dd_jax.method import losses
+from dd_jax.method import baselines, losses
+from dd_jax.method.plans import parse
+from dd_jax.stages import fid, speed
 from dd_jax.stages.parts import System, missing, named
+from dd_jax.stages.sample import Sampling
+from dd_jax.stages.train import check_batch
 from dd_jax.stages.workdir import Workdir
 from dd_jax.system import weights
 from dd_jax.system.errors import UserError
+from dd_jax.system.sharding import ALONE, Placement
+from dd_jax.training.loop import Recipe
 
+LAST = 2**31 - 1  # ids are int32
 # The stage that makes a part; "pairs" and the marginals of baselines come from Alg. 1.
 MAKER = {"classifier": "pretrain", "tokenizer": "pretrain", "text": "pretrain", "teacher": "pretrain"}
 MAKER |= {"pairs": "pairs", "marginals": "pairs", "student": "train"}
@@ -66,8 +74,53 @@ def folders(config: ConfigDict, workdir: Path) -> None:
             raise UserError(f"config.weights.{part}={folder} holds a {found}: name it as --config.weights.{found}")
 
 
-def training(system: System, config: ConfigDict) -> None:
-    """UserError if a batch of training could not be compared."""
+def training(system: System, config: ConfigDict, placement: Placement) -> None:
+    """UserError if a batch of training could not be drawn, dealt out or compared."""
+    check_batch(Recipe.of(config.train), system.objective, placement)
     losses.slices(config.train.batch, system.objective.distance_batch)
     if system.lpips is not None:
         system.lpips.check(config.data.resolution)
+
+
+def drawing(sampling: Sampling) -> None:
+    """UserError for plans or labels that there are not. A file of captions is read."""
+    for plan in sampling.plans:
+        sampling.parts(plan)
+    if sampling.config.sample.labels:
+        sampling.label(np.arange(1))
+    _ = sampling.prompts
+
+
+def pairs(config: ConfigDict, todo: Sequence[str]) -> None:
+    """UserError for shards that would overlap those of other machines, or fewer pairs than a batch of training."""
+    first, shard, batch = config.pairs.first or 0, config.pairs.shard, config.train.batch
+    if first % shard:
+        raise UserError(f"config.pairs.first={first} is not a multiple of config.pairs.shard={shard}: shards overlap")
+    if first + config.pairs.count > LAST:
+        raise UserError(f"config.pairs.first={first} and .count={config.pairs.count}: ids end at {LAST}")
+    if "train" in todo and config.pairs.count < batch:
+        told = f"config.pairs.count={config.pairs.count}, and a batch has config.train.batch={batch}"
+        raise UserError(f"{told}: more pairs, or a smaller batch")
+
+
+def evaluating(system: System, config: ConfigDict) -> None:
+    """UserError for rows that there are not, or a network or a reference that FID cannot use."""
+    settings, given, steps = config.evaluate, config.baselines, system.layout.steps
+    for plan in (*settings.plans, *[settings.check] * bool(settings.check)):
+        parse(plan, steps)
+    for n in (*given.skip, *given.skip_drop):
+        baselines.cost(f"skip-{n}", steps)
+    if settings.check and not settings.check_count:
+        raise UserError("config.evaluate.check_count=0: the plan of config.evaluate.check needs noises; '' checks none")
+    if system.classifier is not None and not settings.reference:
+        raise UserError("config.evaluate.reference=0: the distance to the teacher needs independent samples of it")
+    if settings.inception:
+        fid.Scorer(settings).check()
+
+
+def timing(system: System, config: ConfigDict) -> None:
+    """UserError for a plan that there is not, or a training that could not run."""
+    for plan in config.speed.plans:
+        _ = plan == speed.DECODE or parse(plan, system.layout.steps)
+    if config.speed.training:
+        check_batch(Recipe.of(config.train), system.objective, ALONE)

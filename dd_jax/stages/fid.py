@@ -50,24 +50,37 @@ class Scorer:
 
     def identity(self) -> dict[str, Any]:
         """All that a score depends on besides the samples."""
-        path = Path(self.settings.reference_statistics)
-        if not path.is_file():
-            raise UserError(f"config.evaluate.reference_statistics: no file {path}: {HINT}")
-        inception.check_folder(self.settings.inception)
         return {
             "protocol": self.protocol.name,
-            "reference": weights.sha256(path),
+            "reference": weights.sha256(self._file),
             "inception": weights.describe(self.settings.inception).get("sha256"),
             "products": self.settings.products,
             **dataclasses.asdict(self.options),
         }
 
+    def check(self) -> None:
+        """UserError, before anything is drawn or computed, for a network or a reference that cannot be used."""
+        inception.check_folder(self.settings.inception)
+        self.reference()
+
+    @property
+    def _file(self) -> Path:
+        path = Path(self.settings.reference_statistics)
+        if not path.is_file():
+            raise UserError(f"config.evaluate.reference_statistics: no file {path}: {HINT}")
+        return path
+
+    def reference(self) -> Reference:
+        """What samples are compared with, as it lies in its file."""
+        found = read(self._file)
+        if not self.options.forced:
+            found.refuse(self.protocol.name)
+        return found
+
     def __call__(self, samples: Images) -> dict[str, Any]:
         """`metrics.score.score`; features of reference images are made once for all plans."""
         if self._ready is None:
-            reference = read(self.settings.reference_statistics)
-            if not self.options.forced:
-                reference.refuse(self.protocol.name)
+            reference = self.reference()
             network = inception.load(self.settings.inception)
             extractor = Extractor(network, self.protocol, self.settings.features_batch, self.settings.products)
             if "precision" in self.protocol.scores:
@@ -81,9 +94,9 @@ def run(sampling: Sampling, settings: ConfigDict, workdir: Path) -> list[Path]:
     """Scores of every plan of `config.sample.plans` -> their files. UserError for a plan without samples."""
     scorer, written = Scorer(settings), []
     identity = scorer.identity()
-    for plan in sampling.plans:
+    found = {plan: _samples(sampling, plan, settings.memory) for plan in sampling.plans}  # all, before one is scored
+    for plan, (images, more) in found.items():
         facts = {"sampling": sampling.settings(plan), **identity}
-        images, more = _samples(sampling, plan, settings.memory)
         path = workdir / FOLDER / f"{slug(plan)}.{scorer.protocol.name}.{sampling.count}.{_short(facts | more)}.json"
         if not path.exists():
             result = described(sampling, plan) | scorer(images)

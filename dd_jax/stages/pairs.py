@@ -5,7 +5,6 @@ Processes share no work: each draws its own shards on its own devices, and the f
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -148,8 +147,10 @@ def _write(folder: Path, todo: dict[str, np.ndarray], draw: Callable) -> None:
 
 def _known(folder: Path) -> dict[str, str]:
     """Checksums of an earlier manifest."""
-    path = folder / pairset.MANIFEST
-    return json.loads(path.read_text())["shards"] if path.exists() else {}
+    try:
+        return pairset.manifest_of(folder)["shards"]
+    except UserError:  # none yet, or a torn one: shards are looked at one by one, and it is written again
+        return {}
 
 
 def _checked(code: np.ndarray, folder: Path) -> np.ndarray:

@@ -285,10 +285,17 @@ def _check(here: Run, stage: str, todo: Sequence[str]) -> None:
     """UserError for what would stop the run later."""
     if processes.count() > 1 and not {*todo} <= {"pairs", "train"}:
         raise UserError(f"--stage={stage} runs in one process; several share the work of --stage=pairs or train")
-    here.work.check(todo[-1])
-    if "train" in todo:
-        checks.training(here.system, here.config)
     checks.folders(here.config, here.work.path)
+    for name, check in {
+        "pairs": lambda: checks.pairs(here.config, todo),
+        "train": lambda: checks.training(here.system, here.config, here.placement),
+        "sample": lambda: checks.drawing(here.sampling),
+        "evaluate": lambda: checks.evaluating(here.system, here.config),
+        "speed": lambda: checks.timing(here.system, here.config),
+    }.items():
+        if name in todo:
+            check()
+    here.work.check(todo[-1])
     checks.stages(here.system, here.config, here.work, {name: here.parts(name) for name in todo})
     if {"pairs", "train", "sample"} & {*todo}:
-        _ = here.placement
+        _ = here.placement, here.system.text and here.system.text.prompts

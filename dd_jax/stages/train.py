@@ -116,6 +116,17 @@ def train_step(
     return state, {**metrics, "grad_norm": norm}
 
 
+def check_batch(recipe: Recipe, objective: Objective, placement: Placement) -> None:
+    """UserError for a batch that does not spread over the micro-batches, their boundaries and the devices."""
+    placement.check_batch("config.train.batch", recipe.batch, recipe.accumulate)
+    kinds = recipe.accumulate * len(objective.timesteps)
+    if recipe.accumulate > 1 and recipe.batch % kinds:
+        raise UserError(
+            f"config.train.accumulate={recipe.accumulate}: each micro-batch takes every one of "
+            f"{len(objective.timesteps)} timesteps equally often, so config.train.batch must be a multiple of {kinds}"
+        )
+
+
 def stepper(
     recipe: Recipe,
     objective: Objective,
@@ -126,15 +137,9 @@ def stepper(
 ) -> Any:
     """`train_step` jitted for one run: (state, which is donated; batch; frozen) -> (state, metrics).
 
-    UserError for a batch that does not spread over the micro-batches, their boundaries and the devices.
+    UserError as `check_batch`.
     """
-    placement.check_batch("config.train.batch", recipe.batch, recipe.accumulate)
-    kinds = recipe.accumulate * len(objective.timesteps)
-    if recipe.accumulate > 1 and recipe.batch % kinds:
-        raise UserError(
-            f"config.train.accumulate={recipe.accumulate}: each micro-batch takes every one of "
-            f"{len(objective.timesteps)} timesteps equally often, so config.train.batch must be a multiple of {kinds}"
-        )
+    check_batch(recipe, objective, placement)
     step = functools.partial(
         train_step,
         student=student,

@@ -210,13 +210,20 @@ def _grown(key: str, old: Any, new: Any) -> bool:
 
 def _record(path: Path) -> dict[str, Any]:
     """stages.json, under today's names."""
-    found = files.read_json(path / RECORD, "delete it (finished stages then run again, and find their results)", {})
+    way_out = "delete it (finished stages then run again, and find their results)"
+    found = files.read_json(path / RECORD, way_out, {})
+    for entry in found.values():
+        whole = isinstance(entry, dict) and isinstance(entry.get("config") or {}, dict)
+        if not whole or not all(isinstance(entry.get(key, 0), int | float) for key in ("seconds", "matmul_gflop")):
+            raise UserError(f"{path / RECORD} is damaged (it is no record of stages): {way_out}")
     return {name: entry | {"config": spelling.newer(entry.get("config") or {})} for name, entry in found.items()}
 
 
 def source_of(path: Path) -> Path | None:
     """The run that a work directory takes parts from."""
     found = files.read_json(path / SOURCE, "give --from=RUN again", {}).get("from")
+    if found is not None and not isinstance(found, str):
+        raise UserError(f"{path / SOURCE} is damaged (it names no folder): give --from=RUN again, or delete it")
     return Path(found) if found else None
 
 

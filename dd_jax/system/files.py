@@ -54,7 +54,7 @@ def read_json(path: str | os.PathLike, way_out: str = "", default: Any = None) -
         found = json.loads(Path(path).read_bytes())
     except FileNotFoundError:
         return default
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error or 'it is empty'}): {way_out}") from error
     if not isinstance(found, dict):
         raise UserError(f"{path} is damaged (it holds no object): {way_out}")

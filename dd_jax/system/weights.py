@@ -20,6 +20,7 @@ Params = Any  # a plain nested dict of arrays
 FORMAT = 1
 NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 BUFFERS = NAMES | {"int64": "I64"}
+AGAIN = "port the weights again, or delete the folder and run the stage that made it"
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 
 
@@ -43,15 +44,13 @@ def describe(folder: str | Path) -> dict[str, Any]:
     """config.json. UserError if the folder holds no finished weights."""
     path = Path(folder) / CONFIG
     try:
-        about = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"no weights in {folder}: make them with python -m port_weights (see `list`)") from None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): port the weights again") from error
+        about: dict[str, Any] | None = files.read_json(path, AGAIN)
+    except NotADirectoryError:
+        about = None
+    if about is None:
+        raise UserError(f"no weights in {folder}: make them with python -m port_weights (see `list`)")
     if about.get("format") != FORMAT:
-        raise UserError(
-            f"{path} has format {about.get('format')!r}, this version reads {FORMAT}: port the weights again"
-        )
+        raise UserError(f"{path} has format {about.get('format')!r}, this version reads {FORMAT}: {AGAIN}")
     return about
 
 
@@ -62,11 +61,11 @@ def load(folder: str | Path, expected: Params, verify: bool = False, dtype: Any 
     """
     about, path = describe(folder), Path(folder) / WEIGHTS
     if verify and sha256(path) != about["sha256"]:
-        raise UserError(f"{path} is damaged (its checksum differs from {CONFIG}): port the weights again")
+        raise UserError(f"{path} is damaged (its checksum differs from {CONFIG}): {AGAIN}")
     try:
         found = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged ({error}): port the weights again") from error
+        raise UserError(f"{path} is damaged ({error}): {AGAIN}") from error
     wanted = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(expected, sep="/").items()}
     if wanted != {key: x.shape for key, x in found.items()}:
         odd = sorted(key for key in {*wanted, *found} if wanted.get(key) != getattr(found.get(key), "shape", None))

@@ -80,7 +80,7 @@ class _Parts:
     def lengths(self, i: int) -> np.ndarray:
         """Tokens of its captions. UserError for a shard that is not finished or was cut."""
         try:
-            length = np.array(json.loads(self.numbers(i).with_suffix(".json").read_bytes())["lengths"], np.int64)
+            length = np.array(files.read_json(self.numbers(i).with_suffix(".json"), default={})["lengths"], np.int64)
             size = self.numbers(i).stat().st_size
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self.numbers(i)} is not finished ({error}): run the same command again") from error
@@ -94,7 +94,7 @@ class _Parts:
             self.lengths(i)
         except UserError:
             return False
-        about = json.loads(self.numbers(i).with_suffix(".json").read_bytes())
+        about = files.read_json(self.numbers(i).with_suffix(".json"))
         if verify and weights.sha256(self.numbers(i)) != about.get("sha256"):
             print(f"{self.numbers(i)} is damaged (its checksum differs): made again", flush=True)
             return False
@@ -143,7 +143,9 @@ class Stored:
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        about = json.loads(path.read_bytes())
+        about = files.read_json(path)
+        if about is None:
+            raise FileNotFoundError
         if about["format"] != FORMAT:
             raise ValueError(f"format {about['format']}")
     except FileNotFoundError:

@@ -61,7 +61,7 @@ def _rows(text: str) -> Iterator[Row]:
             row = json.loads(line)
         except ValueError:
             continue  # torn by a kill or a full disk
-        if isinstance(row, dict) and "step" in row:
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
             yield row
 
 

@@ -18,6 +18,7 @@ from dd_jax.method.interfaces import Cond
 from dd_jax.nn import stack
 from dd_jax.nn.attention import KV, attend, split_heads, update_cache
 from dd_jax.nn.layers import Dense, Dtype, RMSNorm
+from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import constrain
 
 
@@ -41,6 +42,10 @@ class GPTConfig:
     dtype: Dtype = jnp.float32
     remat: bool = False  # compute blocks again in the backward pass instead of keeping what they computed
     scan: bool = False  # a loop over the blocks where all positions are read at once: compiled once, whatever the depth
+
+    def __post_init__(self) -> None:
+        if self.width % (4 * self.heads):  # RoPE turns pairs by row and by column
+            raise UserError(f"config.model.width={self.width} must be a multiple of 4 x heads, 4 x {self.heads}")
 
     @property
     def hidden(self) -> int:

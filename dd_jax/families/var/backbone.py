@@ -16,6 +16,7 @@ from dd_jax.method.interfaces import Cond
 from dd_jax.nn import stack
 from dd_jax.nn.attention import KV, attend, split_heads
 from dd_jax.nn.layers import Dense, Dtype, layer_norm, modulate, unit
+from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import constrain
 
 Flags = tuple[jax.Array, jax.Array]  # noise or data (B, N, 2), and an embedding of each (2, D)
@@ -38,6 +39,12 @@ class VARConfig:
     dtype: Dtype = jnp.float32
     remat: bool = False  # compute blocks again in the backward pass instead of keeping what they computed
     scan: bool = False  # a loop over the blocks where all positions are read at once: compiled once, whatever the depth
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise UserError(f"config.model.width={self.width} must be a multiple of heads, {self.heads}")
+        if self.width * self.mlp_ratio < 1:
+            raise UserError(f"config.model.mlp_ratio={self.mlp_ratio} leaves the feed-forward layers no width")
 
     @property
     def tokens(self) -> int:

@@ -1,0 +1,98 @@
+"""The command line's `--config.FIELD=VALUE`: `none` where a setting may be left out, and one line for what is wrong."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict
+from ml_collections.config_flags import config_flags
+
+from configs import kinds
+from dd_jax.system.errors import UserError
+
+HERE = Path(str(kinds.__file__)).parent
+TRACEBACK = "Traceback (most recent call last)"
+NAMED = re.compile(r"--?config\.([^=]+)(?:=(.*))?", re.DOTALL)
+
+
+def read(argv: list[str], values: flags.FlagValues = flags.FLAGS, name: str = "config") -> list[str]:
+    """Parse the flags -> the words that are none. UserError for a config file or a setting that does not fit.
+
+    `argv` loses settings that are none: ml_collections has no word for it, and reads the same list (`sys.argv`).
+    """
+    none = take_none(argv)
+    try:
+        rest = list(values(argv))
+        config: Any = values[name].value
+        _ = config.lock  # a file that cannot be read is only noticed here
+        for setting in none:
+            section, _, field = setting.rpartition(".")
+            (config[section] if section else config)[field] = None
+    except config_flags.UnsupportedOperationError as error:
+        setting = str(error).partition(" field ")[2].partition(" is ")[0]
+        told = "is none in this config, and no VALUE makes a section of it: write a config file of your own"
+        raise UserError(f"{setting} {told}") from error
+    except flags.Error as error:
+        raise UserError(f"{one_line(error)}; see --help") from error
+    except Exception as error:  # a config file is a program: it may raise anything
+        path = _path(argv)
+        raise _of_file(path) or UserError(f"a --config.FIELD=VALUE does not fit {path}: {one_line(error)}") from error
+    return rest
+
+
+def take_none(argv: list[str]) -> list[str]:
+    """Take settings that are none out of a command line -> their names. The last word about a setting counts."""
+    said: dict[str, list[tuple[bool, set[int]]]] = {}
+    for i, word in enumerate(argv):
+        if (found := NAMED.fullmatch(word)) and _may_be_none(found[1]):
+            apart = found[2] is None and i + 1 < len(argv)
+            value = argv[i + 1] if apart else found[2] or ""
+            said.setdefault(found[1], []).append((value.lower() == "none", {i, i + apart}))
+    none = [name for name, words in said.items() if words[-1][0]]
+    gone = {i for name, words in said.items() for is_none, places in words if is_none or name in none for i in places}
+    argv[:] = [word for i, word in enumerate(argv) if i not in gone]
+    return none
+
+
+def one_line(error: BaseException | str) -> str:
+    """What an error says; where it quotes a traceback, what is at its end."""
+    text = str(error).replace("\\n", "\n").replace("\\", "").strip().strip('"')
+    if TRACEBACK in text:
+        lines = text.splitlines()
+        last = max(i for i, line in enumerate(lines) if line.startswith((" ", TRACEBACK)))
+        text = " ".join(lines[last + 1 :]).partition(": ")[2]
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _may_be_none(setting: str) -> bool:
+    kind = kinds.of(setting)
+    return kind is not None and kind.none
+
+
+def _path(argv: Sequence[str]) -> str:
+    """The config file that a command line names."""
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        if found := re.fullmatch(r"--?config(?:=(.*))?", word):
+            return following if found[1] is None else found[1]
+    return ""
+
+
+def _of_file(path: str) -> UserError | None:
+    """What is wrong with a config file itself, if that it is."""
+    file = path.partition(":")[0]
+    if not Path(file).is_file():
+        return UserError(f"--config={path}: there is no file {file}; those that come along are in {HERE}")
+    try:
+        config: Any = config_flags.ConfigFileFlagParser("config").parse(path)
+        if isinstance(config, ConfigDict):
+            return None
+        getattr(config, "lock", None)  # what could not be read says so
+        said = f"get_config() must return a ConfigDict, not a {type(config).__name__}"
+    except SyntaxError as error:
+        said = f"line {error.lineno}: {error.msg}"
+    except Exception as error:
+        known = isinstance(error, UserError | OSError) or TRACEBACK in str(error)
+        said = one_line(error) if known else f"{type(error).__name__}: {one_line(error)}"
+    return UserError(f"--config={path} cannot be read: {said}")

@@ -1,0 +1,60 @@
+"""Every value of a config is looked at before anything is computed; `configs.kinds` says what each may be."""
+
+import contextlib
+import difflib
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import about, kinds
+from dd_jax import settings
+from dd_jax.system.errors import UserError
+
+LONGEST = 80  # characters of a value in a message
+OWN = ("model.", "tokenizer.")  # what a family of one's own may mean otherwise
+
+
+def check(config: Any, name: str = "config", whole: bool = True) -> ConfigDict:
+    """The config. UserError for its first value that cannot be, or, if it is to be `whole`, that is not there.
+
+    `name`: what the message calls the config.
+    """
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"{name} is a {type(config).__name__}: get_config() must return a ConfigDict, as in configs/")
+    found = dict(settings.flat(config))
+    sections = {*found} | {setting[:i] for setting in found for i, one in enumerate(setting) if one == "."} | {""}
+    skipped = OWN if ":" in str(found.get("family")) else ()
+    for setting, value in found.items():
+        if setting in kinds.sections() and not isinstance(value, dict):
+            raise UserError(f"{name}.{setting}={_shown(value)}: it must be a section of settings")
+        if not setting.startswith(skipped):
+            _check(name, setting, value)
+    wanted = [one for section, names in kinds.WITH.items() if section in sections for one in names] if whole else []
+    for setting in (*(kinds.needed() if whole else ()), *wanted):
+        if setting not in found and setting not in sections and not setting.startswith(skipped):
+            raise UserError(f"{name}.{setting} is not there: it must be {kinds.of(setting)}{_about(setting)}")
+    return config
+
+
+def _check(name: str, setting: str, value: Any) -> None:
+    """One value."""
+    kind = kinds.of(setting)
+    section = next((one for one in kinds.CLOSED if setting.startswith(f"{one}.")), "")
+    if kind is None and section:
+        known = [one for one in kinds.KINDS if one.startswith(f"{section}.")]
+        known = known or [f"{section}.{field}" for field in kinds.FILTER]
+        near = difflib.get_close_matches(setting, known, 1) or known
+        raise UserError(f"{name}.{setting}: there is no such setting; did you mean {' or '.join(near)}?")
+    if kind is not None and not kind(value):
+        raise UserError(f"{name}.{setting}={_shown(value)}: it must be {kind}{_about(setting)}")
+
+
+def _about(setting: str) -> str:
+    with contextlib.suppress(KeyError):
+        return f" ({about.of(setting)})"
+    return ""
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
