@@ -38,6 +38,7 @@ def test_nothing_binds_where_nothing_was_made(tmp_path):
     config.data.name = f"folder:{tmp_path / 'picturs'}"
     with pytest.raises(UserError, match="no folder"):
         pipeline.run(config, tmp_path / "run", "pretrain")
+    work(tmp_path / "run", data__name="folder:picturs").begin("pretrain")  # as of a stage that then failed
     work(tmp_path / "run").check("pretrain")
     (tmp_path / "run/tokenizer/5").mkdir(parents=True)
     with pytest.raises(UserError, match=r"config.data.name=folder:.*, now it is digits: choose another --workdir"):
