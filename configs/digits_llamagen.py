@@ -5,7 +5,7 @@ python -m dd_jax.main --config=configs/digits_llamagen.py
 
 from ml_collections import ConfigDict
 
-from configs import common
+from dd_jax.configs import common
 
 
 def get_config() -> ConfigDict:

@@ -5,7 +5,7 @@ python -m dd_jax.main --config=configs/digits_var.py
 
 from ml_collections import ConfigDict
 
-from configs import common, digits_llamagen
+from dd_jax.configs import common, digits_llamagen
 
 
 def get_config() -> ConfigDict:

@@ -10,7 +10,7 @@ colour was held out.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from dd_jax.configs import common
 
 
 def get_config() -> ConfigDict:

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from configs import common
+from dd_jax.configs import common
 
 
 def base(family: str, resolution: int) -> ConfigDict:

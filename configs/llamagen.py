@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from configs import common, imagenet
+from dd_jax.configs import common, imagenet
 
 # width, depth, heads, guidance that the release samples with, split of the published few-step plans
 SIZES = {

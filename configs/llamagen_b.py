@@ -14,7 +14,7 @@ stage on a laptop first.
 
 from ml_collections import ConfigDict
 
-from configs import llamagen
+from dd_jax.configs import llamagen
 
 
 def get_config(option: str = "") -> ConfigDict:

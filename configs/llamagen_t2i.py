@@ -14,7 +14,7 @@ and has 2.2 times its parameters.
 
 from ml_collections import ConfigDict
 
-from configs import llamagen
+from dd_jax.configs import llamagen
 
 
 def get_config(option: str = "256") -> ConfigDict:

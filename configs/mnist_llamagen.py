@@ -8,7 +8,7 @@ distance to the teacher of about a tenth of onestep*'s.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from dd_jax.configs import common
 
 
 def get_config() -> ConfigDict:

@@ -7,7 +7,7 @@ Two CPU cores, 7 to 11 minutes. Expect one step to agree with the teacher on hal
 
 from ml_collections import ConfigDict
 
-from configs import common, mnist_llamagen
+from dd_jax.configs import common, mnist_llamagen
 
 
 def get_config() -> ConfigDict:

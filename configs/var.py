@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from configs import imagenet
+from dd_jax.configs import imagenet
 
 # depth: px, step of the second boundary, initial size of the residual gates, share of lr left at the end
 DEPTHS = {

@@ -14,7 +14,7 @@ Published: teacher FID 4.19; distilled (328.2 M): FID 9.94 in one step, 7.82 in 
 
 from ml_collections import ConfigDict
 
-from configs import var
+from dd_jax.configs import var
 
 
 def get_config() -> ConfigDict:

@@ -13,7 +13,7 @@ Published: teacher FID 3.35; distilled (635.4 M): FID 9.55 in one step, 7.33 in 
 
 from ml_collections import ConfigDict
 
-from configs import var
+from dd_jax.configs import var
 
 
 def get_config() -> ConfigDict:

@@ -13,7 +13,7 @@ Published: teacher FID 2.51; distilled (1.09 B): FID 8.92 in one step, 6.95 in t
 
 from ml_collections import ConfigDict
 
-from configs import var
+from dd_jax.configs import var
 
 
 def get_config() -> ConfigDict:

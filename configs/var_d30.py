@@ -13,7 +13,7 @@ Published: teacher FID 1.97. Never distilled by its authors: the settings are th
 
 from ml_collections import ConfigDict
 
-from configs import var
+from dd_jax.configs import var
 
 
 def get_config() -> ConfigDict:

@@ -11,6 +11,9 @@ Shapes live in names. One letter a dimension, e.g. `logits_BxLxV`:
 `token` a vector of the code space, `noise` a Gaussian vector. Never one for another.
 """
 
+import importlib.util
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dd_jax.system.errors import UserError
@@ -20,6 +23,27 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["Pipeline", "UserError", "load", "run"]
+
+
+class _Checkout:
+    """Finds dd_jax.configs and dd_jax.scripts in a checkout, where these two folders lie beside the package.
+
+    Installed they lie in it (pyproject.toml says so), and an editable install has setuptools' own finder: this one is
+    for the source tree as it is. Other projects have `configs` and `scripts` too, so nothing uses these bare names.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
+        if name not in (f"{__name__}.configs", f"{__name__}.scripts"):
+            return None
+        folder = Path(__file__).resolve().parents[1] / name.rpartition(".")[2]
+        return importlib.util.spec_from_file_location(
+            name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+
+
+if not Path(__file__).with_name("configs").is_dir():
+    sys.meta_path.append(_Checkout)
 
 
 def __getattr__(name: str) -> Any:

@@ -28,17 +28,15 @@ SIGTERM saves and exits with status 75: the same command goes on. Everything els
 import sys
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
-import configs
 from dd_jax import overrides, settings, validate
 from dd_jax.stages.workdir import STAGES
 from dd_jax.system import processes, runtime
 from dd_jax.system.errors import UserError
 
-DEFAULT = str(Path(configs.__path__[0]) / "mnist_llamagen.py")
-CONFIG = config_flags.DEFINE_config_file("config", None, "Settings (default: configs/mnist_llamagen.py).")
+CONFIG = config_flags.DEFINE_config_file("config", None, "A file of settings, or the name of one that comes along.")
 STAGE = flags.DEFINE_enum(
     "stage", None, ["all", *STAGES, "config"], "What to run (default: all; with --labels sample)."
 )
@@ -50,6 +48,7 @@ PROMPTS = flags.DEFINE_string("prompts", None, "A file of captions (txt, csv, js
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first process; auto on TPU pods and SLURM.")
 PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there are (not with --coordinator=auto).")
 PROCESS = flags.DEFINE_integer("process", None, "Which of them this one is, from 0.")
+DEFAULT = "mnist_llamagen"
 GROUPS = {
     "What to run": ("config", "stage", "workdir", "from"),
     "What to draw": ("labels", "prompt", "prompts"),
@@ -73,12 +72,12 @@ def main(argv: list[str]) -> None:
     if STAGE.value == "config":
         print(settings.table(CONFIG.value))
         return
-    runtime.setup()
     try:
         if COORDINATOR.value is not None:
             processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
         elif (PROCESSES.value or 1) > 1:
             raise UserError(f"--processes={PROCESSES.value} needs --coordinator=HOST:PORT")
+        runtime.setup()
     except UserError as error:
         sys.exit(f"error: {error}")
     from dd_jax import pipeline
@@ -123,7 +122,7 @@ def entry() -> None:
     if not any(word.split("=")[0] in ("--config", "-config") for word in sys.argv[1:]):
         sys.argv.insert(1, f"--config={DEFAULT}")
     logging.set_verbosity(logging.WARNING)
-    app.run(main, flags_parser=parse)
+    settings.start(main, flags_parser=parse)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,9 @@ from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
-from configs import kinds
+from dd_jax.configs import along, kinds
 from dd_jax.system.errors import UserError
 
-HERE = Path(str(kinds.__file__)).parent
 TRACEBACK = "Traceback (most recent call last)"
 NAMED = re.compile(r"--?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 
@@ -83,7 +82,7 @@ def _of_file(path: str) -> UserError | None:
     """What is wrong with a config file itself, if that it is."""
     file = path.partition(":")[0]
     if not Path(file).is_file():
-        return UserError(f"--config={path}: there is no file {file}; those that come along are in {HERE}")
+        return UserError(f"--config={path}: there is no file {file}; {along()}")
     try:
         config: Any = config_flags.ConfigFileFlagParser("config").parse(path)
         if isinstance(config, ConfigDict):

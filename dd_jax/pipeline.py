@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import ArrayLike
 
-from dd_jax import factory, validate
+from dd_jax import factory, settings, validate
 from dd_jax.data.conditions import Conditions, as_array, numbers
 from dd_jax.data.sampleset import to_uint8
 from dd_jax.method.fewstep import noise_for, program, run_ops
@@ -40,6 +40,7 @@ def run(config: ConfigDict, workdir: Folder, stage: str = "all", source: Folder 
     reference; pairs are drawn anew where their settings differ. It is remembered.
     UserError, in one line, for what cannot be; `stopping.Stopped` after SIGTERM, with everything saved.
     """
+    config = settings.spelled(config)
     validate.check(config)
     noted = Workdir(workdir, config.to_dict(), source).noted("pretrain")
     config = factory.listed(factory.shrink(config) if config.smoke else config)

@@ -1,10 +1,55 @@
-"""Every setting of a config as text: `python -m dd_jax.main --stage=config`."""
+"""Settings between the command line and the config: a config by its name, paths, and every setting as text."""
 
-from collections.abc import Iterator
+import re
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
 
+from absl import app
 from ml_collections import ConfigDict
 
-from configs import about
+from dd_jax.configs import about, find
+from dd_jax.system import files
+from dd_jax.system.errors import UserError
+
+# Those that are paths, or may be.
+PATHS = (
+    "data.name",
+    "text.prompts",
+    "text.store",
+    "sample.prompts",
+    "evaluate.inception",
+    "evaluate.reference_statistics",
+    *(f"weights.{part}" for part in ("tokenizer", "teacher", "student", "text", "classifier", "lpips")),
+)
+
+
+def start(main: Callable[[list[str]], Any], **more: Any) -> None:
+    """`app.run` of a program whose --config may also be the name of one that comes along."""
+    words = sys.argv
+    try:
+        for i, word in enumerate(words):
+            if found := re.fullmatch(r"(--?config=)(.+)", word):
+                words[i] = found[1] + find(found[2])
+            elif i and re.fullmatch("--?config", words[i - 1]):
+                words[i] = find(word)
+    except UserError as error:
+        sys.exit(f"error: --config: {error}")
+    app.run(main, **more)
+
+
+def spelled(config: ConfigDict) -> ConfigDict:
+    """The config with ~ put in where a setting is a path. UserError, which names the setting, for a URL."""
+    for name in PATHS:
+        section, _, field = name.partition(".")
+        fields = config.get(section)
+        if fields is None or not isinstance(value := fields.get(field), str):
+            continue
+        try:
+            fields[field] = files.spelled(value)
+        except UserError as error:
+            raise UserError(f"config.{name}: {error}") from None
+    return config
 
 
 def flat(config: ConfigDict, section: str = "") -> Iterator[tuple[str, object]]:

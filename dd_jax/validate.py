@@ -6,8 +6,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import about, kinds
 from dd_jax import settings
+from dd_jax.configs import about, kinds
 from dd_jax.system.errors import UserError
 
 LONGEST = 80  # characters of a value in a message

@@ -146,26 +146,19 @@ def export(folder: Path, out: Path) -> Path:
     return weights.write_safetensors(out, state_dict, buffers=buffers)
 
 
-def place(text: str) -> Path:
-    """A path from the command line, with ~ for the home directory; URLs are refused."""
-    try:
-        return files.expand(text) if text.startswith("~") or "://" in text else Path(text)
-    except UserError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
 def main() -> None:
     parser = argparse.ArgumentParser("python -m port_weights", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("models", nargs="*", metavar="MODEL", help="ids, or `list` to see them all")
-    parser.add_argument("--src", nargs="+", type=place, help="files that are here already, model after model")
-    parser.add_argument("--out", type=place, help="where to write (default: weights)")
+    parser.add_argument("--src", nargs="+", type=Path, help="files that are here already, model after model")
+    parser.add_argument("--out", type=Path, help="where to write (default: weights)")
     parser.add_argument("--container", help="dotted name of the dict in the file, e.g. ema or trainer.ema_parameters")
     parser.add_argument("--dtype", default="", choices=rules.FLOATS, help="of the numbers (default: as published)")
     parser.add_argument("--classes", type=int, help="of a model fine-tuned on others (default: found in the file)")
-    parser.add_argument("--export", type=place, metavar="FOLDER", help="the way back, for PyTorch")
+    parser.add_argument("--export", type=Path, metavar="FOLDER", help="the way back, for PyTorch")
     args = parser.parse_args()
     try:
+        files.spelled_in(args)
         _run(parser, args)
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -10,8 +10,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import llamagen as llamagen_configs
-from configs import var as var_configs
+from dd_jax.configs import llamagen as llamagen_configs
+from dd_jax.configs import var as var_configs
 from dd_jax.system.errors import UserError
 from port_weights import lpips, models, t5
 from port_weights.rules import Table

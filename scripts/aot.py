@@ -13,6 +13,7 @@ optimises less. Any setting can be changed:
 import os
 
 os.environ.update({"JAX_PLATFORMS": "cpu", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_SKIP_MDS_QUERY": "1"})
+os.environ["JAX_ENABLE_X64"] = "0"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # that there is no card is known
 
 import dataclasses
@@ -26,21 +27,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags
+from absl import flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
-from dd_jax import factory
+from dd_jax import factory, settings
 from dd_jax.method.fewstep import generator
 from dd_jax.method.interfaces import Cond
+from dd_jax.scripts import chips, hlo
 from dd_jax.stages import train
 from dd_jax.stages.pairs import sampler
-from dd_jax.system import rng
+from dd_jax.system import files, rng
 from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import Placement, make_mesh
 from dd_jax.text import t5
 from dd_jax.training.loop import Recipe, TrainState, init_state
-from scripts import chips, hlo
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Settings.")
 TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Chip and shape of the slice.")
@@ -181,29 +182,30 @@ def main(argv: list[str]) -> None:
     jax.config.update("jax_exec_time_optimization_effort", EFFORT.value)
     jax.config.update("jax_memory_fitting_effort", EFFORT.value)
     try:
+        text, dump = (files.local(flag.value) if flag.value else None for flag in (JSON, DUMP))
         devices = chips.devices_of(TOPOLOGY.value)
         kind = devices[0].device_kind
         mesh = make_mesh([int(size) for size in MESH.value.split(",")], devices)
         programs = Programs(CONFIG.value, mesh)
-        rows = [compile_one(programs, what, chips.MEMORY.get(kind, 16)) for what in WHAT.value]
+        rows = [compile_one(programs, what, chips.MEMORY.get(kind, 16), dump) for what in WHAT.value]
+        if text:
+            about = {"topology": TOPOLOGY.value, "mesh": dict(mesh.shape), "jax": jax.__version__}
+            files.replace(text, json.dumps(about | {"programs": rows}, indent=1).encode())
     except UserError as error:
         sys.exit(f"error: {error}")
     print(f"\n{len(devices)} x {kind}, mesh {dict(mesh.shape)}; GiB are those of one chip\n{table(rows)}")
-    if JSON.value:
-        about = {"topology": TOPOLOGY.value, "mesh": dict(mesh.shape), "jax": jax.__version__}
-        Path(JSON.value).write_text(json.dumps(about | {"programs": rows}, indent=1))
 
 
-def compile_one(programs: "Programs", what: str, memory: float) -> dict[str, Any]:
+def compile_one(programs: "Programs", what: str, memory: float, dump: Path | None) -> dict[str, Any]:
     """A row, printed as soon as it is there."""
     program, args, batch = getattr(programs, what)(BATCH.value)
     row = {"program": what, "batch": batch, **measure(program, args, memory)}
     text = row.pop("text", row.get("why", ""))
-    if DUMP.value:
-        Path(DUMP.value, f"{what}.txt").write_text(text)
+    if dump:
+        files.replace(dump / f"{what}.txt", text.encode())
     print(table([row]), flush=True)
     return row
 
 
 if __name__ == "__main__":
-    app.run(main)
+    settings.start(main)

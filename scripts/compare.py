@@ -5,7 +5,11 @@ One column a work directory: what one step and refinement won over onestep*, and
 
 import argparse
 import json
+import sys
 from pathlib import Path
+
+from dd_jax.system import files
+from dd_jax.system.errors import UserError
 
 
 def ratios(workdir: Path) -> dict[str, float | str]:
@@ -31,7 +35,7 @@ def ratios(workdir: Path) -> dict[str, float | str]:
         "NLL gap closed by one step": (base["nll"] - one["nll"]) / gap,
     }
     if "caption_found" in one:
-        unseen = next((row for row in held if row["plan"] == "S0"), {})
+        unseen: dict = next((row for row in held if row["plan"] == "S0"), {})
         out |= {
             "PSNR of reconstructions, dB": next(row["psnr"] for row in rows if "psnr" in row),
             "caption found by one step": one["caption_found"],
@@ -65,7 +69,12 @@ def _times(workdir: Path) -> dict[str, float | str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR")
-    columns = [ratios(workdir) for workdir in parser.parse_args().workdirs]
+    args = parser.parse_args()
+    try:
+        files.spelled_in(args)
+        columns = [ratios(workdir) for workdir in args.workdirs]
+    except UserError as error:
+        sys.exit(f"error: {error}")
     for name in columns[0]:
         cells = [column.get(name, "-") for column in columns]
         print(f"{name:<44}", *(cell if isinstance(cell, str) else f"{cell:8.3f}" for cell in cells), sep="  ")

@@ -9,6 +9,7 @@ the matrices of its classifier, which nothing here reads.
 """
 
 import argparse
+import sys
 import zlib
 from collections import OrderedDict
 from pathlib import Path
@@ -16,10 +17,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from dd_jax.scripts import fake_shards
+from dd_jax.system import files
+from dd_jax.system.errors import UserError
 from dd_jax.system.torch_writer import write_old_torch, write_torch
 from port_weights import models, rules
 from port_weights.catalog import find
-from scripts import fake_shards
 
 
 def state_dict(name: str) -> dict[str, np.ndarray]:
@@ -60,7 +63,11 @@ def main() -> None:
     shards.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     shards.add_argument("--shards", type=int, default=2)
     args = parser.parse_args()
-    known = find(args.model)
+    try:
+        files.spelled_in(args)
+        known = find(args.model)
+    except UserError as error:
+        sys.exit(f"error: {error}")
     wanted = max(1, len(known.urls))
     if len(args.out) != wanted:
         parser.error(f"{args.model} is published in {wanted}: --out takes as many names")

@@ -57,7 +57,8 @@ def release(
         at += x.size
     if end == "bin":
         parts[0] |= dict.fromkeys(ALIASES, arrays["shared.weight"])
-    stem, wrote, home = {"safetensors": "model", "bin": "pytorch_model"}[end], [], {}
+    stem, wrote = {"safetensors": "model", "bin": "pytorch_model"}[end], []
+    home: dict[str, str] = {}
     for i, part in enumerate(parts, 1):
         path = folder / f"{stem}-{i:05}-of-{count:05}.{end}"
         folder.mkdir(parents=True, exist_ok=True)

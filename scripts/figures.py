@@ -12,6 +12,7 @@ import argparse
 import itertools
 import json
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import numpy as np
 from dd_jax.method import flow
 from dd_jax.report import picture, style, svg
 from dd_jax.system import files, rng
+from dd_jax.system.errors import UserError
 
 GAP = 16
 CODE_COLOURS = ("#2563eb", "#d2600f", "#0f8a5f", "#a8329e", "#59636e")  # apart for most colour-blind eyes too
@@ -35,6 +37,10 @@ def main() -> None:
     parser.add_argument("scales", type=Path, help="a finished run of configs/digits_var.py")
     parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
     args = parser.parse_args()
+    try:
+        files.spelled_in(args)
+    except UserError as error:
+        sys.exit(f"error: {error}")
     runs = (args.raster, args.scales)
     drawn = {
         "plans_raster.png": plans_png(args.raster),

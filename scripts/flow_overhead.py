@@ -12,13 +12,13 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
-from dd_jax import factory
+from dd_jax import factory, settings
 from dd_jax.method.fewstep import generator
 from dd_jax.stages.parts import load_params
-from dd_jax.system import rng
+from dd_jax.system import rng, runtime
 from dd_jax.system.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Settings.")
@@ -29,7 +29,8 @@ REPEATS = flags.DEFINE_integer("repeats", 3, "Turns of each.")
 def main(argv: list[str]) -> None:
     """Two times and their ratio."""
     try:
-        config = CONFIG.value
+        runtime.setup()
+        config = settings.spelled(CONFIG.value)
         system, parts = factory.build(config), ("tokenizer", "teacher")
         params = load_params(system, config, Path("runs/flow_overhead"), parts, random=parts)  # nothing is there
     except UserError as error:
@@ -52,4 +53,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    settings.start(main)

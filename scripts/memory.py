@@ -5,17 +5,18 @@ against the depth (at the first batch), three points each, and what the first tw
 Settings are changed as always: --config.train.remat=true --config.dtype.student=bfloat16
 """
 
-from scripts import aot  # first: it sets the environment that JAX starts in
+from dd_jax.scripts import aot  # first: it sets the environment that JAX starts in
 
 # isort: split
 import copy
 import sys
 
-from absl import app, flags
+from absl import flags
 
+from dd_jax import settings
+from dd_jax.scripts import chips
 from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import make_mesh
-from scripts import chips
 
 BATCHES = flags.DEFINE_list("batches", ["4", "8", "16"], "Three of them, at the first depth.")
 DEPTHS = flags.DEFINE_list("depths", ["4", "8", "12"], "Three of them, at the first batch.")
@@ -57,4 +58,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    settings.start(main)

@@ -7,9 +7,9 @@ in anything else, or overlaps, is refused. OUT may be one of the sets. A run who
 """
 
 import sys
-from pathlib import Path
 
 from dd_jax.data import pairset
+from dd_jax.system import files
 from dd_jax.system.errors import UserError
 
 
@@ -17,8 +17,8 @@ def main(argv: list[str]) -> None:
     """Join, and say what there is."""
     if len(argv) < 2 or any(word.startswith("-") for word in argv):
         sys.exit(__doc__)
-    out, *folders = map(Path, argv)
     try:
+        out, *folders = map(files.local, argv)
         found = pairset.merge(out, folders)
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -10,6 +10,7 @@ float32 product at full precision, measured before and after. Features are noise
 import argparse
 import json
 import resource
+import sys
 import time
 
 import jax
@@ -19,6 +20,7 @@ import numpy as np
 from dd_jax.metrics import devices
 from dd_jax.metrics.neighbours import HIGHEST, ROWS, precision_recall
 from dd_jax.system import flops, runtime
+from dd_jax.system.errors import UserError
 
 SIDE = 4096  # columns of the product that sets the rate
 
@@ -77,8 +79,11 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=2048)
     parser.add_argument("--distances", default="float32", help="float16: as ADM's code rounds them")
     args = parser.parse_args()
-    runtime.setup()
-    print(json.dumps(measure(args.reference, args.samples, args.width, args.distances), indent=1))
+    try:
+        runtime.setup()
+        print(json.dumps(measure(args.reference, args.samples, args.width, args.distances), indent=1))
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

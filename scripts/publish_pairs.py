@@ -16,6 +16,7 @@ import numpy as np
 
 from dd_jax.data import pairset
 from dd_jax.data import tfds as sets
+from dd_jax.system import files
 from dd_jax.system.errors import UserError
 
 ABOUT = "Noise-code pairs of Distilled Decoding (arXiv 2412.17153): noise follows from `id` and the manifest's seed."
@@ -26,7 +27,7 @@ def publish(folder: Path, data_dir: Path) -> Path:
     tfds, found, manifest = sets.module("dd_pairs"), pairset.load(folder), pairset.manifest_of(folder)
     shape = found.shards[0]["code"].shape[1:]
 
-    class DdPairs(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc, name-defined]
+    class DdPairs(tfds.core.GeneratorBasedBuilder):  # type: ignore[name-defined]
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self) -> Any:
@@ -74,10 +75,11 @@ def main(argv: list[str]) -> None:
     if len(argv) != 3 or argv[0] not in ("to", "from"):
         sys.exit(__doc__)
     try:
+        source, target = map(files.local, argv[1:])
         if argv[0] == "to":
-            print(publish(Path(argv[1]), Path(argv[2])))
+            print(publish(source, target))
         else:
-            print(f"{argv[2]}: {len(fetch(Path(argv[1]), Path(argv[2])))} pairs")
+            print(f"{target}: {len(fetch(source, target))} pairs")
     except UserError as error:
         sys.exit(f"error: {error}")
 

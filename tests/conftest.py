@@ -19,7 +19,7 @@ if jax.__version_info__ < (0, 11):
 
 def tiny_config(family: str) -> ConfigDict:
     """The 8x8 demo, so small that compiling is all it costs."""
-    config = importlib.import_module(f"configs.digits_{family}").get_config()
+    config = importlib.import_module(f"dd_jax.configs.digits_{family}").get_config()
     config.data.copies = 1
     config.data.heldout_copies = 1
     config.tokenizer.stack.ch = 8

@@ -13,6 +13,8 @@ PACKAGE = ROOT / "dd_jax"
 # From the top down. "" are the files of the package itself: the command, the library, config -> objects.
 FOLDERS = ("", "stages", "report", "training", "text", "families", "metrics", "data", "method", "nn", "system")
 FAMILY_HOMES = ("dd_jax/families/", "dd_jax/factory.py", "configs/", "port_weights/", "tests/")
+BESIDE = ("dd_jax.configs", "dd_jax.scripts")  # where these folders are installed
+HOMES = ("dd_jax", "port_weights", "configs", "scripts", "tests")
 FAMILIES = sorted(path.parent.name for path in PACKAGE.glob("families/*/build.py"))
 FILES = sorted(PACKAGE.rglob("*.py"))
 DOORS = [path for path in FILES if path.name == "__init__.py"]
@@ -50,7 +52,7 @@ def imports(path: Path) -> frozenset[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name(path)}: imports are absolute"
             whole = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {one if one in MODULES else str(node.module) for one in whole}
+            found |= {one if one in MODULES or one in BESIDE else str(node.module) for one in whole}
     return frozenset(one for one in found if one.split(".")[0] in ("dd_jax", "port_weights", "configs", "scripts"))
 
 
@@ -61,9 +63,16 @@ def test_folders_are_the_layers():
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_imports_point_down(path):
     own = FOLDERS.index(folder(module(path)))
-    assert all(one.startswith("dd_jax") or not own for one in imports(path)), "only the top may know the configs"
+    outside = {one for one in imports(path) if one.startswith((*BESIDE, "port_weights"))}
+    assert not own or not outside, "only the top may know the configs"
     up = {one for one in imports(path) if one in MODULES and one != "dd_jax" and FOLDERS.index(folder(one)) < own}
     assert not up, f"{module(path)} -> {up}"
+
+
+def test_configs_and_scripts_are_imported_as_they_are_installed():
+    """Below dd_jax: by their bare names they are any other project's, wherever this one is installed."""
+    for path in (path for folder in HOMES for path in sorted((ROOT / folder).rglob("*.py"))):
+        assert not {one for one in imports(path) if one.split(".")[0] in ("configs", "scripts")}, name(path)
 
 
 def test_imports_have_no_cycle():

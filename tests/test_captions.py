@@ -12,8 +12,8 @@ import tiny
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
-from configs import common, emoji_t2i
 from dd_jax import factory
+from dd_jax.configs import common, emoji_t2i
 from dd_jax.data import pairset
 from dd_jax.data.conditions import Classes, assign
 from dd_jax.method import baselines

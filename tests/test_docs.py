@@ -7,7 +7,7 @@ import pytest
 import snippets
 from conftest import tiny_config
 
-from configs import digits_llamagen, digits_var
+from dd_jax.configs import digits_llamagen, digits_var
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -17,6 +17,7 @@ import dd_jax
 from dd_jax import factory, pipeline
 from dd_jax.method import losses
 from dd_jax.metrics.lpips import LPIPS, halve
+from dd_jax.scripts.fake_release import release
 from dd_jax.stages import train
 from dd_jax.system import weights
 from dd_jax.system.errors import UserError
@@ -24,7 +25,6 @@ from port_weights import __main__ as cli
 from port_weights import download, rules
 from port_weights.catalog import find
 from port_weights.source import merge, open_weights
-from scripts.fake_release import release
 
 GOLDEN = "eval/lpips/outputs.npz"
 HEADS = helpers.GOLDENS / "eval/lpips/vgg.pth"  # the published file
@@ -191,7 +191,7 @@ def test_distance_by_name():
 
 
 def test_full_size_configs_train_by_it():
-    system = factory.build(importlib.import_module("configs.llamagen_l").get_config())
+    system = factory.build(importlib.import_module("dd_jax.configs.llamagen_l").get_config())
     assert system.objective.weights == losses.Weights(ce=0.1, embedding=1.0)
     assert (system.objective.distance, system.lpips) == ("lpips", LPIPS())
 

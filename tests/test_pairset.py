@@ -11,10 +11,10 @@ import tiny
 
 from dd_jax.data import pairset
 from dd_jax.data.conditions import Classes
+from dd_jax.scripts import merge_pairs
 from dd_jax.stages import pairs, verify
 from dd_jax.system import stopping
 from dd_jax.system.errors import UserError
-from scripts import merge_pairs
 
 SEED, SHARD = 3, 4
 

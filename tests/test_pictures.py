@@ -12,8 +12,8 @@ from PIL import Image
 from dd_jax import factory
 from dd_jax.data import examples, pairset, source
 from dd_jax.data.pictures import Pictures, known, settled, squared
+from dd_jax.scripts import publish_pairs
 from dd_jax.system.errors import UserError
-from scripts import publish_pairs
 
 
 def settings(name: str, **more) -> ConfigDict:
@@ -152,7 +152,7 @@ def test_large_sets_are_made_batch_by_batch_and_the_same(folder, monkeypatch, wa
 
 @pytest.mark.parametrize("kind", ["digits_llamagen", "digits_var", "mnist_llamagen", "mnist_var", "emoji_t2i"])
 def test_demos_find_their_numbers(kind):
-    config = importlib.import_module(f"configs.{kind}").get_config()
+    config = importlib.import_module(f"dd_jax.configs.{kind}").get_config()
     found = factory.settled(config)
     expected = {"digits": (1, 10, 4), "mnist": (1, 10, 7), "emoji": (3, 384, 8)}[found.data.name]
     side = found.tokenizer.sides[-1] if found.family == "var" else found.tokenizer.side
@@ -163,7 +163,7 @@ def test_demos_find_their_numbers(kind):
 
 
 def test_the_grid_of_codes_follows_from_the_resolution(folder):
-    config = importlib.import_module("configs.mnist_llamagen").get_config()
+    config = importlib.import_module("dd_jax.configs.mnist_llamagen").get_config()
     config.data.update({"name": f"folder:{folder}", "resolution": 32})
     assert factory.build(config).layout.tokens == 64
     assert factory.build(config).classes == 2
@@ -173,7 +173,7 @@ def test_the_grid_of_codes_follows_from_the_resolution(folder):
     config.data.resolution = 30
     with pytest.raises(UserError, match=r"resolution=30: .* a multiple of 4: set 28 or 32"):
         factory.build(config)
-    config = importlib.import_module("configs.mnist_var").get_config()
+    config = importlib.import_module("dd_jax.configs.mnist_var").get_config()
     config.data.update({"name": f"folder:{folder}", "resolution": 64})
     assert factory.settled(config).tokenizer.sides == (1, 2, 3, 5, 7, 11, 16)
     config.tokenizer.sides = (1, 2, 4)

@@ -12,13 +12,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import dd_jax
-from configs import llamagen as configs
+from dd_jax.configs import llamagen as configs
+from dd_jax.scripts.fake_release import state_dict, write_torch
 from dd_jax.system import weights
 from dd_jax.system.errors import UserError
 from port_weights import __main__ as cli
 from port_weights import catalog, rules
 from port_weights.catalog import CATALOG, find
-from scripts.fake_release import state_dict, write_torch
 
 PARAMETERS = {
     "llamagen_b": 110_888_448,

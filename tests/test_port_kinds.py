@@ -13,8 +13,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 import dd_jax
-from configs import llamagen as llamagen_configs
-from configs import var as var_configs
+from dd_jax.configs import llamagen as llamagen_configs
+from dd_jax.configs import var as var_configs
+from dd_jax.scripts.fake_release import state_dict
 from dd_jax.system import weights
 from dd_jax.system.errors import UserError
 from dd_jax.system.torch_old import open_torch
@@ -23,7 +24,6 @@ from port_weights import __main__ as cli
 from port_weights import download, models, prefixes
 from port_weights.catalog import CATALOG, find
 from port_weights.source import StateDict, open_weights
-from scripts.fake_release import state_dict
 
 VQ = "vq16"
 

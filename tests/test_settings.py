@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from configs import about
 from dd_jax import settings
+from dd_jax.configs import about
 from port_weights.catalog import CATALOG
 
 FOLDER = Path(__file__).parents[1] / "configs"
@@ -14,7 +14,7 @@ CONFIGS = [path.stem for path in sorted(FOLDER.glob("*.py")) if "def get_config"
 
 
 def config_of(name):
-    return importlib.import_module(f"configs.{name}").get_config()
+    return importlib.import_module(f"dd_jax.configs.{name}").get_config()
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -20,12 +20,12 @@ from dd_jax import factory
 from dd_jax.method import losses
 from dd_jax.method.interfaces import Cond
 from dd_jax.method.student import StudentNet
+from dd_jax.scripts import hlo
 from dd_jax.stages.train import Objective, distance_of, stepper, train_step
 from dd_jax.stages.workdir import Workdir
 from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import ALONE, AXES, Placement, make_mesh, path_of
 from dd_jax.training.loop import Recipe, gradients, init_state
-from scripts import hlo
 
 CONFIGS = ("llamagen_b", "llamagen_l", "llamagen_xl", "llamagen_xxl", "llamagen_3b")
 CONFIGS += ("var_d16", "var_d20", "var_d24", "var_d30", "var_d36")
@@ -43,7 +43,7 @@ def test_eight_devices_do_what_one_does(family, tmp_path):
 
 def one_layer(name):
     """(student's and teacher's parameter shapes, rules) of a full-size config, one layer deep."""
-    config = importlib.import_module(f"configs.{name}").get_config()
+    config = importlib.import_module(f"dd_jax.configs.{name}").get_config()
     config.model.depth = 1
     system, key = factory.build(config), jax.random.key(0)
     tokenizer = jax.eval_shape(system.tokenizer.init, key)

@@ -10,8 +10,8 @@ import pytest
 import tiny
 
 import dd_jax
-from configs import llamagen, llamagen_t2i
 from dd_jax import factory, pipeline
+from dd_jax.configs import llamagen, llamagen_t2i
 from dd_jax.method.fewstep import generator
 from dd_jax.method.filtering import Filter
 from dd_jax.method.interfaces import Cond
@@ -29,7 +29,7 @@ SIZES = ("b", "l", "xl", "xxl", "3b")
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("option", ["", "384"])
 def test_every_config_builds(size, option):
-    config = importlib.import_module(f"configs.llamagen_{size}").get_config(option)
+    config = importlib.import_module(f"dd_jax.configs.llamagen_{size}").get_config(option)
     system = factory.build(config)
     assert system.layout.steps == (576 if option else 256)
     assert config.train.steps == 1_200_000 * 70 // 512

@@ -36,7 +36,7 @@ def test_the_published_numbers_are_the_configs_plans():
     name |= {"LlamaGen-L": "llamagen_l", "LlamaGen-B": "llamagen_b", "LlamaGen-T2I": "llamagen_t2i"}
     for row in ROWS:
         if row.model and row.kind in ("AR", "Ours"):
-            config = importlib.import_module(f"configs.{name[row.model]}").get_config()
+            config = importlib.import_module(f"dd_jax.configs.{name[row.model]}").get_config()
             assert config.published == row.model
             steps = 10 if row.model.startswith("VAR") else 256
             # The paper counts `pre-trained-1-81` as 81: 80 of the teacher and one of the student.

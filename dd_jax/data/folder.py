@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dd_jax.data import decode
 from dd_jax.system.errors import UserError
+from dd_jax.system.files import local
 
 # What systems and editors leave in folders, besides what is hidden.
 LEFT_BY_SYSTEMS = {"__MACOSX", "__pycache__", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"}
@@ -37,7 +38,7 @@ def find(path: Path) -> Found:
     Pictures lie in a class folder, or anywhere below; links are followed. Of a data set in parts (train beside val
     or test) `train` is read. UserError if there is no such folder, or no picture in it.
     """
-    path = path.expanduser()
+    path = local(path)
     if path.is_file():
         raise UserError(f"config.data.name: {path} is a file: unpack it, and name the folder")
     if not path.is_dir():

@@ -14,6 +14,7 @@ import numpy as np
 from dd_jax.data import image_arrays, photographs, tfds
 from dd_jax.data.image_arrays import check
 from dd_jax.data.photographs import square
+from dd_jax.system import files
 from dd_jax.system.errors import UserError
 
 __all__ = ["Images", "check", "from_array", "open_images", "square"]
@@ -59,7 +60,7 @@ def open_images(source: str | Path, resolution: int | None = None, crop: str = "
     sizes = _Sizes(resolution, crop, mixed)
     if str(source).startswith(TFDS):
         return _tfds(str(source), sizes)
-    path = Path(source).expanduser()
+    path = files.local(source)
     if path.is_dir():
         names, left = photographs.find(path)
         return _streamed(str(path), names, lambda name: photographs.read(name, resolution, crop), sizes, left)

@@ -95,6 +95,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--json", help="write the result here too")
     args = parser.parse_args(argv)
     try:
+        files.spelled_in(args, "folder", "pretrained", "json")
         result = json.dumps(score(args.folder, args.model, args.pretrained, args.batch), indent=1)
         if args.json:
             files.replace(args.json, result.encode())

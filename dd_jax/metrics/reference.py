@@ -24,7 +24,7 @@ from dd_jax.data.images import Images
 from dd_jax.metrics import inception, others, protocols
 from dd_jax.metrics.features import Extractor
 from dd_jax.metrics.moments import Moments
-from dd_jax.system import files, weights
+from dd_jax.system import files, runtime, weights
 from dd_jax.system.errors import UserError
 
 Gaussian = tuple[np.ndarray, np.ndarray]  # mean (F,) and covariance (F, F)
@@ -61,7 +61,7 @@ def read(path: str | Path) -> Reference:
 
     UserError for a file that is missing, damaged, or holds no statistics.
     """
-    path = Path(path).expanduser()
+    path = files.local(path)
     if not path.is_file():
         what = "is a folder: statistics are a file" if path.is_dir() else "is not there"
         raise UserError(f"no reference {path} ({what}): make one with python -m dd_jax.metrics.reference")
@@ -157,6 +157,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64, help="images of a step, over all devices")
     args = parser.parse_args()
     try:
+        files.spelled_in(args, "images")
+        runtime.setup()
         protocol = protocols.find(args.protocol)
         source = images.open_images(args.images, args.resolution, protocol.crop, protocol.mixed)
         published = _published(args.images, protocol.name)

@@ -133,6 +133,7 @@ def main() -> None:
     parser.add_argument("--force", action="store_true", help="a reference of another protocol; the result says so")
     args = parser.parse_args()
     try:
+        files.spelled_in(args, "samples")
         runtime.setup()
         _run(args)
     except UserError as error:

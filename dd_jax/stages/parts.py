@@ -21,7 +21,7 @@ from dd_jax.metrics.classifier import Classifier
 from dd_jax.metrics.lpips import LPIPS
 from dd_jax.stages.train import Objective
 from dd_jax.stages.workdir import located
-from dd_jax.system import rng, weights
+from dd_jax.system import files, rng, weights
 from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import Rules
 from dd_jax.text.captions import Text
@@ -128,7 +128,7 @@ def named(config: ConfigDict, part: str, workdir: Path) -> Path | None:
     given = config.weights.get(part)
     if not given:
         return None
-    path = Path(given).expanduser()
+    path = files.local(given)
     places = [path, *(parent / path for parent in (workdir, *workdir.parents))]
     return next((place for place in places if (place / weights.CONFIG).exists()), path)
 

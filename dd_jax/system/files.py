@@ -5,12 +5,17 @@ import errno
 import json
 import mmap
 import os
+import re
 import tempfile
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from dd_jax.system.errors import UserError
+
+# gs://bucket/run, and gs:/bucket/run as `Path` writes it; one letter would be a drive.
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def replace(path: str | os.PathLike, data: bytes) -> Path:
@@ -63,10 +68,17 @@ def read_json(path: str | os.PathLike, way_out: str = "", default: Any = None) -
 
 def expand(path: str | os.PathLike) -> Path:
     """An absolute path, with ~ for the home directory. UserError for a URL: only file systems are read and written."""
-    if "://" in str(path):
-        raise UserError(f"{path} is a URL, and only mounted file systems are used: mount it and name its folder")
+    return local(path).absolute()
+
+
+def local(path: str | os.PathLike) -> Path:
+    """The same, and a relative path stays one."""
+    if URL.match(str(path)):
+        raise UserError(
+            f"{path} is a URL, and only mounted file systems are used: mount or fetch it, and name its path"
+        )
     try:
-        return Path(path).expanduser().absolute()
+        return Path(path).expanduser()
     except RuntimeError as error:
         raise UserError(f"{path}: there is no home directory to put for ~") from error
 
@@ -82,6 +94,39 @@ def check_folder(folder: str | os.PathLike) -> None:
             pass
     except OSError as error:
         raise write_error(path, error) from error
+
+
+def spelled(text: str) -> str:
+    """The same for a setting that is a path, folder:PATH, tfds:NAME or a mere name; without ~ it stays as it is."""
+    kind, colon, path = text.partition(":") if text.startswith(("folder:", "tfds:")) else ("", "", text)
+    if kind == "tfds" or not path:
+        return text
+    found = local(path)
+    return f"{kind}{colon}{found}" if path.startswith("~") else text
+
+
+def spelled_in(args: Namespace, *names: str) -> None:
+    """The same for all paths among a program's arguments, and for the texts named."""
+    for name, value in vars(args).items():
+        if isinstance(value, list):
+            setattr(args, name, [local(one) if isinstance(one, Path) else one for one in value])
+        elif isinstance(value, Path):
+            setattr(args, name, local(value))
+        elif name in names and value:
+            setattr(args, name, spelled(value))
+
+
+def cache() -> Path | None:
+    """The folder for what only saves time, ~/.cache/dd_jax; None without a home, or where it cannot be written."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        folder = (Path(given) if os.path.isabs(given) else Path.home() / ".cache") / "dd_jax"
+        if not folder.is_absolute():
+            return None
+        folder.mkdir(parents=True, exist_ok=True)
+    except (RuntimeError, OSError):
+        return None
+    return folder if os.access(folder, os.W_OK | os.X_OK) else None
 
 
 def let_go(x: Any) -> None:

@@ -4,6 +4,8 @@ With a single process, which is the rule, nothing here does anything.
 """
 
 import os
+import re
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -30,15 +32,27 @@ def start(coordinator: str, processes: int | None = None, process: int | None = 
         told = f"--coordinator={coordinator} --processes={processes} --process={process}"
         raise UserError(f"{told}: give all three, with process in 0..processes-1; or --coordinator=auto")
     else:
+        _check(coordinator)
         given = {"coordinator_address": coordinator, "num_processes": processes, "process_id": process}
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         jax.distributed.initialize(**given)
-    except (RuntimeError, ValueError) as error:
-        first = str(error).strip().splitlines()[0][:200]
+    except (RuntimeError, ValueError, LookupError, OSError) as error:  # of the last two: half an environment
+        first = f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
         raise UserError(f"--coordinator={coordinator}: the processes did not find each other ({first})") from error
     if not is_first():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+
+
+def _check(coordinator: str) -> None:
+    """UserError for what is no HOST:PORT, or a host that nobody knows: JAX takes any, and may wait or abort."""
+    found = re.fullmatch(r"(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):([0-9]{1,5})", coordinator)
+    if not found or not 0 < int(found[2]) < 1 << 16:
+        raise UserError(f"--coordinator={coordinator} is not HOST:PORT, such as {socket.gethostname()}:1234, nor auto")
+    try:
+        socket.getaddrinfo(found[1].strip("[]"), int(found[2]))
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"--coordinator={coordinator}: no host {found[1]} ({error}): check its name") from error
 
 
 def count() -> int:

@@ -4,9 +4,11 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
+
+from dd_jax.system import files
+from dd_jax.system.errors import UserError
 
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 
@@ -27,10 +29,9 @@ def keep_freed_memory() -> None:
 
 
 def cache_compilations() -> None:
-    """Keep compiled programs in the user's cache folder, so that a second run starts at once."""
-    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(Path(base) / "dd_jax" / "xla"))
+    """Keep compiled programs in the user's cache folder, if there is one, so that a second run starts at once."""
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is None and (folder := files.cache()):
+        jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
@@ -47,8 +48,20 @@ def plain_numbers() -> None:
     jax.config.update("jax_numpy_rank_promotion", "allow")
 
 
+def find_devices() -> None:
+    """UserError where JAX finds none of the kind that the environment asks for."""
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        told = str(error).strip().splitlines()[0][:200]
+        way_out = "unset JAX_PLATFORMS, or install what that platform needs (README: cuda12, cuda13, tpu)"
+        raise UserError(f"JAX_PLATFORMS={asked}: no such device ({told}); {way_out}") from error
+
+
 def setup() -> None:
-    """What every program wants."""
+    """What every program wants, several processes having joined before. UserError without a device."""
     plain_numbers()
     keep_freed_memory()
     cache_compilations()
+    find_devices()

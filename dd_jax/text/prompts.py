@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dd_jax.data import tfds
-from dd_jax.system import weights
+from dd_jax.system import files, weights
 from dd_jax.system.errors import UserError
 from dd_jax.text import arrow, columns, tables
 from dd_jax.text.documents import document
@@ -52,7 +52,7 @@ def read(source: str | Path) -> Prompts:
         captions, bad = _keep(_tfds(name.removeprefix("tfds:")))
         sha256 = _digest(captions)
     else:
-        path = Path(source).expanduser()
+        path = files.local(source)
         _check(path)
         captions, bad = _keep(READERS[path.suffix.lower()](path))
         sha256 = weights.sha256(path)
