@@ -31,8 +31,9 @@ def check(config: Any, name: str = "config", whole: bool = True) -> ConfigDict:
             _check(name, setting, value)
     wanted = [one for section, names in kinds.WITH.items() if section in sections for one in names] if whole else []
     for setting in (*(kinds.needed() if whole else ()), *wanted):
-        if setting not in found and setting not in sections and not setting.startswith(skipped):
-            raise UserError(f"{name}.{setting} is not there: it must be {kinds.of(setting)}{_about(setting)}")
+        kind = kinds.of(setting)  # what may be none need not be there
+        if setting not in found and setting not in sections and not setting.startswith(skipped) and not kind(None):
+            raise UserError(f"{name}.{setting} is not there: it must be {kind}{_about(setting)}")
     return config
 
 

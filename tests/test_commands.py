@@ -62,7 +62,10 @@ def flags_of(module: str) -> frozenset[str]:
                 found.add(words[0])
             elif node.func.attr == "add_argument":
                 found |= {word.lstrip("-") for word in words if word.startswith("-")}
-        elif isinstance(node, ast.ImportFrom) and node.module == "scripts":  # one that builds on another
+        elif isinstance(node, ast.ImportFrom) and node.module in (
+            "scripts",
+            "dd_jax.scripts",
+        ):  # one that builds on another
             found |= {flag for alias in node.names for flag in flags_of(f"scripts.{alias.name}")}
     return frozenset(found)
 

@@ -12,8 +12,8 @@ from conftest import tiny_config
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
-from configs import about, kinds
 from dd_jax import factory, main, overrides, pipeline, settings, validate
+from dd_jax.configs import about, kinds
 from dd_jax.stages.run import Run, _check
 from dd_jax.stages.workdir import STAGES, Workdir
 from dd_jax.system.errors import UserError
@@ -187,7 +187,7 @@ EVERY = "pretrain pairs train sample evaluate speed"
         ("weights.teacher", "no/folder", EVERY, "no weights in no/folder"),
         ("student.split", 99, EVERY, "split=99, and the steps are"),
         ("dtype.student", "bf16", EVERY, "one of float32, bfloat16"),
-        ("data.resolution", 9, EVERY, "tokenizer.side=4"),
+        ("data.resolution", 9, EVERY, "the tokenizer makes one code of 2 px"),
     ],
 )
 def test_a_failing_stage_answers_before_anything_is_compiled(tiny_run, monkeypatch, setting, value, stages, told):

@@ -26,7 +26,7 @@ def copy(tiny_run, tmp_path):
 
 
 def work(path, **changes):
-    config = tiny_config("llamagen").to_dict()
+    config = factory.settled(tiny_config("llamagen")).to_dict()
     for name, value in changes.items():
         section, _, field = name.rpartition("__")
         (config[section] if section else config)[field] = value
@@ -87,7 +87,7 @@ def test_what_is_drawn_by_the_way_is_not_the_runs(copy, capsys):
         assert drawn["label"].tolist() == [7, 7, 7]
         wanted = dd_jax.load(copy).sample([7, 7, 7], seed=5)
         assert np.abs(wanted.astype(int) - drawn["arr_0"]).max() <= 1
-    plain = tiny_config("llamagen")
+    plain = factory.settled(tiny_config("llamagen"))
     assert _todo(Run(factory.build(plain), plain, Workdir(copy, plain.to_dict())), "all") == ["report"]
 
 
@@ -103,6 +103,7 @@ def test_an_idea_takes_what_a_run_has(tiny_run, tmp_path):
     assert parts == {"classifier", "tokenizer", "teacher", "student"}
     images = dd_jax.load(tmp_path / "idea").sample([3], plan="S0")
     np.testing.assert_array_equal(dd_jax.load(tmp_path / "idea/weights/student").sample([3], plan="S0"), images)
+    config = factory.settled(config)
     again = Workdir(tmp_path / "idea", config.to_dict())  # it is remembered
     assert again.borrowed("pairs") == source
     config.guidance = 3.0
@@ -110,7 +111,7 @@ def test_an_idea_takes_what_a_run_has(tiny_run, tmp_path):
 
 
 def test_a_run_that_lends_nothing(tiny_run, tmp_path):
-    source, config = tiny_run[0], tiny_config("llamagen").to_dict()
+    source, config = tiny_run[0], factory.settled(tiny_config("llamagen")).to_dict()
     with pytest.raises(UserError, match="is the work directory itself"):
         Workdir(source, config, source)
     with pytest.raises(UserError, match="holds no run"):

@@ -277,8 +277,7 @@ def _todo(here: Run, stage: str) -> list[str]:
     if stage != "all":
         return [stage]
     first = next((name for name in STAGES if not here.work.done(name)), "report")
-    # A stage that ran again makes the later ones stale.
-    return list(STAGES[STAGES.index(first) :])
+    return list(STAGES[STAGES.index(first) :])  # a stage that ran again makes the later ones stale
 
 
 def _check(here: Run, stage: str, todo: Sequence[str]) -> None:
