@@ -183,6 +183,7 @@ def test_micro_batches_have_all_kinds_equally_often():
 def test_mesh_and_memory_do_not_make_a_work_directory_stale(tmp_path):
     config = tiny_config("llamagen")
     Workdir(tmp_path, config.to_dict()).begin("train")
+    (tmp_path / "student/5").mkdir(parents=True)  # a checkpoint: something was made
     config.mesh, config.train.remat, config.train.accumulate = (4, 2), True, 4
     Workdir(tmp_path, config.to_dict()).check("train")
     config.train.lr *= 2
