@@ -92,6 +92,7 @@ class Recipe(Settings):
             adam_b2=self.b2,
             muon_weight_dimension_numbers=_layer_matrices,
             weight_decay=self.weight_decay,
+            weight_decay_mask=self._decayed,
             adam_weight_decay=self.weight_decay,  # its own: `weight_decay` stops at Muon's share
         )
         if not self.weight_decay:
