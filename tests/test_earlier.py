@@ -84,3 +84,6 @@ def test_names():
     now = {"classifier": {"patch": 1}, "pretrain": {"teacher": {"token_corruption": 0.1, "steps": 3}}}
     assert spelling.newer(then) == now | {"pretrain.classifier.lr": 1}
     assert spelling.newer(now) == now
+    assert spelling.same("train.no_decay", ["pos_1LC", "ada_gss"], ["pos_1LC"])
+    assert not spelling.same("train.no_decay", ["pos_1LC", "lvl_embed"], ["pos_1LC"])
+    assert not spelling.same("train.steps", 1, 2)

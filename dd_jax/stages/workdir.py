@@ -201,7 +201,8 @@ def _flatten(name: str, value: Any, into: dict[str, Any]) -> None:
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    return [(key, old.get(key), new.get(key)) for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    keys = sorted({*old, *new})
+    return [(key, old.get(key), new.get(key)) for key in keys if not spelling.same(key, old.get(key), new.get(key))]
 
 
 def _grown(key: str, old: Any, new: Any) -> bool:

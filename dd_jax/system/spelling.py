@@ -10,6 +10,7 @@ NEWER = {
     "word_drop": "word_dropout",
     "corrupt": "token_corruption",
 }
+NAMELESS = {"ada_gss"}  # of models without a shared modulation layer
 
 
 def newer(settings: Any) -> Any:
@@ -26,6 +27,13 @@ def apart(value: Any) -> Any:
     parts = [item.split(",") if isinstance(item, str) else [item] for item in value]
     stripped = [part.strip() if isinstance(part, str) else part for some in parts for part in some]
     return type(value)(part for part in stripped if part != "")
+
+
+def same(setting: str, then: Any, now: Any) -> bool:
+    """Do two values of a setting mean the same? A list of `no_decay` once had a name that no parameter has."""
+    if setting.endswith(".no_decay") and then and now is not None:
+        return {*then} - NAMELESS == {*now} - NAMELESS
+    return bool(then == now)
 
 
 def folder(parent: Path, name: str) -> Path:
