@@ -264,7 +264,7 @@ WITH = {
     ),
 }
 LEFT: tuple[str, ...] = ("model.", "classifier", "text.", "tokenizer.", "pretrain.", "sample.seed")
-LEFT += ("train.distance_batch",)
+LEFT += ("train.distance_batch", "data.background")
 LEFT += ("flow.start", "flow.end", "flow.normalise", *(f"data.{name}" for name in WARP))
 
 

@@ -24,7 +24,7 @@ from dd_jax.method.plans import Op, parse
 from dd_jax.stages import run as stages
 from dd_jax.stages.parts import PARTS, System, check_recipes, load_params
 from dd_jax.stages.workdir import Workdir
-from dd_jax.system import files, rng, weights
+from dd_jax.system import files, rng, spelling, weights
 from dd_jax.system.errors import UserError
 
 COMPANIONS = ("tokenizer", "text", "teacher", "student")  # parts that `load` takes by name
@@ -97,8 +97,9 @@ class Pipeline:
         if not (path / "config.json").exists():
             raise UserError(f"{path} has no config.json: train one with python -m dd_jax.main --workdir={path}")
         file, again = path / "config.json", "delete it, and run --stage=report with the settings of this run"
-        config = factory.frozen(files.read_json(file, again, {}), trust)
-        validate.check(config, f"{file}: config", whole=False)
+        found = files.read_json(file, again, {})
+        validate.check(ConfigDict(spelling.newer(found)), f"{file}: config", whole=False)
+        config = factory.frozen(found, trust)
         try:
             config.weights.update({part: str(where) for part, where in given.items() if where})
             system = factory.build(config)
@@ -118,6 +119,7 @@ class Pipeline:
             raise UserError(f"{path} holds {about['id']}, which draws no images: it is for {use}")
         if about["part"] in companions:
             raise UserError(f"{path} is the {about['part']} itself: leave {about['part']}= out")
+        validate.check(ConfigDict(spelling.newer(about["config"])), f"{path / weights.CONFIG}: config", whole=False)
         config = factory.frozen(about["config"], trust)
         config.weights[about["part"]] = str(path)
         beside = {part: path.parent / name for part, name in (about.get("companions") or {}).items()}

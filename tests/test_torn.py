@@ -9,6 +9,7 @@ import pytest
 from conftest import tiny_config
 
 import dd_jax
+from dd_jax import factory
 from dd_jax.data import pairset
 from dd_jax.data.sampleset import SampleSet
 from dd_jax.report import build
@@ -58,7 +59,7 @@ def folder(run: Path) -> None:
 
 
 def works(run: Path) -> None:
-    Workdir(run, tiny_config("llamagen").to_dict()).check("speed")
+    Workdir(run, factory.settled(tiny_config("llamagen")).to_dict()).check("speed")
 
 
 @pytest.fixture

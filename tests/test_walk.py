@@ -12,7 +12,7 @@ from conftest import tiny_config
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
-from dd_jax import factory, main, overrides, pipeline, settings, validate
+from dd_jax import main, overrides, pipeline, settings, validate
 from dd_jax.configs import about, kinds
 from dd_jax.stages.run import Run, _check
 from dd_jax.stages.workdir import STAGES, Workdir
@@ -60,16 +60,21 @@ def everything() -> list[tuple[str, str, object]]:
 ALL = everything()
 
 
-def build(config: ConfigDict, workdir: str | Path, stage: str = "all", source: str | None = None) -> None:
-    """As far as `pipeline.run` goes before anything is computed."""
-    validate.check(config)
-    config = factory.shrink(config) if config.smoke else config
-    here = Run(factory.build(config), config, Workdir(workdir, config.to_dict(), source))
+def check(system, config, workdir, stage, source=None) -> None:
+    here = Run(system, config, Workdir(workdir, config.to_dict(), source))
     _check(here, stage, STAGES if stage == "all" else [stage])
 
 
+@pytest.fixture
+def build(monkeypatch):
+    """`pipeline.run`, as far as it goes before anything is computed."""
+    monkeypatch.setattr(pipeline.stages, "run", check)
+    monkeypatch.setattr(pipeline, "check_recipes", lambda *_: None)  # the shapes of all parameters: a second each time
+    return pipeline.run
+
+
 @pytest.mark.parametrize("name", CONFIGS)
-def test_every_setting_takes_a_value_or_says_in_one_line_why_not(name, tmp_path):
+def test_every_setting_takes_a_value_or_says_in_one_line_why_not(name, tmp_path, build):
     warnings.simplefilter("ignore")
     walked = [(setting, text) for one, setting, value in ALL if one == name for text in TRIED[type(value)]]
     for setting, text in walked:
@@ -160,7 +165,7 @@ def test_a_config_that_lacks_a_setting(tmp_path, setting):
         (["--config.seed=None"], "invalid literal for int"),
     ],
 )
-def test_what_the_line_says(words, told, tmp_path):
+def test_what_the_line_says(words, told, tmp_path, build):
     with pytest.raises(UserError, match=told):
         build(parsed(f"--config={FOLDER}/digits_llamagen.py", *words), tmp_path)
 
@@ -179,7 +184,7 @@ EVERY = "pretrain pairs train sample evaluate speed"
         ("evaluate.check_count", 0, "evaluate", "check_count=0"),
         ("evaluate.reference", 0, "evaluate", "reference=0"),
         ("evaluate.inception", "no/folder", "evaluate", "reference_statistics is not"),
-        ("baselines.skip", (99,), "evaluate", "skips steps that there are not"),
+        ("baselines.skip", (99,), "evaluate", "skip 99: whole numbers less than 16"),
         ("speed.plans", ("decode", "T"), "speed", "cannot read 'T'"),
         ("mesh", (3, 5), "pairs train sample", "there are"),
         ("pairs.first", 7, "pairs", "not a multiple of config.pairs.shard"),
@@ -260,12 +265,11 @@ def test_what_is_compiled_is_noticed():
         "--config.pairs=none",
     ],
 )
-def test_every_flag_says_in_one_line_what_is_wrong(tmp_path, monkeypatch, capsys, word):
+def test_every_flag_says_in_one_line_what_is_wrong(tmp_path, monkeypatch, capsys, word, build):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(main.runtime, "setup", lambda: None)
     config = [] if word.startswith("--config=") else [f"--config={FOLDER}/digits_llamagen.py"]
     monkeypatch.setattr(sys, "argv", ["main", *config, f"--workdir={tmp_path}/run", word])
-    monkeypatch.setattr(pipeline, "run", lambda config, workdir, stage, source: build(config, workdir, stage, source))
     before = {name: main.flags.FLAGS[name].value for name in ("stage", "processes", "process", "labels", "prompt")}
     try:
         with pytest.raises(SystemExit) as caught:

@@ -1,15 +1,14 @@
 """What has to be there before a stage does anything, all that is missing said at once and before hours of work."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from dd_jax.data import pictures
-from dd_jax.method import baselines, losses
-from dd_jax.method.plans import parse
-from dd_jax.stages import fid, speed
+from dd_jax.method import losses
+from dd_jax.stages import fid
 from dd_jax.stages.parts import System, missing, named
 from dd_jax.stages.sample import Sampling
 from dd_jax.stages.train import check_batch
@@ -74,6 +73,25 @@ def folders(config: ConfigDict, workdir: Path) -> None:
             raise UserError(f"config.weights.{part}={folder} holds a {found}: name it as --config.weights.{found}")
 
 
+def values(
+    system: System,
+    config: ConfigDict,
+    todo: Sequence[str],
+    placement: Callable[[], Placement],
+    sampling: Callable[[], Sampling],
+) -> None:
+    """UserError for settings of these stages that do not go together, or name what there is not."""
+    for name, check in {
+        "pairs": lambda: pairs(config, todo),
+        "train": lambda: training(system, config, placement()),
+        "sample": lambda: drawing(sampling()),
+        "evaluate": lambda: evaluating(system, config),
+        "speed": lambda: timing(system, config),
+    }.items():
+        if name in todo:
+            check()
+
+
 def training(system: System, config: ConfigDict, placement: Placement) -> None:
     """UserError if a batch of training could not be drawn, dealt out or compared."""
     check_batch(Recipe.of(config.train), system.objective, placement)
@@ -104,12 +122,8 @@ def pairs(config: ConfigDict, todo: Sequence[str]) -> None:
 
 
 def evaluating(system: System, config: ConfigDict) -> None:
-    """UserError for rows that there are not, or a network or a reference that FID cannot use."""
-    settings, given, steps = config.evaluate, config.baselines, system.layout.steps
-    for plan in (*settings.plans, *[settings.check] * bool(settings.check)):
-        parse(plan, steps)
-    for n in (*given.skip, *given.skip_drop):
-        baselines.cost(f"skip-{n}", steps)
+    """UserError for rows without noises, or a network or a reference that FID cannot use."""
+    settings = config.evaluate
     if settings.check and not settings.check_count:
         raise UserError("config.evaluate.check_count=0: the plan of config.evaluate.check needs noises; '' checks none")
     if system.classifier is not None and not settings.reference:
@@ -119,8 +133,6 @@ def evaluating(system: System, config: ConfigDict) -> None:
 
 
 def timing(system: System, config: ConfigDict) -> None:
-    """UserError for a plan that there is not, or a training that could not run."""
-    for plan in config.speed.plans:
-        _ = plan == speed.DECODE or parse(plan, system.layout.steps)
+    """UserError for a training that could not run."""
     if config.speed.training:
         check_batch(Recipe.of(config.train), system.objective, ALONE)

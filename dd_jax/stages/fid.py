@@ -60,7 +60,10 @@ class Scorer:
 
     def check(self) -> None:
         """UserError, before anything is drawn or computed, for a network or a reference that cannot be used."""
-        inception.check_folder(self.settings.inception)
+        folder = self.settings.inception
+        inception.check_folder(folder)
+        if (found := weights.describe(folder).get("part", "inception")) != "inception":
+            raise UserError(f"config.evaluate.inception={folder} holds a {found}, not the network of FID: {HINT}")
         self.reference()
 
     @property

@@ -285,15 +285,7 @@ def _check(here: Run, stage: str, todo: Sequence[str]) -> None:
     if processes.count() > 1 and not {*todo} <= {"pairs", "train"}:
         raise UserError(f"--stage={stage} runs in one process; several share the work of --stage=pairs or train")
     checks.folders(here.config, here.work.path)
-    for name, check in {
-        "pairs": lambda: checks.pairs(here.config, todo),
-        "train": lambda: checks.training(here.system, here.config, here.placement),
-        "sample": lambda: checks.drawing(here.sampling),
-        "evaluate": lambda: checks.evaluating(here.system, here.config),
-        "speed": lambda: checks.timing(here.system, here.config),
-    }.items():
-        if name in todo:
-            check()
+    checks.values(here.system, here.config, todo, lambda: here.placement, lambda: here.sampling)
     here.work.check(todo[-1])
     checks.stages(here.system, here.config, here.work, {name: here.parts(name) for name in todo})
     if {"pairs", "train", "sample"} & {*todo}:
