@@ -15,8 +15,9 @@ OWN = ("model.", "tokenizer.")  # what a family of one's own may mean otherwise
 
 
 def check(config: Any, name: str = "config", whole: bool = True) -> ConfigDict:
-    """The config. UserError for its first value that cannot be, or, if it is to be `whole`, that is not there.
+    """The config, where what is not there and may be none is none.
 
+    UserError for its first value that cannot be, or, if it is to be `whole`, that is not there.
     `name`: what the message calls the config.
     """
     if not isinstance(config, ConfigDict):
@@ -29,10 +30,15 @@ def check(config: Any, name: str = "config", whole: bool = True) -> ConfigDict:
             raise UserError(f"{name}.{setting}={_shown(value)}: it must be a section of settings")
         if not setting.startswith(skipped):
             _check(name, setting, value)
-    wanted = [one for section, names in kinds.WITH.items() if section in sections for one in names] if whole else []
-    for setting in (*(kinds.needed() if whole else ()), *wanted):
-        kind = kinds.of(setting)  # what may be none need not be there
-        if setting not in found and setting not in sections and not setting.startswith(skipped) and not kind(None):
+    needed = [*kinds.needed(), *(one for part, names in kinds.WITH.items() if part in sections for one in names)]
+    for setting in dict.fromkeys(needed):
+        if setting in found or setting in sections or setting.startswith(skipped):
+            continue
+        kind, (section, _, field) = kinds.of(setting), setting.rpartition(".")
+        if kind and kind.none and section in sections:
+            with config.unlocked():
+                (config[section] if section else config)[field] = None
+        elif whole:
             raise UserError(f"{name}.{setting} is not there: it must be {kind}{_about(setting)}")
     return config
 

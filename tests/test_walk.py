@@ -142,12 +142,19 @@ def test_config_files_that_fail(tmp_path, text, told):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("setting", ["classifier", "family", "train.steps", "train.timesteps", "sample", "pairs.shard"])
+@pytest.mark.parametrize("setting", ["family", "train.steps", "train.timesteps", "sample", "pairs.shard"])
 def test_a_config_that_lacks_a_setting(tmp_path, setting):
     text = "from configs import digits_var\n\n\ndef get_config():\n    c = digits_var.get_config()\n"
     (tmp_path / "mine.py").write_text(f"{text}    del c.{setting}\n    return c\n")
     with pytest.raises(UserError, match=rf"config.{setting}\S* is not there: it must be "):
         validate.check(parsed(f"--config={tmp_path}/mine.py"))
+
+
+def test_what_may_be_none_need_not_be_there():
+    config = importlib.import_module("dd_jax.configs.digits_var").get_config()
+    del config.classifier, config.pairs.first, config.evaluate.inception
+    found = validate.check(config.lock())
+    assert (found.classifier, found.pairs.first, found.evaluate.inception) == (None, None, None)
 
 
 @pytest.mark.parametrize(
