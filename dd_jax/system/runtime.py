@@ -53,10 +53,8 @@ def find_devices() -> None:
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # the second, and empty: a plugin that is there finds none
-        asked, told = (
-            os.environ.get("JAX_PLATFORMS", ""),
-            (str(error).strip() or "JAX finds none").splitlines()[0][:200],
-        )
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        told = (str(error).strip() or "JAX finds none").splitlines()[0][:200]
         way_out = "unset JAX_PLATFORMS, or install what that platform needs (README: cuda12, cuda13, tpu)"
         raise UserError(f"JAX_PLATFORMS={asked}: no such device ({told}); {way_out}") from error
 
