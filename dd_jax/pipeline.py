@@ -77,6 +77,8 @@ def path_of(folder: Folder) -> Path:
     """An absolute path, `~` expanded. UserError for what is none."""
     try:
         return files.expand(folder)
+    except UserError:
+        raise
     except (TypeError, ValueError) as error:
         raise UserError(f"{folder!r} is no folder: give its path") from error
 

@@ -52,9 +52,9 @@ def find_devices() -> None:
     """UserError where JAX finds none of the kind that the environment asks for."""
     try:
         jax.devices()
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # the second, and empty: a plugin that is there finds none
         asked = os.environ.get("JAX_PLATFORMS", "")
-        told = str(error).strip().splitlines()[0][:200]
+        told = (str(error).strip() or "JAX finds none").splitlines()[0][:200]
         way_out = "unset JAX_PLATFORMS, or install what that platform needs (README: cuda12, cuda13, tpu)"
         raise UserError(f"JAX_PLATFORMS={asked}: no such device ({told}); {way_out}") from error
 
