@@ -1,6 +1,7 @@
 """The command line's `--config.FIELD=VALUE`: `none` where a setting may be left out, and one line for what is wrong."""
 
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
 from dd_jax.configs import along, kinds
+from dd_jax.system import spelling
 from dd_jax.system.errors import UserError
 
 TRACEBACK = "Traceback (most recent call last)"
@@ -19,8 +21,10 @@ NAMED = re.compile(r"--?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 def read(argv: list[str], values: flags.FlagValues = flags.FLAGS, name: str = "config") -> list[str]:
     """Parse the flags -> the words that are none. UserError for a config file or a setting that does not fit.
 
-    `argv` loses settings that are none: ml_collections has no word for it, and reads the same list (`sys.argv`).
+    Earlier names of settings become today's, and those that are none leave `argv`: ml_collections has no word for it,
+    and reads the same list (`sys.argv`).
     """
+    argv[:] = map(newer, argv)
     none = take_none(argv)
     try:
         rest = list(values(argv))
@@ -39,6 +43,15 @@ def read(argv: list[str], values: flags.FlagValues = flags.FLAGS, name: str = "c
         path = _path(argv)
         raise _of_file(path) or UserError(f"a --config.FIELD=VALUE does not fit {path}: {one_line(error)}") from error
     return rest
+
+
+def newer(word: str) -> str:
+    """A setting under the name that it has now, which is told."""
+    found = re.fullmatch(r"(--?config\.)([^=]+)(=.*)?", word, re.DOTALL)
+    if not found or (name := spelling.name(found[2])) == found[2]:
+        return word
+    print(f"config.{found[2]} is called config.{name} now", file=sys.stderr)
+    return f"{found[1]}{name}{found[3] or ''}"
 
 
 def take_none(argv: list[str]) -> list[str]:

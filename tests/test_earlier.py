@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from safetensors.numpy import load_file
 
 import dd_jax
-from dd_jax import pipeline
+from dd_jax import overrides, pipeline
 from dd_jax.data import pairset
 from dd_jax.system import spelling
 from dd_jax.system.errors import UserError
@@ -87,3 +87,13 @@ def test_names():
     assert spelling.same("train.no_decay", ["pos_1LC", "ada_gss"], ["pos_1LC"])
     assert not spelling.same("train.no_decay", ["pos_1LC", "lvl_embed"], ["pos_1LC"])
     assert not spelling.same("train.steps", 1, 2)
+
+
+def test_earlier_names_are_taken_on_the_command_line(capsys):
+    words = ["--config.pretrain.judge.steps=3", "--config.pretrain.teacher.corrupt", "0.1", "--labels=7", "--config=x"]
+    assert list(map(overrides.newer, words)) == [
+        "--config.pretrain.classifier.steps=3",
+        "--config.pretrain.teacher.token_corruption",
+        *words[2:],
+    ]
+    assert "config.pretrain.judge.steps is called config.pretrain.classifier.steps now" in capsys.readouterr().err

@@ -17,7 +17,12 @@ def newer(settings: Any) -> Any:
     """Settings, nested ({"pretrain": {"judge": ...}}) or flat ({"pretrain.judge.steps": ...}), under today's names."""
     if not isinstance(settings, Mapping):
         return settings
-    return {".".join(NEWER.get(part, part) for part in key.split(".")): newer(x) for key, x in settings.items()}
+    return {name(key): newer(x) for key, x in settings.items()}
+
+
+def name(setting: str) -> str:
+    """Today's name of `pretrain.judge.steps`."""
+    return ".".join(NEWER.get(part, part) for part in setting.split("."))
 
 
 def apart(value: Any) -> Any:
