@@ -12,7 +12,6 @@ from stand_in import POOL, SPATIAL
 
 from dd_jax.metrics import inception, reference, scores
 from dd_jax.system.errors import UserError
-from dd_jax.system.torch_old import HEAD
 
 FEATURES = np.random.default_rng(0).standard_normal((50, POOL)).astype(np.float32)
 MEAN, COV = scores.statistics(FEATURES)
@@ -116,7 +115,7 @@ REFUSED = {
     "list.pkl": (pickle.dumps([1]), "holds no dict, no mu and sigma"),
     "none.pkl": (pickle.dumps({"fid": {"mu": 1}}), "holds int where an array is expected"),
     "sums.pkl": (pickle.dumps({"raw_mean": None, "raw_cov": None, "num_items": 9}), "kept no mean and covariance"),
-    "old.pkl": (b"\x80\x02" + HEAD, "is no readable checkpoint|ends within"),
+    "old.pkl": (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "is no readable checkpoint|ends within"),
     "lfs.npz": (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
     "page.npz": (b"<!DOCTYPE html>", "a page of HTML"),
     "empty.npz": (b"", r"is no readable \.npz: \.npz, \.npy, \.pth, \.pt and \.pkl files"),

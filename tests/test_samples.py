@@ -33,7 +33,7 @@ def small(**changes):
     fields = {"count": COUNT, "shard": SHARD, "batch": BATCH, "few": 4, "plans": ("S0", "S0 S5")}
     config.sample.update(fields | changes)
     config.student.split = 8  # both heads
-    return config
+    return factory.settled(config)
 
 
 @functools.cache

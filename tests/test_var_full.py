@@ -82,7 +82,8 @@ def test_published_plans_have_the_published_splits():
 
 
 def test_what_weight_decay_leaves_alone():
-    names = configs.get(16).train.no_decay
+    assert {*configs.get(16).train.no_decay} == {"pos_1LC", "lvl_embed"}
+    names = configs.get(36).train.no_decay  # its blocks have a row of the modulation each
     params = {"pos_1LC": jnp.ones((2, 2)), "class_emb": {"embedding": jnp.ones((2, 2))}, "bias": jnp.ones(2)}
     params |= {"lvl_embed": {"embedding": jnp.ones((2, 2))}, "block": {"ada_gss": jnp.ones((6, 2))}}
     decayed = Recipe(1, 1, 1.0, no_decay=names)._decayed(params)

@@ -284,8 +284,8 @@ def _check(here: Run, stage: str, todo: Sequence[str]) -> None:
     """UserError for what would stop the run later."""
     if processes.count() > 1 and not {*todo} <= {"pairs", "train"}:
         raise UserError(f"--stage={stage} runs in one process; several share the work of --stage=pairs or train")
-    checks.folders(here.config, here.work.path)
     checks.values(here.system, here.config, todo, lambda: here.placement, lambda: here.sampling)
+    checks.folders(here.config, here.work.path)
     here.work.check(todo[-1])
     checks.stages(here.system, here.config, here.work, {name: here.parts(name) for name in todo})
     if {"pairs", "train", "sample"} & {*todo}:
