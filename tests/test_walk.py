@@ -47,7 +47,7 @@ def everything() -> list[tuple[str, str, object]]:
     """(config, setting, value) of all settings and sections; the same value in several configs is there once."""
     found, seen = [], set()
     for name in CONFIGS:
-        config = importlib.import_module(f"configs.{name}").get_config()
+        config = importlib.import_module(f"dd_jax.configs.{name}").get_config()
         here = dict(settings.flat(config))
         sections = {setting[:i] for setting in here for i, one in enumerate(setting) if one == "."}
         for setting, value in (here | {section: {} for section in sections}).items():
@@ -96,7 +96,7 @@ def test_the_walk_is_whole():
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_setting_has_a_kind_and_the_configs_fit(name):
-    config = validate.check(importlib.import_module(f"configs.{name}").get_config())
+    config = validate.check(importlib.import_module(f"dd_jax.configs.{name}").get_config())
     assert [setting for setting, _ in settings.flat(config) if kinds.of(setting) is None] == []
 
 
