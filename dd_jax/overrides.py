@@ -41,7 +41,8 @@ def read(argv: list[str], values: flags.FlagValues = flags.FLAGS, name: str = "c
         raise UserError(f"{one_line(error)}; see --help") from error
     except Exception as error:  # a config file is a program: it may raise anything
         path = _path(argv)
-        raise _of_file(path) or UserError(f"a --config.FIELD=VALUE does not fit {path}: {one_line(error)}") from error
+        told = f"a --config.FIELD=VALUE does not fit {path}: {one_line(error)}; --stage=config prints all settings"
+        raise _of_file(path) or UserError(told) from error
     return rest
 
 
@@ -75,7 +76,10 @@ def one_line(error: BaseException | str) -> str:
         lines = text.splitlines()
         last = max(i for i, line in enumerate(lines) if line.startswith((" ", TRACEBACK)))
         text = " ".join(lines[last + 1 :]).partition(": ")[2]
-    return " ".join(text.split()) or type(error).__name__
+    text = " ".join(text.split())
+    if text.startswith("''") and text.endswith("'"):  # a KeyError, which shows a quotation of what it says
+        text = text[1:-1]
+    return text or type(error).__name__
 
 
 def _may_be_none(setting: str) -> bool:

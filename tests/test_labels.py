@@ -40,6 +40,7 @@ def test_ids_underscores_and_ranges():
         ("998-1000", "label 1000 is out of range"),
         ("n99999999", "no class is called"),
         ("golden retreiver", "did you mean golden retriever"),
+        ("golden", r"did you mean golden retriever\?"),
         ("crane", r"names the classes \[134, 517\]: give the number"),
         ("1000", r"out of range: the classes are 0\.\.999"),
         ("qqqqqq", r"no class is called 'qqqqqq'; classes have numbers 0\.\.999"),

@@ -161,7 +161,7 @@ def test_what_may_be_none_need_not_be_there():
     ("words", "told"),
     [
         (["--config.trian.lr=1"], 'Did you mean "train"'),
-        (["--config.train.lrr=1"], 'Did you mean "lr"'),
+        (["--config.train.lrr=1"], r"""py: 'lrr' Did you mean "lr" instead of "lrr"\?; --stage=config prints all"""),
         (["--config.model.depht=1"], 'Did you mean "depth"'),
         (["--config.classifier={'pach': 1}"], r"config.classifier.pach: there is no such .* did you mean .*patch\?"),
         (["--config.sample.by_plan={'S0': {'nope': 3}}"], r"with fields out of split .*, top_k .*, top_p"),

@@ -117,8 +117,11 @@ def test_a_run_that_lends_nothing(tiny_run, tmp_path):
     with pytest.raises(UserError, match="holds no run"):
         Workdir(tmp_path / "idea", config, tmp_path)
     config["model"]["width"] = 64
+    with pytest.raises(UserError, match=r"config.model.width=32, now it is 64: leave --from out, or set it back"):
+        Workdir(tmp_path / "idea", config, source).check("train")
+    config["model"]["depth"] = 7
     with pytest.raises(
-        UserError, match=r"config.model.width=32, now it is 64: choose another --workdir, or set it back"
+        UserError, match=r"\(and 1 more\): leave --from out, or set them back: is --config that of before\?"
     ):
         Workdir(tmp_path / "idea", config, source).check("train")
     (tmp_path / "own/teacher").mkdir(parents=True)

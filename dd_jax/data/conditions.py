@@ -84,5 +84,8 @@ class Classes:
 
     def of(self, wanted: ArrayLike | Sequence[str]) -> Cond:
         if as_array(wanted, "labels").dtype.kind in "US":
-            raise UserError("this model draws classes, not captions: give their numbers, or names by --labels")
+            raise UserError(
+                "this model draws classes, not captions: give their numbers; "
+                "dd_jax.data.labels.find, and --labels on the command line, take names"
+            )
         return self(numbers(wanted, self.count, "labels"))

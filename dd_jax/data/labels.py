@@ -77,6 +77,7 @@ def _one(word: str, by_name: dict[str, list[int]], classes: int) -> int:
     if found:
         raise UserError(f"label {word!r} names the classes {found}: give the number")
     plain = _plain(word)
-    near = difflib.get_close_matches(plain, by_name, 4) or [name for name in by_name if plain in name][:4]
+    within = [name for name in by_name if plain in name.split()][:4]  # golden: golden retriever, not goldfinch
+    near = within or difflib.get_close_matches(plain, by_name, 4) or [name for name in by_name if plain in name][:4]
     told = f"; did you mean {', '.join(near)}?" if near else f"; classes have numbers 0..{classes - 1}"
     raise UserError(f"no class is called {word!r}{told}")

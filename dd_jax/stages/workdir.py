@@ -118,9 +118,10 @@ class Workdir:
                 field, old, new = changed[0]
                 more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
                 grow = "it may grow, not shrink; " if field in GROWS and where is self else ""
+                other = "choose another --workdir" if where is self else "leave --from out"
+                back = "set it back" if len(changed) == 1 else "set them back: is --config that of before?"
                 raise UserError(
-                    f"{where.path} was made with config.{field}={old}, now it is {new}{more}: "
-                    f"{grow}choose another --workdir, or set it back"
+                    f"{where.path} was made with config.{field}={old}, now it is {new}{more}: {grow}{other}, or {back}"
                 )
 
     def _where(self, stage: str) -> "Workdir":
