@@ -25,6 +25,7 @@ that needs one forward (Alg. 2), samples, scores, and a report. Stages:
 SIGTERM saves and exits with status 75: the same command goes on. Everything else is in docs/.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -65,12 +66,20 @@ def help_text() -> str:
     return "\n\n".join([str(__doc__).rstrip(), *groups])
 
 
+def show(text: str) -> None:
+    """Print a long text, which whoever reads it may leave half way (`| head`)."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is flushed at the end goes there
+
+
 def main(argv: list[str]) -> None:
     """Run the stages; a UserError becomes one line and exit status 1."""
     if len(argv) > 1:
         sys.exit(f"error: unknown argument {argv[1]!r}; flags begin with --, see --help")
     if STAGE.value == "config":
-        print(settings.table(CONFIG.value))
+        show(settings.table(CONFIG.value))
         return
     try:
         if COORDINATOR.value is not None:
@@ -115,7 +124,7 @@ def parse(argv: list[str]) -> list[str]:
 def entry() -> None:
     """Parse flags and go."""
     if {*sys.argv[1:]} & {"--help", "-help", "-h"}:
-        print(help_text())
+        show(help_text())
         return
     sys.argv[1:] = ["--stage=config" if word == "--helpconfig" else word for word in sys.argv[1:]]
     # Not the flag's own default: absl would read that, overrides and all, while this file is imported.

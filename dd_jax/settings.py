@@ -72,4 +72,5 @@ def table(config: ConfigDict) -> str:
 def _shown(value: object) -> str:
     """As a shell takes it."""
     text = "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    return f"'{text}'" if text != "" and any(one in text for one in " (){}'\"*") else text
+    mark = '"' if "'" in text else "'"
+    return f"{mark}{text}{mark}" if text != "" and any(one in text for one in " (){}'\"*") else text

@@ -43,4 +43,5 @@ def test_values_are_shown_as_a_shell_takes_them():
     text = settings.table(config_of("digits_llamagen"))
     assert "--config.train.timesteps='(0, 0, 5)'" in text
     assert "--config.train.muon=true " in text
+    assert """--config.speed.plans="('S0', 'S0 S5')" """ in text
     assert "--config.pairs.first=none " in text

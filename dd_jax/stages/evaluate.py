@@ -75,8 +75,8 @@ def rows(system: System, config: ConfigDict) -> Iterator[Row]:
         if not baselines.known(plan):
             yield Row("student", plan, cost(plan, steps), generator(plan, system.models), count)
     if config.evaluate.check:
-        plan = config.evaluate.check
-        yield Row("student", plan, None, generator(plan, system.models), config.evaluate.check_count)
+        plan, fewer = config.evaluate.check, min(config.evaluate.check_count, count)
+        yield Row("student", plan, None, generator(plan, system.models), fewer)
     for name in samplers(config):
         passes = baselines.cost(name, steps)
         drawn = {"onestep*": "marginals"}.get(name, f"T0:{passes}" if name.startswith("skip-") else "")
