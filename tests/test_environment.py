@@ -170,4 +170,4 @@ def test_a_coordinator_is_checked_before_it_is_handed_on(monkeypatch, coordinato
 
 @pytest.mark.parametrize("coordinator", ["localhost:1234", "127.0.0.1:1234", "[::1]:1234"])
 def test_a_coordinator_that_is_one(coordinator):
-    processes._check(coordinator)
+    assert processes._check(coordinator) is None  # and no UserError
