@@ -53,6 +53,16 @@ def distil(steps: int, batch: int, lr: float, **more: Any) -> ConfigDict:
         "accumulate": 1,  # micro-batches a step, one after another; batch: a multiple of these x len(timesteps)
         "log": (),  # where curves go besides curve.jsonl: "tensorboard", "wandb"
         "grid_every": 0,  # steps between two looks at pictures of fixed noises (student/grids, and `nll`); 0: none
+        # pairs: Alg. 2. on_policy, mixed (flow head): a share `fresh` of the batch are new noises, whose codes are the
+        # student's own, drawn at `tau`, and the teacher's distributions behind these codes are what it learns.
+        "objective": "pairs",
+        "fresh": 0.5,
+        "tau": 1.0,
+        "middle": 0.0,  # weight of the same loss on what the output layer reads behind half of the blocks
+        # Weights over the training, lists joined by lines: (1.0, 1.0, 0.0) falls to nothing in the second half.
+        "pairs": (1.0,),
+        "forward_kl": (1.0,),  # of the student from the teacher: covers all that the teacher draws
+        "reverse_kl": (0.3,),  # of the teacher from the student: avoids what the teacher would not draw
     }
     return recipe(steps, batch, lr, **(fields | more))
 
@@ -128,6 +138,7 @@ def demo(family: str) -> ConfigDict:
             "tokenizer": placeholder(str),
             "teacher": placeholder(str),
             "student": placeholder(str),
+            "start": placeholder(str),  # a student that training goes on from; none: from the teacher (App. C)
             "text": placeholder(str),  # the encoder of captions
             "classifier": placeholder(str),  # the feature classifier of the demos, as a run leaves it in weights/
             "lpips": placeholder(str),  # what config.train.distance = "lpips" looks through
@@ -140,8 +151,9 @@ def demo(family: str) -> ConfigDict:
     config.cache_chunk = placeholder(int)  # AR steps between growths of the key/value cache; none: full size
     config.filter = ConfigDict({"temperature": 1.0, "top_k": 0, "top_p": 1.0})
     config.flow = ConfigDict({"name": "adams3", "evaluations": 16, "readout": "x0"})
-    # Logits head before AR step `split`, embedding head from it on; none: logits everywhere.
-    config.student = ConfigDict({"split": placeholder(int), "same_step": False})
+    # Heads (see `method.student`): both, as released: logits before AR step `split`, embedding from it on; none: logits
+    # everywhere. logits, embedding: that one alone. flow: codes drawn from logits that do not see their own noise.
+    config.student = ConfigDict({"head": "both", "split": placeholder(int), "same_step": False})
     # What --stage=sample draws of each plan or baseline ("onestep*", "skip-5"): `count` images of all classes, image i
     # of class i % classes ("balanced") or of any ("uniform"); with `fast`, 5,000 instead, for a quick score; of the
     # classes in `labels`, "3, 7", only a `few`. `batch` images at a time over all devices, `shard` images a file, and
@@ -151,6 +163,7 @@ def demo(family: str) -> ConfigDict:
     # Categorical draws may mix codes (`smooth`: prettier, not for FID). `unmasked_prefix` is for number parity with
     # the release, whose teacher reads a draft without the mask that it was trained with. Both: next-scale models only.
     config.sample = ConfigDict({"plans": ("S0",), "count": 100, "scheme": "balanced", "fast": False, "labels": ""})
+    config.sample.tau = 1.0  # temperature of a flow head's draws
     config.sample.seed = placeholder(int)  # of the drawing; none: config.seed
     config.sample.update({"few": 16, "batch": 100, "shard": 1024, "npz": True})
     # Captions, where the model reads them: one, or a file of them (txt, csv, tsv, json, parquet, or tfds:NAME).
@@ -165,6 +178,7 @@ def demo(family: str) -> ConfigDict:
             "reference": 3000,  # independent teacher samples for FD to the teacher
             "batch": 250,  # as large as that of the pairs: their sampler is compiled already
             "plans": (),  # rows, besides the teacher
+            "taus": (),  # and S0 at each of these temperatures, of a flow head
             "check": "S0 J*",  # lossless refinement, on `check_count` noises
             "check_count": 250,
             # Scores of what --stage=sample wrote, by the network that FID is defined by: folders and files.

@@ -188,9 +188,17 @@ KINDS = {
     "pairs.labels": choice("balanced", "uniform"),
     "pairs.first": optional(whole()),
     "pairs.verify": SWITCH,
+    "student.head": choice("logits", "embedding", "both", "flow"),
     "student.split": optional(whole()),
     "student.same_step": SWITCH,
     "train.timesteps": each(whole(), 1),
+    "train.objective": choice("pairs", "on_policy", "mixed"),
+    "train.fresh": real(0, 1, above=True),
+    "train.tau": real(0, above=True),
+    "train.pairs": each(real(0), 1),
+    "train.middle": real(0),
+    "train.forward_kl": each(real(0), 1),
+    "train.reverse_kl": each(real(0), 1),
     "train.ce": real(0),
     "train.embedding": real(0),
     "train.distance": NAME,
@@ -208,6 +216,7 @@ KINDS = {
     "sample.few": whole(1),
     "sample.prompt": TEXT,
     "sample.prompts": PATH,
+    "sample.tau": real(0, above=True),
     "sample.seed": optional(whole(0, SEEDS)),
     "sample.batch": whole(1),
     "sample.shard": whole(1),
@@ -222,6 +231,7 @@ KINDS = {
     "evaluate.reference": whole(),
     "evaluate.batch": whole(1),
     "evaluate.plans": each(NAME),
+    "evaluate.taus": each(real(0, above=True)),
     "evaluate.check": TEXT,
     "evaluate.check_count": whole(),
     "evaluate.inception": FOLDER,
@@ -264,7 +274,8 @@ WITH = {
     ),
 }
 LEFT: tuple[str, ...] = ("model.", "classifier", "text.", "tokenizer.", "pretrain.", "sample.seed")
-LEFT += ("train.distance_batch", "data.background")
+LEFT += ("train.distance_batch", "data.background", "student.head", "sample.tau", "evaluate.taus")
+LEFT += tuple(f"train.{name}" for name in ("objective", "fresh", "tau", "pairs", "middle", "forward_kl", "reverse_kl"))
 LEFT += ("flow.start", "flow.end", "flow.normalise", *(f"data.{name}" for name in WARP))
 
 

@@ -18,13 +18,13 @@ from dd_jax.method.flow import FlowSolver
 from dd_jax.method.interfaces import Family
 from dd_jax.method.layout import Layout
 from dd_jax.method.losses import Weights
-from dd_jax.method.models import Models, Special
+from dd_jax.method.models import Knobs, Models, Special
+from dd_jax.method.objectives import OBJECTIVES, Objective
 from dd_jax.method.plans import parse, spelled
 from dd_jax.metrics.classifier import Classifier
 from dd_jax.metrics.lpips import LPIPS
 from dd_jax.stages import speed
 from dd_jax.stages.parts import System
-from dd_jax.stages.train import Objective
 from dd_jax.system import plugins, spelling
 from dd_jax.system.errors import UserError
 from dd_jax.text.captions import EXAMPLES, Text
@@ -53,7 +53,7 @@ def build(config: ConfigDict) -> System:
     if not isinstance(family, Family):
         raise UserError(f"config.family={config.family} built a {type(family).__name__}: it must return a Family")
     steps = family.teacher.layout.steps
-    split = steps if config.student.split is None else config.student.split
+    split = _split(config, steps)
     for t in config.train.timesteps:
         if not 0 <= t < steps:
             raise UserError(f"config.train.timesteps has {t}: the steps are 0..{steps - 1}")
@@ -70,15 +70,10 @@ def build(config: ConfigDict) -> System:
         categorical=config.sample.categorical,
         smooth=config.sample.smooth,
         draw=Filter(**config.sample.filter),
+        knobs=Knobs(config.sample.get("tau", 1.0)),
         special=tuple(_special(plan, own, config, steps, split) for plan, own in by_plan(config)),
     )
-    objective = Objective(
-        timesteps=tuple(config.train.timesteps),
-        split=split,
-        weights=Weights(config.train.ce, config.train.embedding),
-        distance=config.train.distance,
-        distance_batch=config.train.get("distance_batch", 0),
-    )
+    objective = _objective(config, split)
     classifier, lpips = _networks(config)
     return System(
         tokenizer=family.tokenizer,
@@ -93,6 +88,42 @@ def build(config: ConfigDict) -> System:
         teacher_init=family.teacher_init,
         teacher_params=family.teacher_params,
         rules=family.rules,
+    )
+
+
+def _split(config: ConfigDict, steps: int) -> int:
+    """The AR step from which on vectors are regressed. UserError where the head and its settings contradict."""
+    head, split = config.student.get("head", "both"), config.student.split
+    if head in ("logits", "flow") and (split is not None or config.train.embedding):
+        raise UserError(
+            f"config.student.head={head} regresses no vectors: "
+            "set --config.student.split=None and --config.train.embedding=0"
+        )
+    if head == "embedding" and split:
+        raise UserError(f"config.student.split={split}: head=embedding regresses all vectors: set it to 0 or None")
+    return 0 if head == "embedding" else steps if split is None else split
+
+
+def _objective(config: ConfigDict, split: int) -> Objective:
+    """What training minimises. UserError for an objective that the head cannot have."""
+    train, head = config.train, config.student.get("head", "both")
+    name = train.get("objective", "pairs")
+    share = OBJECTIVES[name]
+    if share != 0 and head != "flow":
+        raise UserError(
+            f"config.train.objective={name} needs the distribution of each token, which the flow head alone has: "
+            f"set config.student.head=flow (it is {head})"
+        )
+    given: dict[str, Any] = {key: train[key] for key in ("tau", "pairs", "middle", "distance_batch") if key in train}
+    given |= {key: train[f"{key}_kl"] for key in ("forward", "reverse") if f"{key}_kl" in train}
+    given |= {key: tuple(value) for key, value in given.items() if isinstance(value, list | tuple)}
+    return Objective(
+        timesteps=tuple(train.timesteps),
+        split=split,
+        weights=Weights(train.ce, train.embedding),
+        distance=train.distance,
+        fresh=train.fresh if share is None else share,
+        **given,
     )
 
 
@@ -189,6 +220,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
             "tokenizer": None,
             "teacher": None,
             "student": None,
+            "start": None,
             "text": None,
             "lpips": None,
             "classifier": None,

@@ -80,11 +80,10 @@ class Programs:
         self.config.train.batch = batch or self.config.train.batch
         system, recipe = self.system, Recipe.of(self.config.train)
         distance = train.distance_of(system.objective, system.tokenizer, system.classifier, system.lpips)
-        step = train.stepper(recipe, system.objective, system.student, distance, self.config.seed, self.placement)
-        frozen = shapes(lambda params: train.frozen_for(system.tokenizer, params), self.params)
+        step = train.stepper(recipe, system.objective, system.models, distance, self.config.seed, self.placement)
+        frozen = shapes(lambda params: train.frozen_for(system.objective, system.tokenizer, params), self.params)
         state: TrainState = shapes(lambda params: init_state(params, recipe.optimizer()), self.params["student"])
-        rows = {"id": _ints(recipe.batch), "cond": shapes(lambda: system.teacher.blank(recipe.batch))}
-        rows["code"] = _ints(recipe.batch, system.layout.tokens)
+        rows = shapes(lambda: train.example(recipe.batch, system.objective, system.models))
         place = self.placement
         given = place.shardings(state), place.spread(rows, "data"), place.spread(frozen)
         return step, jax.tree.map(_at, (state, rows, frozen), given), recipe.batch

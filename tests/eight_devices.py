@@ -50,7 +50,7 @@ def trained(models, params, placement: Placement, accumulate: int = 1) -> tuple[
     layout, codebook = models.layout, params["tokenizer"]["codebook"]
     recipe = Recipe(STEPS, BATCH, lr=1e-3, warmup=5, weight_decay=0.05, ema=0.9, accumulate=accumulate)
     objective = Objective((0, 1), layout.steps // 2, losses.Weights(0.1, 1.0), "mse")
-    step = stepper(recipe, objective, models.student, distance_of(objective, None, None), 0, placement)
+    step = stepper(recipe, objective, models, distance_of(objective, None, None), 0, placement)
     state = init_state(params["student"], recipe.optimizer(), placement)
     frozen, draw, seen = placement.whole({"codebook": codebook}), np.random.default_rng(0), []
     for i in range(STEPS):

@@ -184,7 +184,7 @@ def test_distance_by_name():
     objective = train.Objective((0,), 0, losses.Weights(), "lpips", 3)
     distance = train.distance_of(objective, tokenizer, None, THIN)
     wanted, token, target = decoded(flat, 3)
-    frozen = train.frozen_for(tokenizer, {"tokenizer": params, "lpips": thin()[0]})
+    frozen = train.frozen_for(objective, tokenizer, {"tokenizer": params, "lpips": thin()[0]})
     assert_allclose(jax.jit(distance)(frozen, token, target), jax.jit(wanted)(token, target), rtol=1e-5)
     with pytest.raises(UserError, match="lpips, which needs a lpips"):
         train.distance_of(objective, tokenizer, None)

@@ -222,3 +222,9 @@ def test_perceptual_gradient_is_finite_where_maps_vanish():
     a, b = jnp.ones((2, 8, 8, 1)), jnp.zeros((2, 8, 8, 1))
     gradient = jax.jit(jax.grad(lambda p, x: classifier.perceptual(p, x, b).sum(), (0, 1)))(params, a)
     assert all(bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(gradient))
+
+
+def test_variance_within_classes():
+    features = np.array([[0.0, 1.0], [2.0, 1.0], [5.0, 5.0], [5.0, 9.0], [7.0, 7.0]])
+    assert scores.within_class(features, np.array([0, 0, 1, 1, 2])) == pytest.approx((2 + 8) / 2)
+    assert scores.within_class(features, np.arange(5)) is None

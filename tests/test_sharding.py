@@ -96,7 +96,7 @@ def test_batches_must_spread():
         eight.check_batch("config.train.batch", 12)
     objective = Objective((0, 1), 4, losses.Weights())
     with pytest.raises(UserError, match="multiple of 8"):
-        stepper(Recipe(1, 12, 1.0, warmup=0, accumulate=4), objective, tiny.raster()[0].student, None, 0)
+        stepper(Recipe(1, 12, 1.0, warmup=0, accumulate=4), objective, tiny.raster()[0], None, 0)
     ALONE.check_batch("config.train.batch", 12)
 
 
@@ -113,7 +113,7 @@ def change(models, params, accumulate=1):
             init_state(params, tx),
             batch,
             {"codebook": codebook},
-            student=models.student,
+            models=models,
             objective=objective,
             tx=tx,
             ema=0.9,

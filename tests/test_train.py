@@ -94,9 +94,7 @@ def test_overfits_a_small_pair_set(make):
     recipe = Recipe(steps=250, batch=16, lr=3e-3, warmup=10, ema=0.9)
     tx, objective = recipe.optimizer(), Objective((0, 1), layout.steps, losses.Weights(1.0, 0.0))
     step = jax.jit(
-        functools.partial(
-            train_step, student=models.student, objective=objective, tx=tx, ema=recipe.ema, distance=None, seed=0
-        )
+        functools.partial(train_step, models=models, objective=objective, tx=tx, ema=recipe.ema, distance=None, seed=0)
     )
     state = init_state(models.student.init_from_teacher(jax.random.key(1), params["teacher"]["trunk"]), tx)
     for _ in range(recipe.steps):

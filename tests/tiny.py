@@ -47,12 +47,12 @@ def cond(batch):
     return Cond(jnp.arange(batch) % CLASSES)
 
 
-def raster(guidance=2.0, **kwargs):
+def raster(guidance=2.0, head="both", **kwargs):
     """(models, params): a 3 x 3 grid, one token a step."""
     cfg = GPTConfig(WIDTH, 2, 2, VOCAB, SIDE, CLASSES, CODE, multiple_of=32)
     layout, trunk = Layout.raster(SIDE), GPT(cfg)
     teacher = RasterTeacher(trunk, layout, guidance=guidance, **kwargs)
-    net = StudentNet(GPT(cfg, distilled=True), layout, CODE, WIDTH)
+    net = StudentNet(GPT(cfg, distilled=True), layout, CODE, WIDTH, head=head)
     return _system(teacher, Student(net, inherit_raster), _raster_shapes(trunk, layout))
 
 
@@ -64,12 +64,12 @@ def _raster_shapes(trunk, layout):
     return {"trunk": jax.eval_shape(init, jax.random.key(0))}
 
 
-def scales(guidance=1.5, **kwargs):
+def scales(guidance=1.5, head="both", **kwargs):
     """(models, params): maps of 1, 4 and 9 tokens."""
     cfg = VARConfig(WIDTH, 2, 2, VOCAB, SIDES, CLASSES, CODE)
     layout, trunk, quantizer = Layout.scales(SIDES), VAR(cfg), Quantizer(SIDES, VOCAB, CODE)
     teacher = ScaleTeacher(trunk, quantizer, layout, guidance=guidance, **kwargs)
-    net = StudentNet(VAR(cfg, distilled=True), layout, CODE, WIDTH)
+    net = StudentNet(VAR(cfg, distilled=True, ahead=head == "flow"), layout, CODE, WIDTH, head=head)
     return _system(teacher, Student(net, inherit_scales), _scale_shapes(trunk, quantizer, layout))
 
 

@@ -9,17 +9,23 @@ import jax.numpy as jnp
 
 from dd_jax.method import ar, flow
 from dd_jax.method.interfaces import Cond, Draft, Generator, Params
-from dd_jax.method.models import Models
+from dd_jax.method.models import Knobs, Models
 from dd_jax.method.plans import Op, parse
 from dd_jax.method.refine import refine
 
 
 def run_plan(
-    plan: str, models: Models, params: dict[str, Params], cond: Cond, noise_BxLxC: jax.Array, key_B: jax.Array
+    plan: str,
+    models: Models,
+    params: dict[str, Params],
+    cond: Cond,
+    noise_BxLxC: jax.Array,
+    key_B: jax.Array,
+    knobs: Knobs | None = None,
 ) -> Draft:
     """Algorithms 3 and 4: run `plan` from the noise. `key_B` feeds categorical draws only. Pure."""
     ops, sweeps = program(plan, models.layout.steps)
-    return run_ops(ops, models.of(plan), params, cond, noise_BxLxC, key_B, sweeps)
+    return run_ops(ops, models.of(plan), params, cond, noise_BxLxC, key_B, sweeps, knobs)
 
 
 def program(plan: str, steps: int) -> tuple[tuple[Op, ...], tuple[int, ...]]:
@@ -40,14 +46,16 @@ def run_ops(
     noise_BxLxC: jax.Array,
     key_B: jax.Array,
     sweeps: Sequence[jax.Array | int],
+    knobs: Knobs | None = None,
 ) -> Draft:
     """What `program` gives, run from the noise by models that are the plan's own (`Models.of`)."""
+    knobs = models.knobs if knobs is None else knobs
     none = jnp.zeros(noise_BxLxC.shape[:2], jnp.int32)
     draft = Draft(noise_BxLxC, none, none[:, 0], none[:, 0])
     for op, count in zip(ops, sweeps, strict=True):
         network = "student" if op.kind == "S" else "teacher"
         used = {name: params[name] for name in (network, "tokenizer")}
-        draft = advance(op, models, used, cond, noise_BxLxC, key_B, draft, count)
+        draft = advance(op, models, used, cond, noise_BxLxC, key_B, draft, count, knobs)
     return draft
 
 
@@ -61,12 +69,13 @@ def advance(
     key_B: jax.Array,
     draft: Draft,
     sweeps: jax.Array | int,
+    knobs: Knobs,
 ) -> Draft:
     """One word of a plan. Compiled once for all plans that share it, or inside the caller's jit."""
     layout, (x, code, exact, before) = models.layout, draft
     codebook = models.tokenizer.codebook(params["tokenizer"])
     if op.kind == "S":  # Alg. 3: X <- Concat(X[:t], noise[t:]); X <- F(X, t)
-        x = student_step(models, params, cond, layout.mix(op.a, x, noise_BxLxC), op.a, codebook)
+        x = student_step(models, params, cond, layout.mix(op.a, x, noise_BxLxC), op.a, codebook, knobs)
         return Draft(x, flow.nearest(x, codebook), jnp.minimum(exact, op.a), before)
     if op.kind == "J":
         code, exact, ran = refine(models, params, cond, code, noise_BxLxC, exact, sweeps, op.window)
@@ -86,13 +95,28 @@ def advance(
 
 
 def student_step(
-    models: Models, params: dict[str, Params], cond: Cond, x_BxLxC: jax.Array, t: int, codebook_VxC: jax.Array
+    models: Models,
+    params: dict[str, Params],
+    cond: Cond,
+    x_BxLxC: jax.Array,
+    t: int,
+    codebook_VxC: jax.Array,
+    knobs: Knobs = Knobs(),
 ) -> jax.Array:
-    """Eq. 6: known tokens stay; the others are the likeliest code before the split, regressed from it on."""
+    """Eq. 6: known tokens stay; the others are the likeliest code before the split, regressed from it on.
+
+    The flow head's are the codes that their own noise, which X_t holds, draws from its logits / tau.
+    """
     layout = models.layout
     logits, token = models.student(params["student"], cond, x_BxLxC, jnp.full(len(x_BxLxC), t))
     known = layout.known(t)
-    code = jnp.where(known, flow.nearest(x_BxLxC, codebook_VxC), jnp.argmax(logits, -1))
+    if models.student.head == "flow":
+        code = flow.transport(x_BxLxC, logits / knobs.tau, codebook_VxC, models.solver)
+    else:
+        code = jnp.argmax(logits, -1)
+    code = jnp.where(known, flow.nearest(x_BxLxC, codebook_VxC), code)
+    if token is None:
+        return codebook_VxC[code]
     token = jnp.where(known[..., None], x_BxLxC, token)
     return jnp.where(layout.known(models.split)[..., None], codebook_VxC[code], token)
 
@@ -103,13 +127,13 @@ def noise_for(key_B: jax.Array, tokens: int, code_dim: int) -> jax.Array:
     return jax.vmap(lambda key: jax.random.normal(key, (tokens, code_dim), jnp.float32))(key_B)
 
 
-def generator(plan: str, models: Models) -> Generator:
+def generator(plan: str, models: Models, knobs: Knobs | None = None) -> Generator:
     """`plan` as a `Generator`: noise and draws follow from one key an example, so plans share noise."""
 
     def generate(params: dict[str, Params], cond: Cond, key_B: jax.Array) -> Draft:
         codebook = models.tokenizer.codebook(params["tokenizer"])
         noise = noise_for(key_B, models.layout.tokens, codebook.shape[-1])
         draws = jax.vmap(jax.random.fold_in, (0, None))(key_B, 1)
-        return run_plan(plan, models, params, cond, noise, draws)
+        return run_plan(plan, models, params, cond, noise, draws, knobs)
 
     return generate

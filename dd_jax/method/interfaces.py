@@ -84,8 +84,21 @@ class WindowTeacher(Teacher, Protocol):
 class Student(Protocol):
     """The few-step model: Eq. 6 before the known tokens are put back."""
 
-    def __call__(self, params: Params, cond: Cond, x_BxLxC: jax.Array, t_B: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """X_t and t -> (logits_BxLxV, token_BxLxC) of every token."""
+    @property
+    def head(self) -> str:
+        """What reads its stream: one of `student.HEADS`."""
+        ...
+
+    def __call__(
+        self, params: Params, cond: Cond, x_BxLxC: jax.Array, t_B: jax.Array
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """X_t and t -> (logits_BxLxV, token_BxLxC) of every token; no vectors where no head regresses them."""
+        ...
+
+    def deeply(
+        self, params: Params, cond: Cond, x_BxLxC: jax.Array, t_B: jax.Array
+    ) -> tuple[jax.Array, jax.Array | None, jax.Array]:
+        """The same, and the logits that the output layer reads at mid-depth; only training with them calls it."""
         ...
 
 
@@ -126,6 +139,19 @@ class Trunk(Protocol):
         """The teacher's, teacher-forced: logits (B, L, V) of every token given those of earlier steps.
 
         `x`: what the family's teacher reads, codes (B, L) or feature maps (B, L - 1, C); `mask`: True, attend.
+        """
+        ...
+
+
+@runtime_checkable
+class AheadTrunk(Trunk, Protocol):
+    """A student's trunk that the flow head can read: it knows what each position that predicts may hold."""
+
+    def before(self, x_BxLxC: jax.Array) -> jax.Array:
+        """X_t -> (B, L - 1, C), what the positions that predict tokens 1.. hold, as the teacher is fed codes.
+
+        Row i - 1 depends on steps before token i's own alone. It stands for `x` in `encode`, whose stream then has
+        P - 1 + L rows (see `Layout.ahead`).
         """
         ...
 

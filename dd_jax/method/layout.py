@@ -58,13 +58,21 @@ class Layout:
         """(N,) the same with the condition tokens, steps -P..-1, in front."""
         return np.concatenate([np.arange(-self.cond, 0, dtype=np.int32), self.step_L])
 
+    @functools.cached_property
+    def ahead(self) -> np.ndarray:
+        """(P - 1 + L,) the step that each row of a stream predicts, where rows hold what comes before it.
+
+        The last L rows predict the tokens; those of one step may see each other, since none holds that step itself.
+        """
+        return np.concatenate([np.arange(1 - self.cond, 0, dtype=np.int32), self.step_L])
+
     def known(self, t: jax.Array | int) -> jax.Array:
         """Which tokens are data at boundary t: int -> (L,), (B,) -> (B, L)."""
         return jnp.asarray(self.step_L) < jnp.asarray(t)[..., None]
 
-    def is_data(self, t_B: jax.Array) -> jax.Array:
-        """(B, N) data flags with the condition tokens, which are always data."""
-        return jnp.asarray(self.step_N) < t_B[:, None]
+    def is_data(self, t_B: jax.Array, ahead: bool = False) -> jax.Array:
+        """(B, N) data flags with the condition tokens, which are always data; `ahead`: of such a stream's rows."""
+        return jnp.asarray(self.ahead - 1 if ahead else self.step_N) < t_B[:, None]
 
     def mix(self, t: jax.Array | int, data_BxLxC: jax.Array, noise_BxLxC: jax.Array) -> jax.Array:
         """X_t (Eq. 5): data at steps < t, noise from t on."""

@@ -84,7 +84,7 @@ def _collect(x: jax.Array) -> jax.Array:
 
 def distill_loss(
     logits_BxLxV: jax.Array,
-    token_BxLxC: jax.Array,
+    token_BxLxC: jax.Array | None,
     code_BxL: jax.Array,
     t_B: jax.Array,
     codebook_VxC: jax.Array,
@@ -107,7 +107,7 @@ def distill_loss(
     hit_BxL = ~known_BxL & (likeliest == code_BxL)
     loss, seen = weights.ce * ce, {"ce": ce, "agreement": jnp.sum(hit_BxL) / unknown}
     seen |= _by_part(~known_BxL, jnp.where(known_BxL, 0.0, nll), hit_BxL, t_B, layout, timesteps)
-    if distance is not None and weights.embedding:
+    if distance is not None and weights.embedding and token_BxLxC is not None:
         target = codebook_VxC[code_BxL]
         early = jnp.where(known_BxL, code_BxL, likeliest)
         spliced = jnp.where(known_BxL[..., None], target, token_BxLxC)

@@ -2,11 +2,21 @@
 
 import dataclasses
 
+import flax.struct
+import jax
+
 from dd_jax.method import flow
 from dd_jax.method.filtering import Filter
 from dd_jax.method.interfaces import Student, Teacher, Tokenizer
 from dd_jax.method.layout import Layout
 from dd_jax.method.plans import spelled
+
+
+@flax.struct.dataclass
+class Knobs:
+    """What may differ from call to call without another compilation: numbers, traced."""
+
+    tau: jax.Array | float = 1.0  # the flow head's temperature: its logits are divided by it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +32,7 @@ class Models:
     categorical: bool = False  # `T` draws categorically (as released) instead of through the flow
     smooth: bool = False  # and mixes the codes that it draws
     draw: Filter = dataclasses.field(default_factory=Filter)  # of the teacher's logits where it draws categorically
+    knobs: Knobs = dataclasses.field(default_factory=Knobs)  # where a call gives none
     special: tuple[tuple[str, "Special"], ...] = ()  # plans with settings of their own
 
     @property

@@ -1,4 +1,10 @@
-"""The few-step student: a family's trunk, a data/noise embedding, and two heads (paper App. C)."""
+"""The few-step student: a family's trunk, a data/noise embedding, and the heads that read it (paper App. C).
+
+`logits`: token i is the likeliest code, read where its own noise is. `embedding`: its vector is regressed there.
+`both`: as released, logits before `config.student.split` and regressed vectors from it on. `flow` (not in the paper):
+logits are read where the noises of earlier steps alone are, so that p_i is the student's distribution of token i given
+those; its own noise, which is independent of them, then draws the code by the exact flow, all tokens at once.
+"""
 
 import dataclasses
 from typing import Any
@@ -7,11 +13,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dd_jax.method.interfaces import Cond, Inherit, Params, Trunk
+from dd_jax.method.interfaces import Cond, Inherit, Params
 from dd_jax.method.layout import Layout
 from dd_jax.nn.layers import Dense, layer_norm, modulate
+from dd_jax.nn.stack import MIDDLE
 from dd_jax.system import rng
+from dd_jax.system.errors import UserError
 from dd_jax.system.runtime import jit_once
+
+HEADS = ("logits", "embedding", "both", "flow")
 
 
 class EmbeddingHead(nn.Module):
@@ -30,25 +40,40 @@ class EmbeddingHead(nn.Module):
 
 
 class StudentNet(nn.Module):
-    """[condition; x_1..x_L] through the trunk; output i predicts token i from its noise and earlier steps."""
+    """[condition; x_1..x_L] through the trunk; output i predicts token i from its noise and earlier steps.
 
-    trunk: Trunk
+    Behind the flow head, from earlier steps alone: see `Layout.ahead` and `interfaces.AheadTrunk`.
+    """
+
+    trunk: Any  # a `Trunk`, and for the flow head an `AheadTrunk`
     layout: Layout
     code_dim: int
     width: int
     same_step: bool = False  # the paper's mask for tokens of one step; released models: False
+    head: str = "both"  # one of HEADS
 
     def setup(self) -> None:
         # Row 1 marks data (the condition included), row 0 noise.
         self.n_d_embed = nn.Embed(2, self.width, embedding_init=nn.initializers.normal(0.02))
-        self.embedding_head = EmbeddingHead(self.code_dim)
+        if self.regresses:
+            self.embedding_head = EmbeddingHead(self.code_dim)
 
-    def __call__(self, cond: Cond, x_BxLxC: jax.Array, t_B: jax.Array) -> tuple[jax.Array, jax.Array]:
-        kind_BxNx2 = jax.nn.one_hot(self.layout.is_data(t_B).astype(jnp.int32), 2)
-        mask = self.layout.student_mask(self.same_step)
-        h, cond_BxD = self.trunk.encode(cond, x_BxLxC, kind_BxNx2, self.n_d_embed(jnp.arange(2)), mask)
-        h = h[:, self.layout.cond :]
-        return self.trunk.logits(h, cond_BxD), self.embedding_head(h, cond_BxD)
+    @property
+    def regresses(self) -> bool:
+        """Is there a head that regresses code vectors?"""
+        return self.head in ("embedding", "both")
+
+    def __call__(self, cond: Cond, x_BxLxC: jax.Array, t_B: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        layout, ahead = self.layout, self.head == "flow"
+        kind_BxNx2 = jax.nn.one_hot(layout.is_data(t_B, ahead).astype(jnp.int32), 2)
+        mask = layout.teacher_mask(layout.ahead) if ahead else layout.student_mask(self.same_step)
+        held = self.trunk.before(x_BxLxC) if ahead else x_BxLxC
+        h, cond_BxD = self.trunk.encode(cond, held, kind_BxNx2, self.n_d_embed(jnp.arange(2)), mask)
+        if self.is_mutable_collection(MIDDLE) and not self.is_initializing():
+            (middle,) = self.trunk.get_variable(MIDDLE, "stream")
+            self.sow(MIDDLE, "logits", self.trunk.logits(middle[:, -layout.tokens :], cond_BxD))
+        h = h[:, -layout.tokens :]
+        return self.trunk.logits(h, cond_BxD), self.embedding_head(h, cond_BxD) if self.regresses else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,14 +87,39 @@ class Student:
     def layout(self) -> Layout:
         return self.net.layout
 
-    def __call__(self, params: Params, cond: Cond, x_BxLxC: jax.Array, t_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+    @property
+    def head(self) -> str:
+        return self.net.head
+
+    def __call__(
+        self, params: Params, cond: Cond, x_BxLxC: jax.Array, t_B: jax.Array
+    ) -> tuple[jax.Array, jax.Array | None]:
         out: Any = self.net.apply({"params": params}, cond, x_BxLxC, t_B)
         return out
+
+    def deeply(
+        self, params: Params, cond: Cond, x_BxLxC: jax.Array, t_B: jax.Array
+    ) -> tuple[jax.Array, jax.Array | None, jax.Array]:
+        """The same, and the logits (B, L, V) that the same norm and output layer read behind half of the blocks."""
+        (logits, token), seen = self.net.apply({"params": params}, cond, x_BxLxC, t_B, mutable=[MIDDLE])
+        return logits, token, seen[MIDDLE]["logits"][0]
 
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters."""
         x = jnp.zeros((1, self.layout.tokens, self.net.code_dim))
         return rng.fresh(self.net, key, self.net.trunk.blank(1), x, jnp.zeros((1,), jnp.int32))
+
+    def init_from_student(self, key: jax.Array, other: Params) -> Params:
+        """Another student's parameters, whatever its head; what it lacks is drawn afresh.
+
+        UserError where the two differ in more than their heads.
+        """
+        fresh = self.init(key)
+        taken = {name: other[name] for name in fresh if name in other}
+        start = {**fresh, **taken, "trunk": self.inherit(fresh["trunk"], other["trunk"])}
+        if jax.tree.map(jnp.shape, start) != jax.tree.map(jnp.shape, fresh):
+            raise UserError("config.weights.start is a student of other sizes than config.model says")
+        return start
 
     def init_from_teacher(self, key: jax.Array, teacher_trunk: Params) -> Params:
         """App. C: what the teacher has is inherited, what it lacks is drawn afresh."""

@@ -48,3 +48,13 @@ def _diversity(logits: np.ndarray) -> float:
 def class_accuracy(logits_BxK: np.ndarray, label_B: np.ndarray) -> float:
     """Share of examples whose largest logit is their label."""
     return float(np.mean(np.argmax(np.asarray(logits_BxK), -1) == np.asarray(label_B)))
+
+
+def within_class(features_MxF: np.ndarray, label_M: np.ndarray) -> float | None:
+    """Variance of features around the means of their classes, summed over features; None if no class has two."""
+    _, index, count = np.unique(label_M, return_inverse=True, return_counts=True)
+    total = np.zeros((len(count), features_MxF.shape[1]))
+    np.add.at(total, index, features_MxF)
+    left = features_MxF - (total / count[:, None])[index]
+    free = len(label_M) - len(count)  # degrees of freedom
+    return float(np.sum(left**2) / free) if free else None

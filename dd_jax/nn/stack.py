@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from dd_jax.nn.layers import rematerialised
 from dd_jax.system.sharding import constrain
 
+MIDDLE = "middle"  # the collection of streams behind half of the blocks
 Call = Callable[[nn.Module, jax.Array, Any], jax.Array]
 
 
@@ -29,6 +30,24 @@ def run(
         h_BxNxD = rematerialised(call, block, h_BxNxD, mine) if remat else call(block, h_BxNxD, mine)
         h_BxNxD = constrain(h_BxNxD)
     return h_BxNxD
+
+
+def halves(
+    owner: nn.Module,
+    blocks: Sequence[nn.Module],
+    h_BxNxD: jax.Array,
+    call: Call,
+    own: Sequence[Any],
+    remat: bool,
+    scan: bool,
+) -> jax.Array:
+    """`run`; where a caller asks for `owner`'s intermediates, the stream behind half of the blocks is among them."""
+    if owner.is_initializing() or not owner.is_mutable_collection(MIDDLE):
+        return run(blocks, h_BxNxD, call, own, remat, scan)
+    half = len(blocks) // 2
+    h_BxNxD = run(blocks[:half], h_BxNxD, call, own[:half], remat, scan)
+    owner.sow(MIDDLE, "stream", h_BxNxD)
+    return run(blocks[half:], h_BxNxD, call, own[half:], remat, scan)
 
 
 def _loop(blocks: Sequence[nn.Module], h_BxNxD: jax.Array, call: Call, own: Sequence[Any], remat: bool) -> jax.Array:

@@ -145,8 +145,9 @@ def comparable(results: Sequence[Row]) -> list[Row]:
 
 def picture_key(row: Row) -> str:
     """Name of a row's pictures in grids.npz."""
-    split = row.get("split")
-    return f"{row.get('generator')}|{row.get('plan')}" + (f"|{split}" if split else "")
+    more = [str(row["tau"])] if "tau" in row else []
+    more += [row["split"]] if row.get("split") else []
+    return "|".join([f"{row.get('generator')}|{row.get('plan')}", *more])
 
 
 def number(row: Row, key: str) -> float | None:

@@ -69,7 +69,8 @@ def folders(config: ConfigDict, workdir: Path) -> None:
     """UserError for a folder of `config.weights` that holds no weights, or those of another part."""
     for part in config.weights:
         folder = named(config, part, workdir) if part != "random" else None
-        if folder and (found := weights.describe(folder).get("part", part)) != part:
+        wanted = "student" if part == "start" else part
+        if folder and (found := weights.describe(folder).get("part", wanted)) != wanted:
             raise UserError(f"config.weights.{part}={folder} holds a {found}: name it as --config.weights.{found}")
 
 

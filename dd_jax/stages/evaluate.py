@@ -21,7 +21,9 @@ from dd_jax.data.sampleset import to_uint8
 from dd_jax.method import baselines
 from dd_jax.method.fewstep import generator
 from dd_jax.method.interfaces import Cond, Draft, Generator, Params
+from dd_jax.method.models import Knobs
 from dd_jax.method.plans import cost
+from dd_jax.metrics import scores
 from dd_jax.metrics.classified import References, classified, look
 from dd_jax.report.rows import picture_key
 from dd_jax.stages.pairs import sample_codes
@@ -55,6 +57,7 @@ class Row:
     steps: int | None
     generate: Generator
     count: int
+    tau: float | None = None  # of the flow head's draws, where it is not the models' own
 
 
 def samplers(config: ConfigDict) -> list[str]:
@@ -74,6 +77,9 @@ def rows(system: System, config: ConfigDict) -> Iterator[Row]:
     for plan in config.evaluate.plans:
         if not baselines.known(plan):
             yield Row("student", plan, cost(plan, steps), generator(plan, system.models), count)
+    for tau in config.evaluate.get("taus", ()):
+        hot = generator("S0", system.models, Knobs(tau))
+        yield Row("student", "S0", 1, hot, count, tau)
     if config.evaluate.check:
         plan, fewer = config.evaluate.check, min(config.evaluate.check_count, count)
         yield Row("student", plan, None, generator(plan, system.models), fewer)
@@ -168,6 +174,11 @@ def score(row: Row, made: Samples, teacher: Samples, label: np.ndarray, referenc
         "ms_per_image": made.ms_per_image,
         "n": count,
     }
+    if references is not None:
+        own, theirs = (scores.within_class(x.features[:count], label[:count]) for x in (made, teacher))
+        result["spread"] = own / theirs if own is not None and theirs else None  # below 1: pictures of a class alike
+    if row.tau is not None:
+        result["tau"] = row.tau
     if made.sweeps.any():
         result |= {
             "sweeps": float(np.mean(made.sweeps)),

@@ -16,10 +16,10 @@ from dd_jax.data.conditions import Classes, Conditions
 from dd_jax.method.interfaces import Params, Teacher
 from dd_jax.method.layout import Layout
 from dd_jax.method.models import Models
+from dd_jax.method.objectives import Objective
 from dd_jax.method.student import Student
 from dd_jax.metrics.classifier import Classifier
 from dd_jax.metrics.lpips import LPIPS
-from dd_jax.stages.train import Objective
 from dd_jax.stages.workdir import located
 from dd_jax.system import files, rng, weights
 from dd_jax.system.errors import UserError
@@ -100,7 +100,7 @@ def load_params(
             kind = jnp.dtype(config.text.dtype if name == "text" else "float32")
             params[name] = jax.tree.map(jnp.asarray, weights.load(folder, jax.eval_shape(init), dtype=kind))
             if name == "student":
-                _check_mask(folder, config)
+                _check_student(folder, config)
         elif name in random and not located(workdir, trained_in(name)).exists():
             params[name] = _drawn(system, name, config.seed)
         elif trained_in(name) not in recipes:
@@ -178,15 +178,27 @@ def _check_classes(folder: Path, config: ConfigDict) -> None:
         )
 
 
-def _check_mask(folder: Path, config: ConfigDict) -> None:
-    """UserError where a ported student's own attention mask is not the configured one."""
-    theirs = weights.describe(folder)["config"].get("student", {}).get("same_step", config.student.same_step)
-    if theirs != config.student.same_step:
-        see = "see" if theirs else "do not see"
+def _check_student(folder: Path, config: ConfigDict) -> None:
+    """UserError where a ported student's own attention mask, or its head, is not the configured one."""
+    theirs = weights.describe(folder)["config"].get("student", {})
+    if theirs.get("same_step", config.student.same_step) != config.student.same_step:
+        see = "see" if theirs["same_step"] else "do not see"
         raise UserError(
             f"in {folder} tokens of one step {see} each other, and the config says otherwise: "
-            f"set --config.student.same_step={str(theirs).lower()}"
+            f"set --config.student.same_step={str(theirs['same_step']).lower()}"
         )
+    head, mine = theirs.get("head", "both"), config.student.get("head", "both")
+    if head != mine:
+        raise UserError(f"{folder} was trained with head={head}, the config says {mine}: --config.student.head={head}")
+
+
+def start(system: System, config: ConfigDict, workdir: Path, teacher: Params) -> Params:
+    """What the student's training begins with: what the teacher has (App. C), or the student of `weights.start`."""
+    key, folder = rng.stream(config.seed, "init"), named(config, "start", workdir)
+    if folder is None:
+        return system.student.init_from_teacher(key, teacher["trunk"])
+    _check_classes(folder, config)
+    return system.student.init_from_student(key, jax.tree.map(jnp.asarray, weights.load(folder, None)))
 
 
 @functools.lru_cache(maxsize=len(PARTS) + 1)

@@ -16,13 +16,12 @@ from dd_jax.data.pictures import Pictures
 from dd_jax.method import baselines
 from dd_jax.method.interfaces import Params
 from dd_jax.report import build
-from dd_jax.stages import checks, evaluate, fid, pairs, pretrain, publish, sample, speed, train, verify
+from dd_jax.stages import checks, evaluate, fid, pairs, parts, pretrain, publish, sample, speed, train, verify
 from dd_jax.stages.parts import PARTS, System, load_params
 from dd_jax.stages.sample import Sampling
 from dd_jax.stages.workdir import KEEP, STAGES, Folder, Workdir, digest
 from dd_jax.system import files, flops, processes, stopping
 from dd_jax.system.errors import UserError
-from dd_jax.system.rng import stream
 from dd_jax.system.sharding import ALONE, Placement, make_mesh
 from dd_jax.training import preview
 from dd_jax.training.log import Extras
@@ -67,12 +66,14 @@ class Run:
                 self.work.spent(name, seconds, flops.matmul_rate(repeats=5) if done else rate, done)
         print(f"{name}: wrote {wrote}", flush=True)
 
-    def parts(self, stage: str) -> list[str]:
+    def reads(self, stage: str) -> list[str]:
         """The parts that a stage reads: of `sample`, and of scores of samples, those that the plans run."""
         if stage == "sample" or (stage == "evaluate" and self.config.evaluate.inception):
             sampling = self.sampling
             return [part for plan in sampling.plans for part in sampling.parts(plan)]
-        return [*checks.NEEDS[stage], *(self._marginals if stage == "evaluate" else ())]
+        paired, _ = self.system.objective.rows(self.config.train.batch)
+        needs = [part for part in checks.NEEDS[stage] if part != "pairs" or paired]
+        return [*needs, *(self._marginals if stage == "evaluate" else ())]
 
     @property
     def _marginals(self) -> list[str]:
@@ -146,28 +147,27 @@ class Run:
         return folder / pairset.MANIFEST
 
     def train(self) -> Any:
-        """Algorithm 2."""
+        """Algorithm 2, or on-policy."""
         if self.config.weights.student:
             return f"nothing: {self.config.weights.student} is ready"
-        system, params = (
-            self.system,
-            self.params("classifier", "lpips", "tokenizer", "text", "teacher", dtype="float32"),
-        )
-        start = system.student.init_from_teacher(stream(self.config.seed, "init"), params["teacher"]["trunk"])
-        frozen = train.frozen_for(system.tokenizer, params)
-        distance = train.distance_of(system.objective, system.tokenizer, system.classifier, system.lpips)
-        found = pairset.load(self.work / "pairs")
-        settings, conditions = Recipe.of(self.config.train), system.conditions(params)
+        system, recipe = self.system, Recipe.of(self.config.train)
+        params = self.params("classifier", "lpips", "tokenizer", "text", "teacher", dtype="float32")
+        start = parts.start(system, self.config, self.work.path, params["teacher"])
+        trunk = jax.tree.map(lambda x: x.astype(self.config.dtype.teacher), params["teacher"]["trunk"])
+        params["teacher"] |= {"trunk": trunk}
+        paired, _ = system.objective.rows(recipe.batch)
+        conditions = system.conditions(params)
         train.run(
             self.work / "student",
-            settings,
+            recipe,
             system.objective,
-            system.student,
+            system.models,
             start,
-            frozen,
-            distance,
-            found,
+            train.frozen_for(system.objective, system.tokenizer, params),
+            train.distance_of(system.objective, system.tokenizer, system.classifier, system.lpips),
+            pairset.load(self.work / "pairs") if paired else None,
             conditions,
+            self.config.pairs.labels,
             self.config.seed,
             self.placement,
             self._extras(params, conditions),
@@ -276,8 +276,10 @@ def _todo(here: Run, stage: str) -> list[str]:
     """The stages to run, in order."""
     if stage != "all":
         return [stage]
-    first = next((name for name in STAGES if not here.work.done(name)), "report")
-    return list(STAGES[STAGES.index(first) :])  # a stage that ran again makes the later ones stale
+    paired = {"pairs", "marginals"} & {*here.reads("train"), *here.reads("evaluate")}
+    stages = [name for name in STAGES if name != "pairs" or paired]
+    first = next((name for name in stages if not here.work.done(name)), "report")
+    return stages[stages.index(first) :]  # a stage that ran again makes the later ones stale
 
 
 def _check(here: Run, stage: str, todo: Sequence[str]) -> None:
@@ -287,6 +289,6 @@ def _check(here: Run, stage: str, todo: Sequence[str]) -> None:
     checks.values(here.system, here.config, todo, lambda: here.placement, lambda: here.sampling)
     checks.folders(here.config, here.work.path)
     here.work.check(todo[-1])
-    checks.stages(here.system, here.config, here.work, {name: here.parts(name) for name in todo})
+    checks.stages(here.system, here.config, here.work, {name: here.reads(name) for name in todo})
     if {"pairs", "train", "sample"} & {*todo}:
         _ = here.placement, here.system.text and here.system.text.prompts

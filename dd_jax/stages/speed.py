@@ -21,7 +21,7 @@ from dd_jax.method.interfaces import Params
 from dd_jax.method.plans import cost, parse
 from dd_jax.nn.attention import work as attention_work
 from dd_jax.stages.parts import System
-from dd_jax.stages.train import distance_of, frozen_for, stepper
+from dd_jax.stages.train import distance_of, example, frozen_for, stepper
 from dd_jax.system import files, flops, rng
 from dd_jax.system.progress import Progress
 from dd_jax.training.loop import Recipe, init_state
@@ -127,14 +127,10 @@ def _needs(plan: str, part: str) -> bool:
 def time_training(system: System, config: ConfigDict, params: dict[str, Params]) -> dict[str, float]:
     """One student step: seconds, FLOPs of its matrix products, FLOP/s, and their share of the machine's rate."""
     recipe = Recipe.of(config.train)
-    frozen = frozen_for(system.tokenizer, params)
+    frozen = frozen_for(system.objective, system.tokenizer, params)
     distance = distance_of(system.objective, system.tokenizer, system.classifier, system.lpips)
-    step = stepper(recipe, system.objective, system.student, distance, config.seed)
-    ids = np.arange(recipe.batch, dtype=np.int32)
-    draw = np.random.default_rng(0)
-    code = draw.integers(0, system.tokenizer.vocab, (recipe.batch, system.layout.tokens), np.int32)
-    batch = {"id": ids, "cond": system.teacher.blank(recipe.batch), "code": code}
-    batch = jax.tree.map(jnp.asarray, batch)
+    step = stepper(recipe, system.objective, system.models, distance, config.seed)
+    batch = example(recipe.batch, system.objective, system.models)
     state = init_state(params["student"], recipe.optimizer())
     needed = flops.count(step, state, batch, frozen)
 

@@ -1,4 +1,4 @@
-"""Algorithm 2: distil the teacher's noise-to-image map into a student that needs one forward."""
+"""Algorithm 2: distil the teacher's noise-to-image map into a student that needs one forward; or on-policy."""
 
 import dataclasses
 import functools
@@ -12,31 +12,19 @@ import numpy as np
 import optax
 
 from dd_jax.data.batches import index_batches
-from dd_jax.data.conditions import Conditions
+from dd_jax.data.conditions import Conditions, assign
 from dd_jax.data.pairset import PairSet
-from dd_jax.method import distances, losses
-from dd_jax.method.fewstep import noise_for
+from dd_jax.method import distances, losses, objectives
 from dd_jax.method.interfaces import Params, Tokenizer
-from dd_jax.method.student import Student
+from dd_jax.method.models import Models
+from dd_jax.method.objectives import Objective
 from dd_jax.metrics.classifier import Classifier
 from dd_jax.metrics.lpips import LPIPS
 from dd_jax.system.errors import UserError
-from dd_jax.system.rng import example_keys, stream
 from dd_jax.system.sharding import ALONE, Placement
 from dd_jax.training.log import Extras
 from dd_jax.training.loop import Metrics, Recipe, TrainState, fit, gradients, init_state, update
 from dd_jax.training.throughput import Throughput
-
-
-@dataclasses.dataclass(frozen=True)
-class Objective:
-    """What Alg. 2 minimises: the boundaries that it draws from, each head's part, and the distance."""
-
-    timesteps: tuple[int, ...]
-    split: int
-    weights: losses.Weights
-    distance: str = "none"  # of the embedding head, by name (see `distances`)
-    distance_batch: int = 0  # images that are decoded and compared at a time; 0: all
 
 
 def distance_of(
@@ -62,13 +50,11 @@ def distance_of(
     return distance
 
 
-def frozen_for(tokenizer: Tokenizer, params: dict[str, Params]) -> dict[str, Params]:
+def frozen_for(objective: Objective, tokenizer: Tokenizer, params: dict[str, Params]) -> dict[str, Params]:
     """What a step reads and does not train."""
+    read = ["tokenizer", "classifier", "lpips", *["teacher"] * (objective.fresh > 0)]
     codebook = tokenizer.codebook(params["tokenizer"])
-    return {
-        "codebook": codebook,
-        **{part: params[part] for part in ("tokenizer", "classifier", "lpips") if part in params},
-    }
+    return {"codebook": codebook, **{part: params[part] for part in read if part in params}}
 
 
 def train_step(
@@ -76,61 +62,71 @@ def train_step(
     batch: dict[str, Any],
     frozen: dict[str, Params],
     *,
-    student: Student,
+    models: Models,
     objective: Objective,
     tx: optax.GradientTransformation,
     ema: float,
     distance: Callable | None,
     seed: int,
+    steps: int = 1,
     accumulate: int = 1,
 ) -> tuple[TrainState, Metrics]:
-    """Algorithm 2, lines 3-7. The noise is drawn again from each pair's id; boundaries take turns in a batch.
+    """Algorithm 2, lines 3-7, and its on-policy part: one forward over the pairs and the fresh noises of a batch.
 
-    `accumulate`: micro-batches, each with as many examples of every boundary.
+    Noise is drawn again from each example's id; boundaries take turns among the pairs. `accumulate`: micro-batches,
+    each with as many examples of every boundary. `steps`: the whole training's, which schedules span.
     """
-    layout, codebook, code_BxL = student.layout, frozen["codebook"], batch["code"]
-    noise = noise_for(example_keys(stream(seed, "pairs"), batch["id"]), layout.tokens, codebook.shape[-1])
-    turn_B = (jnp.arange(len(code_BxL)) + state.step) % len(objective.timesteps)
-    t_B = jnp.asarray(objective.timesteps)[turn_B]
-    x_t = layout.mix(t_B, codebook[code_BxL], noise)
+    parts = objectives.rows_of(batch, state.step, frozen["codebook"], models.layout, objective, seed)
+    look = functools.partial(distance, frozen) if distance else None
 
-    def loss_fn(params: Params, part: dict[str, Any]) -> tuple[jax.Array, Metrics]:
-        logits, token = student(params, part["cond"], part["x"], part["t"])
-        far = functools.partial(distance, frozen) if distance else None
-        return losses.distill_loss(
-            logits,
-            token,
-            part["code"],
-            part["t"],
-            codebook,
-            layout,
-            objective.split,
-            objective.weights,
-            far,
-            objective.timesteps,
-        )
+    def loss_fn(params: Params, part: objectives.Parts) -> tuple[jax.Array, Metrics]:
+        joined = objectives.join([(rows["cond"], rows["x"], rows["t"]) for rows in part.values()])
+        read = models.student.deeply if objective.middle else models.student
+        outs = objectives.split(read(params, *joined), [len(rows["t"]) for rows in part.values()])
+        loss, seen = jnp.float32(0), dict[str, jax.Array]()
+        for (name, rows), out in zip(part.items(), outs, strict=True):
+            value, more = objectives.LOSSES[name](out, rows, frozen, state.step / steps, models, objective, look)
+            loss, seen = loss + value, seen | more
+        return loss, {**seen, "loss": loss}
 
-    parts = {"cond": batch["cond"], "code": code_BxL, "x": x_t, "t": t_B}
     grads, metrics = gradients(loss_fn, state.params, parts, accumulate, len(objective.timesteps))
     state, norm = update(state, grads, tx, ema)
     return state, {**metrics, "grad_norm": norm}
+
+
+def example(batch: int, objective: Objective, models: Models) -> dict[str, Any]:
+    """A batch in structure: zeros, with blank conditions."""
+    count, fresh = objective.rows(batch)
+
+    def rows(n: int) -> dict[str, Any]:
+        return {"id": jnp.zeros(n, jnp.int32), "cond": models.teacher.blank(n)}
+
+    found = {**rows(count), "code": jnp.zeros((count, models.layout.tokens), jnp.int32)} if count else {}
+    return found | ({"fresh": rows(fresh)} if fresh else {})
 
 
 def check_batch(recipe: Recipe, objective: Objective, placement: Placement) -> None:
     """UserError for a batch that does not spread over the micro-batches, their boundaries and the devices."""
     placement.check_batch("config.train.batch", recipe.batch, recipe.accumulate)
     kinds = recipe.accumulate * len(objective.timesteps)
-    if recipe.accumulate > 1 and recipe.batch % kinds:
+    pairs, fresh = objective.rows(recipe.batch)
+    if recipe.accumulate > 1 and pairs % kinds:
         raise UserError(
             f"config.train.accumulate={recipe.accumulate}: each micro-batch takes every one of "
             f"{len(objective.timesteps)} timesteps equally often, so config.train.batch must be a multiple of {kinds}"
+            + f" (its pairs are {pairs})"
+            * bool(fresh)
         )
+    for what, rows in {"fresh noises": fresh, "pairs": pairs}.items():
+        if fresh:
+            pieces = kinds if recipe.accumulate > 1 else 1
+            placement.check_batch(f"config.train.batch={recipe.batch}: its {what}", rows, pieces)
 
 
 def stepper(
     recipe: Recipe,
     objective: Objective,
-    student: Student,
+    models: Models,
     distance: Callable | None,
     seed: int,
     placement: Placement = ALONE,
@@ -142,12 +138,13 @@ def stepper(
     check_batch(recipe, objective, placement)
     step = functools.partial(
         train_step,
-        student=student,
+        models=models,
         objective=objective,
         tx=recipe.optimizer(),
         ema=recipe.ema,
         distance=distance,
         seed=seed,
+        steps=recipe.steps,
         accumulate=recipe.accumulate,
     )
 
@@ -162,28 +159,54 @@ def run(
     folder: Path,
     recipe: Recipe,
     objective: Objective,
-    student: Student,
+    models: Models,
     start: Params,
     frozen: dict[str, Params],
     distance: Callable | None,
-    pairs: PairSet,
+    pairs: PairSet | None,
     conditions: Conditions,
+    labels: str,
     seed: int,
     placement: Placement = ALONE,
     extras: Extras | None = None,
 ) -> Params:
-    """Train to the end (or resume) -> the averaged parameters. Each process reads its own share of every batch."""
-    step = stepper(recipe, objective, student, distance, seed, placement)
-    indices, mine = index_batches(len(pairs), recipe.batch, seed), placement.mine(recipe.batch)
+    """Train to the end (or resume) -> the averaged parameters. Each process reads its own share of every batch.
 
-    def batch_at(step: int) -> dict[str, Any]:
-        rows = pairs.rows(indices(step)[mine])
-        return {"id": rows["id"], "cond": conditions(rows["label"]), "code": rows["code"].astype(np.int32)}
-
+    `labels`: how fresh noises get their conditions (see `conditions.assign`). `pairs` may be None where all are fresh.
+    """
+    step = stepper(recipe, objective, models, distance, seed, placement)
+    batch_at = batches(recipe, objective, pairs, conditions, labels, seed, placement)
     state, frozen = init_state(start, recipe.optimizer(), placement), placement.whole(frozen)
     devices = 1 if placement.mesh is None else placement.mesh.size
     throughput = Throughput(
-        lambda s, b: step.trace(s, b, frozen).jaxpr.jaxpr, recipe.batch * student.layout.tokens, devices
+        lambda s, b: step.trace(s, b, frozen).jaxpr.jaxpr, recipe.batch * models.layout.tokens, devices
     )
     extras = dataclasses.replace(extras or Extras(), throughput=throughput)
     return fit("student", folder, recipe, state, lambda s, b: step(s, b, frozen), batch_at, placement, extras).ema
+
+
+def batches(
+    recipe: Recipe,
+    objective: Objective,
+    pairs: PairSet | None,
+    conditions: Conditions,
+    labels: str,
+    seed: int,
+    placement: Placement = ALONE,
+) -> Callable[[int], dict[str, Any]]:
+    """step -> this process's share of its batch. Fresh noises are numbered on from step to step, none comes twice."""
+    count, fresh = objective.rows(recipe.batch)
+    indices = index_batches(len(pairs), count, seed) if count and pairs is not None else None
+
+    def batch_at(step: int) -> dict[str, Any]:
+        batch: dict[str, Any] = {}
+        if indices is not None and pairs is not None:
+            rows = pairs.rows(indices(step)[placement.mine(count)])
+            batch = {"id": rows["id"], "cond": conditions(rows["label"]), "code": rows["code"].astype(np.int32)}
+        if fresh:
+            ids = np.arange(step * fresh, (step + 1) * fresh, dtype=np.int32)[placement.mine(fresh)]
+            number = assign(conditions.pool, ids, labels, seed)
+            batch["fresh"] = {"id": ids, "cond": conditions(number)}
+        return batch
+
+    return batch_at

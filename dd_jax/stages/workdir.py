@@ -22,7 +22,7 @@ from dd_jax.system.errors import UserError
 SECTIONS = {
     "pretrain": ("family", "seed", "smoke", "weights", "data", "tokenizer", "model", "classifier", "pretrain"),
     "pairs": ("guidance", "cfg_interval", "dtype", "cache_chunk", "filter", "flow", "pairs"),
-    "train": ("student", "train", "weights.lpips"),
+    "train": ("student", "train", "weights.lpips", "weights.start"),
     "sample": ("sample",),
     "evaluate": ("evaluate", "baselines"),
     "speed": ("speed",),
@@ -202,7 +202,7 @@ def _flatten(name: str, value: Any, into: dict[str, Any]) -> None:
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    keys = sorted({*old, *new})
+    keys, old = sorted({*old, *new}), spelling.MEANT | old
     return [(key, old.get(key), new.get(key)) for key in keys if not spelling.same(key, old.get(key), new.get(key))]
 
 

@@ -10,6 +10,19 @@ NEWER = {
     "word_drop": "word_dropout",
     "corrupt": "token_corruption",
 }
+# What a run meant that was made before a setting existed, as JSON has it.
+MEANT: dict[str, Any] = {
+    "student.head": "both",
+    "train.objective": "pairs",
+    "train.fresh": 0.5,
+    "train.tau": 1.0,
+    "train.pairs": [1.0],
+    "train.middle": 0.0,
+    "train.forward_kl": [1.0],
+    "train.reverse_kl": [0.3],
+    "sample.tau": 1.0,
+    "evaluate.taus": [],
+}
 NAMELESS = {"ada_gss"}  # of models without a shared modulation layer
 
 

@@ -54,8 +54,8 @@ def describe(folder: str | Path) -> dict[str, Any]:
     return about
 
 
-def load(folder: str | Path, expected: Params, verify: bool = False, dtype: Any = np.float32) -> Params:
-    """Parameters shaped like `expected` (anything with shapes), as `dtype`.
+def load(folder: str | Path, expected: Params | None, verify: bool = False, dtype: Any = np.float32) -> Params:
+    """Parameters shaped like `expected` (anything with shapes; None: as they are), as `dtype`.
 
     `verify` reads the file once more for its checksum. UserError for a damaged file or another model's weights.
     """
@@ -66,6 +66,7 @@ def load(folder: str | Path, expected: Params, verify: bool = False, dtype: Any 
         found = load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is damaged ({error}): {AGAIN}") from error
+    expected = traverse_util.unflatten_dict(found, sep="/") if expected is None else expected
     wanted = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(expected, sep="/").items()}
     if wanted != {key: x.shape for key, x in found.items()}:
         odd = sorted(key for key in {*wanted, *found} if wanted.get(key) != getattr(found.get(key), "shape", None))

@@ -180,7 +180,7 @@ class GPT(nn.Module):
         def call(block: nn.Module, h: jax.Array, _: None) -> jax.Array:
             return block(h, rope, mask)[0]
 
-        return stack.run(self.layers, h_BxNxD, call, [None] * cfg.depth, cfg.remat, cfg.scan)
+        return stack.halves(self, self.layers, h_BxNxD, call, [None] * cfg.depth, cfg.remat, cfg.scan)
 
     def run(self, h_BxMxD, rope, mask, caches: list[KV], first) -> tuple[jax.Array, list[KV]]:
         """The same of M positions from `first` on, and the caches grown by them."""
@@ -194,6 +194,10 @@ class GPT(nn.Module):
     def logits(self, h: jax.Array, cond_BxD: jax.Array | None = None) -> jax.Array:
         """Residual stream -> float32 logits over the codebook."""
         return self.output(self.norm(h)).astype(jnp.float32)
+
+    def before(self, x_BxLxC: jax.Array) -> jax.Array:
+        """What the positions that predict tokens 1.. hold: the token before."""
+        return x_BxLxC[:, :-1]
 
     def encode(self, cond: Cond, x_BxLxC, kind_BxNx2, nd_2xD, mask_NxN) -> tuple[jax.Array, jax.Array]:
         """Student's trunk: (B, N, D) stream that both heads read, and the (B, D) condition vector.
@@ -215,7 +219,10 @@ class GPT(nn.Module):
 
 
 def inherit(fresh: dict, teacher: dict) -> dict:
-    """The student trunk's start: classes, layers, final norm and output from the teacher, the rest fresh."""
-    taken = {k: v for k, v in teacher.items() if k != "tok_embeddings"}
+    """The student trunk's start: classes, layers, final norm and output from the teacher, the rest fresh.
+
+    From another student, all of it.
+    """
+    taken = {k: v for k, v in teacher.items() if k != "tok_embeddings" or v.keys() == fresh[k].keys()}
     taken["cls_embedding"] = {k: v for k, v in teacher["cls_embedding"].items() if k != "uncond_embedding"}
     return {**fresh, **taken}

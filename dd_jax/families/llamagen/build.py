@@ -37,7 +37,8 @@ def build(config: ConfigDict) -> Family:
     trunk = GPT(dataclasses.replace(cfg, dtype=jnp.dtype(config.dtype.teacher)))
     guided = None if config.cfg_interval < 0 else config.cfg_interval + 2  # the prefill makes token 0
     teacher = RasterTeacher(trunk, layout, config.guidance, config.cache_chunk, guided)
-    net = StudentNet(GPT(student_cfg, distilled=True), layout, cfg.code_dim, cfg.width, config.student.same_step)
+    head, student_trunk = config.student.get("head", "both"), GPT(student_cfg, distilled=True)
+    net = StudentNet(student_trunk, layout, cfg.code_dim, cfg.width, config.student.same_step, head)
 
     def teacher_init(key: jax.Array, tokenizer_params: Params) -> Params:
         code = jnp.zeros((1, layout.tokens), jnp.int32)

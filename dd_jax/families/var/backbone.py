@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dd_jax.families.guided import class_rows
+from dd_jax.families.var.quantizer import resize
 from dd_jax.method.interfaces import Cond
 from dd_jax.nn import stack
 from dd_jax.nn.attention import KV, attend, split_heads
@@ -131,14 +132,18 @@ class Block(nn.Module):
 
 
 class VAR(nn.Module):
-    """`distilled=True` is the student's trunk: one more position and level, flags in each block."""
+    """`distilled=True` is the student's trunk: one more position and level, flags in each block.
+
+    `ahead=True`: it reads ahead, from positions and levels that are the teacher's.
+    """
 
     cfg: VARConfig
     distilled: bool = False
+    ahead: bool = False
     gate_init: float = 1e-5  # the release starts residual gates near zero; small models learn faster with 1
 
     def setup(self) -> None:
-        cfg, extra = self.cfg, int(self.distilled)
+        cfg, extra = self.cfg, len(self.sides) - len(self.cfg.sides)
         init = nn.initializers.normal(cfg.init_std)
         self.word_embed = Dense(cfg.width, True, init, cfg.dtype)
         self.class_emb = nn.Embed(cfg.classes + 1, cfg.width, embedding_init=init)
@@ -154,6 +159,11 @@ class VAR(nn.Module):
         if self.distilled:
             self.layerwise_n_d_embed = [Dense(cfg.width, True, init, cfg.dtype) for _ in range(cfg.depth + 1)]
 
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Of all levels: a student that reads its own noise has the class token's before the first scale."""
+        return (1, *self.cfg.sides) if self.distilled and not self.ahead else self.cfg.sides
+
     def embed_cond(self, cond: Cond) -> jax.Array:
         """(B, D): the start token and the AdaLN condition are the same raw class vector."""
         return self.class_emb(class_rows(cond, self.cfg.classes))
@@ -164,8 +174,7 @@ class VAR(nn.Module):
 
     def place(self, h_BxMxD: jax.Array, first: int) -> jax.Array:
         """Add position and level embeddings to rows first..first+M-1 (static)."""
-        sides = (1, *self.cfg.sides) if self.distilled else self.cfg.sides
-        level = np.repeat(np.arange(len(sides)), [side * side for side in sides])
+        level = np.repeat(np.arange(len(self.sides)), [side * side for side in self.sides])
         rows = slice(first, first + h_BxMxD.shape[1])
         return (h_BxMxD + self.pos[rows] + self.lvl_embed(level[rows])).astype(self.cfg.dtype)
 
@@ -191,7 +200,7 @@ class VAR(nn.Module):
         def call(block: nn.Module, h: jax.Array, row_2xD: jax.Array | None) -> jax.Array:
             return block(h, cond_BxD, shared, flags and (flags[0], row_2xD), mask)[0]
 
-        return stack.run(self.blocks, h_BxNxD, call, own, cfg.remat, cfg.scan)
+        return stack.halves(self, self.blocks, h_BxNxD, call, own, cfg.remat, cfg.scan)
 
     def run(self, h_BxMxD, cond_BxD, mask, caches: list[KV] | None = None) -> tuple[jax.Array, list[KV]]:
         """The same of the M positions that come next, and the caches grown by them; no caches: the first M."""
@@ -210,6 +219,14 @@ class VAR(nn.Module):
     def flag(self, flags: Flags, layer: int) -> Flags:
         """Data/noise embedding of one layer: the dense layer sees its two rows, not every token."""
         return flags[0], self.layerwise_n_d_embed[layer](flags[1])
+
+    def before(self, x_BxLxC: jax.Array) -> jax.Array:
+        """What the positions that predict scales 1.. hold: the scale before, resized, as the teacher is fed codes."""
+        sides, start = self.cfg.sides, np.cumsum([0, *(side * side for side in self.cfg.sides)])
+        scales = [
+            resize("up", x_BxLxC[:, start[s] : start[s + 1]], side, sides[s + 1]) for s, side in enumerate(sides[:-1])
+        ]
+        return jnp.concatenate([x_BxLxC[:, :0], *scales], 1)
 
     def encode(self, cond: Cond, x_BxLxC, kind_BxNx2, nd_2xD, mask_NxN) -> tuple[jax.Array, jax.Array]:
         """Student's trunk: (B, N, D) stream that both heads read, and the (B, D) condition vector.
@@ -232,11 +249,15 @@ class VAR(nn.Module):
 def inherit(fresh: dict, teacher: dict) -> dict:
     """The student trunk's start (App. C): all of the teacher, and a new position and level.
 
-    Row 0 (the teacher's first scale) becomes the class token's, rows 2.. are the teacher's 1.., row 1 is new.
+    Row 0 (the teacher's first scale) becomes the class token's, rows 2.. are the teacher's 1.., row 1 is new. A student
+    that reads ahead has the teacher's positions, and takes all; from another student, row 1 is left out.
     """
 
     def insert(table: jax.Array, new: jax.Array) -> jax.Array:
-        return jnp.concatenate([table[:1], new[1:2], table[1:]])
+        if len(table) == len(new):
+            return table
+        middle = new[1:2] if len(table) < len(new) else table[:0]
+        return jnp.concatenate([table[:1], middle, table[1 if len(table) < len(new) else 2 :]])
 
     taken = {k: v for k, v in teacher.items() if k not in ("lvl_embed", "pos_1LC")}
     level = insert(teacher["lvl_embed"]["embedding"], fresh["lvl_embed"]["embedding"])

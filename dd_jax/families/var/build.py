@@ -43,8 +43,9 @@ def build(config: ConfigDict) -> Family:
     layout = Layout.scales(sides)
     trunk = VAR(dataclasses.replace(cfg, dtype=jnp.dtype(config.dtype.teacher)), gate_init=gate_init)
     teacher = ScaleTeacher(trunk, tokenizer.quantizer, layout, config.guidance, config.sample.unmasked_prefix)
-    student_trunk = VAR(student_cfg, distilled=True, gate_init=gate_init)
-    net = StudentNet(student_trunk, layout, cfg.code_dim, cfg.width, config.student.same_step)
+    head = config.student.get("head", "both")
+    student_trunk = VAR(student_cfg, distilled=True, ahead=head == "flow", gate_init=gate_init)
+    net = StudentNet(student_trunk, layout, cfg.code_dim, cfg.width, config.student.same_step, head)
 
     def teacher_init(key: jax.Array, tokenizer_params: Params) -> Params:
         x = jnp.zeros((1, layout.tokens - 1, cfg.code_dim))

@@ -1,0 +1,242 @@
+"""The flow head and on-policy training: what each token depends on, and what a draft has in common with refinement."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+
+from dd_jax.method import flow, losses, objectives, on_policy
+from dd_jax.method.fewstep import noise_for, run_plan, student_step
+from dd_jax.method.models import Knobs
+from dd_jax.method.objectives import Objective
+from dd_jax.method.refine import refine
+from dd_jax.stages.train import example, frozen_for, train_step
+from dd_jax.system import rng
+from dd_jax.training.loop import init_state
+
+FAMILIES = {"raster": tiny.raster, "scales": tiny.scales}
+both = pytest.mark.parametrize("family", FAMILIES)
+BATCH = 4
+
+
+@functools.cache
+def built(family, head="flow"):
+    models, params = FAMILIES[family](head=head)
+    noise = noise_for(rng.example_keys(rng.stream(0, "sample"), jnp.arange(BATCH)), models.layout.tokens, tiny.CODE)
+    return models, params, noise
+
+
+@both
+def test_a_token_sees_noise_of_earlier_steps_alone(family):
+    models, params, noise = built(family)
+    step = models.layout.step_L
+    cond, zero = tiny.cond(1), jnp.zeros(1, jnp.int32)
+
+    moved = np.abs(jax.jacobian(lambda x: models.student(params["student"], cond, x[None], zero)[0][0, :, 0])(noise[0]))
+    reads = moved.sum(-1) > 0  # (L, L): does p_i change with eps_j?
+    assert (reads == (step[None] < step[:, None])).all()
+
+
+@both
+def test_a_released_students_token_also_sees_its_own(family):
+    models, params, noise = built(family, "both")
+    call = jax.jacobian(
+        lambda x: models.student(params["student"], tiny.cond(1), x[None], jnp.zeros(1, int))[0][0, :, 0]
+    )
+    assert np.diag(np.abs(call(noise[0])).sum(-1)).all()
+
+
+@both
+def test_with_the_teachers_logits_a_step_is_a_sweep_of_refinement(family):
+    models, params, noise = built(family)
+    cond, code = tiny.cond(BATCH), jnp.arange(BATCH * models.layout.tokens).reshape(BATCH, -1) % tiny.VOCAB
+
+    @dataclasses.dataclass(frozen=True)
+    class Oracle:
+        head = "flow"
+
+        def __call__(self, params, cond, x, t):
+            return params["logits"], None
+
+    codebook = params["tokenizer"]["codebook"]
+    oracle = {"student": {"logits": models.teacher.parallel(params["teacher"], cond, code)}}
+    drawn = student_step(dataclasses.replace(models, student=Oracle()), oracle, cond, noise, 0, codebook)
+    swept, _, _ = refine(models, params, cond, code, noise, jnp.zeros(BATCH, jnp.int32), 1)
+    assert (flow.nearest(drawn, codebook) == swept).all()
+
+
+@both
+def test_known_tokens_stay_and_tau_is_traced(family):
+    models, params, noise = built(family)
+    codebook, compiled = params["tokenizer"]["codebook"], []
+
+    @jax.jit
+    def draw(tau):
+        compiled.append(tau)
+        return run_plan(
+            "S0 S1", models, params, tiny.cond(BATCH), noise, jax.random.split(rng.key(0), BATCH), Knobs(tau)
+        )
+
+    hot, cold = (np.asarray(draw(tau).code_BxL) for tau in (5.0, 0.01))
+    assert len(compiled) == 1
+    assert (hot != cold).any()
+    logits, _ = models.student(params["student"], tiny.cond(BATCH), noise, jnp.zeros(BATCH, jnp.int32))
+    first = models.layout.span(0)
+    assert (cold[:, first] == np.argmax(logits, -1)[:, first]).all()  # without temperature: the likeliest
+    token = student_step(models, params, tiny.cond(BATCH), codebook[hot], models.layout.steps, codebook)
+    assert (flow.nearest(token, codebook) == hot).all()
+
+
+@both
+def test_plans_go_on_behind_it(family):
+    models, params, noise = built(family)
+    steps = models.layout.steps
+    keys = jax.random.split(rng.key(0), BATCH)
+    draft = {
+        plan: run_plan(plan, models, params, tiny.cond(BATCH), noise, keys)
+        for plan in ("S0", "S0 J*", f"S0 T1:{steps}", f"T0:{steps}", "T0:1 S1")
+    }
+    assert (draft["S0 J*"].code_BxL == draft[f"T0:{steps}"].code_BxL).all()
+    assert (draft["S0 J*"].exact_B == steps).all()
+    first = models.layout.span(0)
+    assert (draft["T0:1 S1"].code_BxL[:, first] == draft[f"T0:{steps}"].code_BxL[:, first]).all()
+    assert (draft[f"S0 T1:{steps}"].code_BxL[:, first] == draft["S0"].code_BxL[:, first]).all()
+
+
+@both
+def test_a_student_begins_as_its_teacher_or_as_another_student(family):
+    (models, params, _), (_, theirs, _) = built(family), built(family, "both")
+    start = models.student.init_from_student(rng.key(0), theirs["student"])
+    assert jax.tree.map(jnp.shape, start) == jax.tree.map(jnp.shape, params["student"])
+    name = "layers_0" if family == "raster" else "blocks_0"
+    same = jax.tree.map(lambda a, b: (a == b).all(), start["trunk"][name], theirs["student"]["trunk"][name])
+    assert jax.tree.all(same)
+    start = models.student.init_from_teacher(rng.key(0), params["teacher"]["trunk"])
+    same = jax.tree.map(lambda a, b: (a == b).all(), start["trunk"][name], params["teacher"]["trunk"][name])
+    assert jax.tree.all(same)
+    if family == "scales":  # positions are the teacher's; a released student has one more
+        assert (start["trunk"]["pos_1LC"] == params["teacher"]["trunk"]["pos_1LC"]).all()
+
+
+def test_divergences_are_exact_and_finite():
+    logits = jnp.log(jnp.array([[0.5, 0.25, 0.25]]))
+    teacher = jnp.log(jnp.array([[0.25, 0.75, 0.0]]))
+    forward, reverse = on_policy.divergences(logits, teacher)
+    assert forward[0] == pytest.approx(0.25 * np.log(0.5) + 0.75 * np.log(3.0), abs=1e-6)
+    floored = 0.5 * np.log(2.0) + 0.25 * np.log(1 / 3) + 0.25 * (np.log(0.25) - on_policy.FLOOR)
+    assert reverse[0] == pytest.approx(floored, abs=1e-5)
+    again = on_policy.divergences(teacher[:, :2], teacher[:, :2])
+    assert max(abs(float(x[0])) for x in again) < 1e-6
+
+
+def test_schedules_are_joined_by_lines():
+    at = [float(on_policy.at((1.0, 1.0, 0.0), jnp.float32(p))) for p in (0, 0.5, 0.75, 1)]
+    assert at == [1.0, 1.0, 0.5, 0.0]
+    assert float(on_policy.at((0.3,), jnp.float32(0.7))) == pytest.approx(0.3)
+
+
+def test_rows_of_two_kinds_join_and_part():
+    a, b = {"x": jnp.arange(4)}, {"x": 10 + jnp.arange(6)}
+    joined = objectives.join([a, b])
+    assert joined["x"].tolist() == [0, 1, 10, 11, 12, 2, 3, 13, 14, 15]
+    back = objectives.split(joined, [4, 6])
+    assert [part["x"].tolist() for part in back] == [a["x"].tolist(), b["x"].tolist()]
+
+
+def stepped(family, objective, batch, tx, steps=1, accumulate=1, seed=0):
+    models, params, _ = built(family)
+    frozen = frozen_for(objective, models.tokenizer, params)
+    step = jax.jit(
+        functools.partial(
+            train_step, models=models, objective=objective, tx=tx, ema=0.5, distance=None, seed=seed,
+            steps=steps, accumulate=accumulate,
+        )
+    )  # fmt: skip
+    state = init_state(params["student"], tx)
+    for i in range(steps):
+        state, metrics = step(state, batch if isinstance(batch, dict) else batch(i), frozen)
+    return state, metrics
+
+
+def numbered(models, pairs, fresh, step=0):
+    """A batch with ids, labels and codes that differ from row to row."""
+    ids = step * 16 + jnp.arange(16)
+    rows = lambda n: {"id": ids[:n], "cond": jax.tree.map(lambda x: x, tiny.cond(n))}  # noqa: E731
+    code = {"code": jnp.arange(pairs * models.layout.tokens).reshape(pairs, models.layout.tokens) % tiny.VOCAB}
+    return (rows(pairs) | code if pairs else {}) | ({"fresh": rows(fresh)} if fresh else {})
+
+
+@both
+def test_on_policy_training_brings_student_and_teacher_together(family):
+    models, _, _ = built(family)
+    objective = Objective((0,), models.layout.steps, losses.Weights(1.0, 0.0), fresh=1.0)
+    tx = optax.adam(3e-3)
+    _, before = stepped(family, objective, numbered(models, 0, 16), tx)
+    _, after = stepped(family, objective, lambda i: numbered(models, 0, 16, i), tx, steps=60)
+    assert after["kl"] < 0.5 * before["kl"]
+    assert after["reverse_kl"] < 0.5 * before["reverse_kl"]
+
+
+def test_the_teacher_and_the_drawn_codes_have_no_gradient():
+    models, params, noise = built("raster")
+
+    def judged(teacher, logits):
+        frozen = {"teacher": teacher, "tokenizer": params["tokenizer"]}
+        return on_policy.judged(models, frozen, tiny.cond(BATCH), noise, logits, 1.0)[1].sum()
+
+    logits = jnp.zeros((BATCH, models.layout.tokens, tiny.VOCAB))
+    moved = jax.grad(judged, (0, 1))(params["teacher"], logits)
+    assert max(float(jnp.abs(x).max()) for x in jax.tree.leaves(moved)) == 0.0
+
+
+def test_micro_batches_of_a_mixed_step_add_up():
+    models, _, _ = built("raster")
+    objective = Objective((0, 1), models.layout.steps, losses.Weights(1.0, 0.0), fresh=0.5)
+    batch = numbered(models, 8, 8)
+    whole, seen = stepped("raster", objective, batch, optax.sgd(1.0))
+    parts, also = stepped("raster", objective, batch, optax.sgd(1.0), accumulate=2)
+    assert seen["kl"] == pytest.approx(float(also["kl"]), rel=1e-5)
+    far = optax.global_norm(jax.tree.map(jnp.subtract, whole.params, parts.params))
+    assert float(far) < 1e-5 * float(optax.global_norm(whole.params))
+
+
+def test_an_example_batch_has_the_structure_of_a_real_one():
+    models, _, _ = built("raster")
+    for share in (0.0, 0.5, 1.0):
+        objective = Objective((0,), 0, losses.Weights(), fresh=share)
+        given = numbered(models, *objective.rows(8))
+        assert jax.tree.map(jnp.shape, example(8, objective, models)) == jax.tree.map(jnp.shape, given)
+
+
+@pytest.mark.parametrize("head", ["flow", "both"])
+def test_logits_at_mid_depth_are_those_of_half_the_blocks(head):
+    models, params, noise = built("raster", head)
+    last = params["student"]["trunk"]["layers_1"]
+    still = jax.tree.map(jnp.zeros_like, {"wo": last["attention"]["wo"], "w2": last["feed_forward"]["w2"]})
+    last = last | {
+        "attention": last["attention"] | {"wo": still["wo"]},
+        "feed_forward": last["feed_forward"] | {"w2": still["w2"]},
+    }
+    shallow = params["student"] | {"trunk": params["student"]["trunk"] | {"layers_1": last}}
+    given = tiny.cond(BATCH), noise, jnp.zeros(BATCH, jnp.int32)
+    logits, _, middle = models.student.deeply(params["student"], *given)
+    np.testing.assert_allclose(logits, models.student(params["student"], *given)[0], atol=1e-5)
+    np.testing.assert_allclose(middle, models.student(shallow, *given)[0], atol=1e-5)
+
+
+@both
+def test_a_loss_at_mid_depth_reaches_the_first_blocks(family):
+    models, _, _ = built(family)
+    objective = Objective((0,), models.layout.steps, losses.Weights(1.0, 0.0), fresh=0.5)
+    batch = numbered(models, 4, 4)
+    plain, seen = stepped(family, objective, batch, optax.sgd(1.0))
+    deep, also = stepped(family, dataclasses.replace(objective, middle=0.4), batch, optax.sgd(1.0))
+    assert also["loss"] > seen["loss"]
+    name = "layers_0" if family == "raster" else "blocks_0"
+    moved = jax.tree.map(lambda a, b: (a != b).any(), plain.params["trunk"][name], deep.params["trunk"][name])
+    assert any(jax.tree.leaves(moved))
