@@ -231,6 +231,7 @@ KINDS = {
     "evaluate.reference": whole(),
     "evaluate.batch": whole(1),
     "evaluate.plans": each(NAME),
+    "evaluate.beside": each(NAME),
     "evaluate.taus": each(real(0, above=True)),
     "evaluate.check": TEXT,
     "evaluate.check_count": whole(),
@@ -275,6 +276,7 @@ WITH = {
 }
 LEFT: tuple[str, ...] = ("model.", "classifier", "text.", "tokenizer.", "pretrain.", "sample.seed")
 LEFT += ("train.distance_batch", "data.background", "student.head", "sample.tau", "evaluate.taus")
+LEFT += ("evaluate.beside",)
 LEFT += tuple(f"train.{name}" for name in ("objective", "fresh", "tau", "pairs", "middle", "forward_kl", "reverse_kl"))
 LEFT += ("flow.start", "flow.end", "flow.normalise", *(f"data.{name}" for name in WARP))
 

@@ -12,7 +12,7 @@ from dd_jax import factory
 from dd_jax.method import baselines, distances, solvers
 from dd_jax.method.flow import FlowSolver
 from dd_jax.method.interfaces import CachedTrunk, Trunk
-from dd_jax.stages import evaluate
+from dd_jax.stages import lineup
 from dd_jax.system import plugins
 from dd_jax.system.errors import UserError
 
@@ -96,7 +96,7 @@ def test_a_distance_gets_the_networks_that_it_needs_or_is_refused(mine):
 def test_a_sampler_of_ones_own_is_a_row_of_results(mine):
     config = tiny_config("llamagen")
     config.evaluate.plans = ("S0", "mine:draw")
-    rows = {row.name: row for row in evaluate.rows(factory.build(config), config)}
+    rows = {row.name: row for row in lineup.rows(factory.build(config), config)}
     assert (rows["mine:draw"].steps, rows["mine:draw"].plan) == (8, "")
     assert baselines.networks("mine:draw") == ["student"]
     mine.draw = dataclasses.replace(mine.draw, passes=lambda steps: 0)

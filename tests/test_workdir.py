@@ -10,7 +10,7 @@ from conftest import tiny_config
 import dd_jax
 from dd_jax import factory, pipeline
 from dd_jax.configs import llamagen_l
-from dd_jax.stages import checks, evaluate
+from dd_jax.stages import checks
 from dd_jax.stages.run import Run, _todo
 from dd_jax.stages.workdir import Workdir
 from dd_jax.system import files
@@ -179,4 +179,4 @@ def test_settings_recorded_are_those_of_the_run(tiny_run):
 def test_a_check_takes_no_more_noises_than_there_are():
     config = factory.settled(tiny_config("llamagen"))
     config.evaluate.count, config.evaluate.check_count = 20, 250
-    assert {row.count for row in evaluate.rows(factory.build(config), config)} == {20}
+    assert {row.count for row in lineup.rows(factory.build(config), config)} == {20}

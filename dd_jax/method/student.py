@@ -104,6 +104,11 @@ class Student:
         (logits, token), seen = self.net.apply({"params": params}, cond, x_BxLxC, t_B, mutable=[MIDDLE])
         return logits, token, seen[MIDDLE]["logits"][0]
 
+    def with_head(self, head: str) -> "Student":
+        """The same trunk behind another of `HEADS`."""
+        ahead = {"ahead": head == "flow"} if hasattr(self.net.trunk, "ahead") else {}
+        return dataclasses.replace(self, net=self.net.clone(head=head, trunk=self.net.trunk.clone(**ahead)))
+
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters."""
         x = jnp.zeros((1, self.layout.tokens, self.net.code_dim))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dd_jax.data import emoji, labels
-from dd_jax.report import rivals, sets, tables, words
+from dd_jax.report import rivals, sets, tables, taus, words
 from dd_jax.report.page import render, table
 from dd_jax.report.picture import Grid, grid_png
 from dd_jax.report.rows import Row, comparable, kind, number, picture_key
@@ -37,7 +37,8 @@ def from_workdir(workdir: str | os.PathLike, config: Mapping[str, Any], record: 
     scores, speed = tables.read_scores(workdir / "scores"), _json(workdir / "speed.json")
     results = _results(workdir / "results.jsonl", optional=bool(scores))
     classes = (config.get("data") or {}).get("classes") or 10
-    first, others = _by_split(_timed(results, config))
+    hot = [row for row in results if "tau" in row]
+    first, others = _by_split(_timed([row for row in results if "tau" not in row], config))
     grid = _grid(workdir / "grids.npz", first, classes)
     curves = {name: read(spelling.folder(workdir, name) / "curve.jsonl") for name in CURVES}
     model = str(config.get("published") or "")
@@ -47,6 +48,7 @@ def from_workdir(workdir: str | os.PathLike, config: Mapping[str, Any], record: 
     named = sets.grid(workdir / "samples" / "named", _names(config, classes), "Samples of named classes")
     shown = [grid, named, *(_by_class(workdir / "samples", config, classes) if more else [])]
     shown += [_grid(workdir / "grids.npz", rows, classes) for rows in others]
+    more += taus.sections(hot, float((config.get("sample") or {}).get("tau", 1.0)))
     more += [table(rows, f"Captions {rows[0]['split']}") for rows in others]
     if (config.get("data") or {}).get("name") == "emoji":
         more.insert(0, f'<p class="note">{html.escape(emoji.ATTRIBUTION)}</p>')

@@ -80,6 +80,20 @@ def curve(rows: Sequence[tuple[float, float]], title: str, x_label: str, log_y: 
     return _frame(title, x_label, x, y, body)
 
 
+def line(points: Sequence[tuple[float, float]], title: str, x_label: str, mark: float, kind: str) -> str:
+    """Points joined in the order of x; those at x = `mark` are filled."""
+    points = sorted(point for point in points if all(map(math.isfinite, point)))
+    if len(points) < 2:
+        return ""
+    x = axis([a for a, _ in points], LEFT, WIDTH - RIGHT, False)
+    y = axis([b for _, b in points], HEIGHT - BOTTOM, TOP, False)
+    body = f'<path class="{kind}" d="{_path([(x.place(a), y.place(b)) for a, b in points])}"/>'
+    for a, b in points:
+        at = f'cx="{x.place(a):.1f}" cy="{y.place(b):.1f}" r="{5.5 if a == mark else 3}"'
+        body += f'<circle class="{kind}" {at}><title>{a:.4g}: {b:.4g}</title></circle>'
+    return _frame(title, x_label, x, y, body)
+
+
 def _frame(title: str, x_label: str, x: Axis, y: Axis, body: str, height: int = HEIGHT) -> str:
     parts = [f'<text class="title" x="{LEFT}" y="16">{html.escape(title)}</text>']
     floor = height - BOTTOM

@@ -18,14 +18,11 @@ from dd_jax.data.conditions import Conditions, assign
 from dd_jax.data.examples import Pixels
 from dd_jax.data.pictures import Pictures
 from dd_jax.data.sampleset import to_uint8
-from dd_jax.method import baselines
-from dd_jax.method.fewstep import generator
-from dd_jax.method.interfaces import Cond, Draft, Generator, Params
-from dd_jax.method.models import Knobs
-from dd_jax.method.plans import cost
+from dd_jax.method.interfaces import Cond, Draft, Params
 from dd_jax.metrics import scores
 from dd_jax.metrics.classified import References, classified, look
 from dd_jax.report.rows import picture_key
+from dd_jax.stages.lineup import Row, rows
 from dd_jax.stages.pairs import sample_codes
 from dd_jax.stages.parts import System
 from dd_jax.system import files, rng
@@ -46,47 +43,6 @@ class Samples:
     nll: np.ndarray  # (M,) mean over tokens under the guided teacher
     images: np.ndarray  # uint8, the first few
     ms_per_image: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One line of the table to come."""
-
-    name: str
-    plan: str
-    steps: int | None
-    generate: Generator
-    count: int
-    tau: float | None = None  # of the flow head's draws, where it is not the models' own
-
-
-def samplers(config: ConfigDict) -> list[str]:
-    """Those rows that are no plans: baselines, and samplers from outside the package."""
-    given = config.baselines
-    names = [f"skip-{n}" for n in given.skip] + [f"skip-{n} dropped" for n in given.skip_drop]
-    names += ["onestep*"] * given.onestep + [plan for plan in config.evaluate.plans if baselines.known(plan)]
-    return list(dict.fromkeys(names))
-
-
-def rows(system: System, config: ConfigDict) -> Iterator[Row]:
-    """Teacher, plans, refinement to the fixed point, baselines."""
-    steps, count = system.layout.steps, config.evaluate.count
-    teacher = f"T0:{steps}"
-    by_flow = dataclasses.replace(system.models, categorical=False)  # agreement is about the same noise
-    yield Row("teacher", teacher, steps, generator(teacher, by_flow), count)
-    for plan in config.evaluate.plans:
-        if not baselines.known(plan):
-            yield Row("student", plan, cost(plan, steps), generator(plan, system.models), count)
-    for tau in config.evaluate.get("taus", ()):
-        hot = generator("S0", system.models, Knobs(tau))
-        yield Row("student", "S0", 1, hot, count, tau)
-    if config.evaluate.check:
-        plan, fewer = config.evaluate.check, min(config.evaluate.check_count, count)
-        yield Row("student", plan, None, generator(plan, system.models), fewer)
-    for name in samplers(config):
-        passes = baselines.cost(name, steps)
-        drawn = {"onestep*": "marginals"}.get(name, f"T0:{passes}" if name.startswith("skip-") else "")
-        yield Row(name, drawn, passes, baselines.named(name, system.models), count)
 
 
 def sample_rows(

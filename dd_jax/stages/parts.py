@@ -192,6 +192,15 @@ def _check_student(folder: Path, config: ConfigDict) -> None:
         raise UserError(f"{folder} was trained with head={head}, the config says {mine}: --config.student.head={head}")
 
 
+def other_student(system: System, config: ConfigDict, folder: Path) -> tuple[Any, Params]:
+    """(student, parameters) of a folder of weights whose head may be another one than the config's."""
+    _check_classes(folder, config)
+    head = weights.describe(folder)["config"].get("student", {}).get("head", "both")
+    student = system.student.with_head(head)
+    expected = jax.eval_shape(student.init, rng.key(0))
+    return student, jax.tree.map(jnp.asarray, weights.load(folder, expected))
+
+
 def start(system: System, config: ConfigDict, workdir: Path, teacher: Params) -> Params:
     """What the student's training begins with: what the teacher has (App. C), or the student of `weights.start`."""
     key, folder = rng.stream(config.seed, "init"), named(config, "start", workdir)

@@ -16,7 +16,7 @@ from dd_jax.data.pictures import Pictures
 from dd_jax.method import baselines
 from dd_jax.method.interfaces import Params
 from dd_jax.report import build
-from dd_jax.stages import checks, evaluate, fid, pairs, parts, pretrain, publish, sample, speed, train, verify
+from dd_jax.stages import checks, evaluate, fid, lineup, pairs, parts, pretrain, publish, sample, speed, train, verify
 from dd_jax.stages.parts import PARTS, System, load_params
 from dd_jax.stages.sample import Sampling
 from dd_jax.stages.workdir import KEEP, STAGES, Folder, Workdir, digest
@@ -78,7 +78,7 @@ class Run:
     @property
     def _marginals(self) -> list[str]:
         """["marginals"] where a row of results draws from them."""
-        return ["marginals"] * any("marginals" in baselines.networks(name) for name in evaluate.samplers(self.config))
+        return ["marginals"] * any("marginals" in baselines.networks(name) for name in lineup.samplers(self.config))
 
     @property
     def given(self) -> str:

@@ -22,6 +22,7 @@ MEANT: dict[str, Any] = {
     "train.reverse_kl": [0.3],
     "sample.tau": 1.0,
     "evaluate.taus": [],
+    "evaluate.beside": [],
 }
 NAMELESS = {"ada_gss"}  # of models without a shared modulation layer
 
