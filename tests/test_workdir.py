@@ -10,7 +10,7 @@ from conftest import tiny_config
 import dd_jax
 from dd_jax import factory, pipeline
 from dd_jax.configs import llamagen_l
-from dd_jax.stages import checks
+from dd_jax.stages import checks, lineup
 from dd_jax.stages.run import Run, _todo
 from dd_jax.stages.workdir import Workdir
 from dd_jax.system import files
