@@ -27,6 +27,10 @@ class Guided:
         """(S,) guidance weight of every step; 1 is none."""
         raise NotImplementedError
 
+    def weights(self, guidance_B: jax.Array) -> jax.Array:
+        """(B, S) the same for a guidance of each image."""
+        raise NotImplementedError
+
     def blank(self, batch: int) -> Cond:
         return self.trunk.blank(batch)
 
@@ -34,17 +38,31 @@ class Guided:
     def _guided(self) -> bool:
         return bool(np.any(self.weight_S != 1))
 
+    def _doubled(self, guidance_B: jax.Array | None) -> bool:
+        """Is the null condition run beside each condition?"""
+        return self._guided or guidance_B is not None
+
     def _both(self, cond: Cond) -> Cond:
         """[condition; null condition], or the condition alone without guidance."""
-        if not self._guided:
+        if not self._doubled(cond.guidance_B):
             return cond
         return jax.tree.map(lambda *rows: jnp.concatenate(rows), cond.dropped(False), cond.dropped())
 
-    def _repeat(self, x: jax.Array) -> jax.Array:
-        return jnp.concatenate([x, x]) if self._guided else x
+    def _repeat(self, x: jax.Array, guidance_B: jax.Array | None) -> jax.Array:
+        return jnp.concatenate([x, x]) if self._doubled(guidance_B) else x
 
-    def _guide(self, logits: jax.Array, weight: jax.Array | np.ndarray | float) -> jax.Array:
-        return guide(logits, weight) if self._guided else logits
+    def _guide(self, logits: jax.Array, guidance_B: jax.Array | None, step: Any) -> jax.Array:
+        """Logits (B, M, V) from those of both conditions. `step`: (M,) or (B, M) the step of each; or one, of all."""
+        if not self._doubled(guidance_B):
+            return logits
+        if guidance_B is None:
+            weight = jnp.asarray(self.weight_S)[step]
+        else:
+            weight_BxS = self.weights(guidance_B)
+            shape = len(guidance_B), (np.shape(step) or (1,))[-1]
+            rows = jnp.broadcast_to(jnp.asarray(step), shape)
+            weight = jnp.take_along_axis(weight_BxS, rows, 1)
+        return guide(logits, weight[..., None] if weight.ndim else weight)
 
     def _apply(self, params: Params, *args: Any, method: str) -> Any:
         return self.trunk.apply({"params": params["trunk"]}, *args, method=method)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from dd_jax.method import flow
-from dd_jax.method.filtering import Filter
+from dd_jax.method.filtering import AnyFilter
 from dd_jax.method.interfaces import Cond, Params, Teacher
 from dd_jax.method.layout import Layout
 
@@ -49,7 +49,11 @@ def decode(teacher: Teacher, params: Params, cond: Cond, pick: Pick, s0: int, s1
 
 
 def by_flow(
-    noise_BxLxC: jax.Array, codebook_VxC: jax.Array, layout: Layout, filt: Filter, solver: flow.FlowSolver
+    noise_BxLxC: jax.Array,
+    codebook_VxC: jax.Array,
+    layout: Layout,
+    filt: AnyFilter,
+    solver: flow.FlowSolver,
 ) -> Pick:
     """Eq. 4: a token is the flow's image of its own noise."""
 
@@ -60,7 +64,7 @@ def by_flow(
     return pick
 
 
-def by_chance(key_B: jax.Array, filt: Filter) -> Pick:
+def by_chance(key_B: jax.Array, filt: AnyFilter) -> Pick:
     """A categorical draw, from one key an example."""
 
     def pick(logits_BxGxV: jax.Array, s: jax.Array | int) -> jax.Array:
@@ -71,7 +75,7 @@ def by_chance(key_B: jax.Array, filt: Filter) -> Pick:
     return pick
 
 
-def by_mixture(key_B: jax.Array, codebook_VxC: jax.Array, layout: Layout, filt: Filter) -> Pick:
+def by_mixture(key_B: jax.Array, codebook_VxC: jax.Array, layout: Layout, filt: AnyFilter) -> Pick:
     """VAR's "more smooth" draws: Gumbel-softmax mixtures of codes, ever sharper from scale to scale.
 
     Prettier pictures, but not samples of the teacher's distribution.

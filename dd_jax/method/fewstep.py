@@ -72,6 +72,7 @@ def advance(
     knobs: Knobs,
 ) -> Draft:
     """One word of a plan. Compiled once for all plans that share it, or inside the caller's jit."""
+    models = models.turned(knobs)
     layout, (x, code, exact, before) = models.layout, draft
     codebook = models.tokenizer.codebook(params["tokenizer"])
     if op.kind == "S":  # Alg. 3: X <- Concat(X[:t], noise[t:]); X <- F(X, t)

@@ -2,7 +2,9 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -33,14 +35,41 @@ class Filter:
     def __call__(self, logits: jax.Array) -> jax.Array:
         logits = logits / self.temperature
         k = min(self.top_k, logits.shape[-1])
-        if not k and self.top_p == 1:
-            return logits
-        rank = _rank(logits)
-        least = _largest(lambda t: jnp.sum(rank >= t, -1, keepdims=True) >= k, rank) if k else jnp.min(rank)
-        drop = rank < least
-        if self.top_p < 1:
-            drop |= _outside(logits, rank, drop, self.top_p)
-        return jnp.where(drop, -jnp.inf, logits)  # a NaN is never dropped: `flow.transport` reports it
+        return logits if not k and self.top_p == 1 else _kept(logits, k, self.top_p)
+
+
+@flax.struct.dataclass
+class TracedFilter:
+    """The same of numbers that are arrays, one for all or one an image (B,): other values need no compilation."""
+
+    temperature: jax.Array
+    top_k: jax.Array
+    top_p: jax.Array
+
+    def __call__(self, logits: jax.Array) -> jax.Array:
+        def of(x: jax.Array) -> jax.Array:
+            return jnp.reshape(x, (-1, *(1,) * (logits.ndim - 1)))
+
+        logits = logits / of(self.temperature)
+        k, p = jnp.minimum(of(self.top_k), logits.shape[-1]), of(self.top_p)
+        off = jnp.all((k == 0) & (p >= 1))
+        return jax.lax.cond(off, lambda logits: logits, lambda logits: _kept(logits, k, p), logits)
+
+
+AnyFilter = Filter | TracedFilter
+
+
+def _kept(logits: jax.Array, k: Any, p: Any) -> jax.Array:
+    """Logits with dropped codes at -inf; k, p: numbers, or arrays that broadcast against them."""
+    rank = _rank(logits)
+    lowest = jnp.min(rank, -1, keepdims=True)
+    if not (isinstance(k, int) and k == 0):
+        least = _largest(lambda t: jnp.sum(rank >= t, -1, keepdims=True) >= k, rank)
+        lowest = jnp.where(k == 0, lowest, least)
+    drop = rank < lowest
+    if not (isinstance(p, float | int) and p == 1):
+        drop |= _outside(logits, rank, drop, p) & (p < 1)
+    return jnp.where(drop, -jnp.inf, logits)  # a NaN is never dropped: `flow.transport` reports it
 
 
 def _rank(x: jax.Array) -> jax.Array:
@@ -62,7 +91,7 @@ def _largest(holds: Callable[[jax.Array], jax.Array], rank: jax.Array) -> jax.Ar
     return jax.lax.fori_loop(0, 32, halve, jnp.full_like(rank[..., :1], -(2**31)))
 
 
-def _outside(logits: jax.Array, rank: jax.Array, drop: jax.Array, top_p: float) -> jax.Array:
+def _outside(logits: jax.Array, rank: jax.Array, drop: jax.Array, top_p: Any) -> jax.Array:
     """What top-p drops of the codes that are not dropped yet."""
     prob = jax.nn.softmax(jnp.where(drop, -jnp.inf, logits).astype(jnp.float32), -1)
 

@@ -24,6 +24,7 @@ class Cond:
     caption_BxPxF: jax.Array | None = None  # features of the caption's tokens, padding in front
     valid_BxP: jax.Array | None = None  # which of them are no padding
     drop_B: jax.Array | None = None  # True: the null condition instead; None: nowhere
+    guidance_B: jax.Array | None = None  # the teacher's guidance, an image's own; None: the model's, everywhere
 
     def dropped(self, everywhere: bool = True) -> "Cond":
         """The null condition of the same batch; `everywhere=False`: this one, in the same structure."""

@@ -6,7 +6,7 @@ import flax.struct
 import jax
 
 from dd_jax.method import flow
-from dd_jax.method.filtering import Filter
+from dd_jax.method.filtering import AnyFilter, Filter, TracedFilter
 from dd_jax.method.interfaces import Student, Teacher, Tokenizer
 from dd_jax.method.layout import Layout
 from dd_jax.method.plans import spelled
@@ -17,6 +17,9 @@ class Knobs:
     """What may differ from call to call without another compilation: numbers, traced."""
 
     tau: jax.Array | float = 1.0  # the flow head's temperature: its logits are divided by it
+    # Of the teacher's logits, through the flow and in categorical draws; None: the models' own.
+    filter: TracedFilter | None = None
+    draw: TracedFilter | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,18 +29,22 @@ class Models:
     teacher: Teacher
     student: Student
     tokenizer: Tokenizer
-    filter: Filter  # of the teacher's logits on their way through the flow
+    filter: AnyFilter  # of the teacher's logits on their way through the flow
     solver: flow.FlowSolver
     split: int  # logits head before this step, embedding head from it on
     categorical: bool = False  # `T` draws categorically (as released) instead of through the flow
     smooth: bool = False  # and mixes the codes that it draws
-    draw: Filter = dataclasses.field(default_factory=Filter)  # of the teacher's logits where it draws categorically
+    draw: AnyFilter = dataclasses.field(default_factory=Filter)  # of the teacher's logits where it draws categorically
     knobs: Knobs = dataclasses.field(default_factory=Knobs)  # where a call gives none
     special: tuple[tuple[str, "Special"], ...] = ()  # plans with settings of their own
 
     @property
     def layout(self) -> Layout:
         return self.teacher.layout
+
+    def turned(self, knobs: Knobs) -> "Models":
+        """With these filters instead, inside a traced function."""
+        return dataclasses.replace(self, filter=knobs.filter or self.filter, draw=knobs.draw or self.draw)
 
     def of(self, plan: str) -> "Models":
         """As `plan` wants them."""

@@ -31,10 +31,14 @@ class RasterTeacher(Guided):
         last = self.layout.steps if self.guided_steps is None else self.guided_steps
         return np.where(steps < last, self.guidance, 1.0).astype(np.float32)
 
+    def weights(self, guidance_B: jax.Array) -> jax.Array:
+        last = self.layout.steps if self.guided_steps is None else self.guided_steps
+        return jnp.where(np.arange(self.layout.steps) < last, guidance_B[:, None], 1.0)
+
     def _inputs(self, params: Params, cond: Cond, code_BxM: jax.Array) -> jax.Array:
         """(2B, P + M, D) embedded condition and codes."""
         both = self._apply(params, self._both(cond), method="embed_cond")
-        code = self._apply(params, self._repeat(code_BxM), method="embed")
+        code = self._apply(params, self._repeat(code_BxM, cond.guidance_B), method="embed")
         return self._apply(params, jnp.concatenate([both, code], 1), method="place")
 
     def start(self, params: Params, cond: Cond, code_BxL: jax.Array, s0: int) -> State:
@@ -47,7 +51,7 @@ class RasterTeacher(Guided):
         if done:
             mask = hide_padding(np.arange(rows) <= np.arange(done)[:, None], 0, valid_BxP)
             _, caches = self._apply(params, h[:, :-1], self.trunk.cfg.rope[:done], mask, caches, 0, method="run")
-        return {"caches": caches, "pending": h[:, -1:], "valid": valid_BxP}
+        return {"caches": caches, "pending": h[:, -1:], "valid": valid_BxP, "guidance": cond.guidance_B}
 
     def reserve(self, state: State, steps: int) -> State:
         more = self.layout.cond - 1 + steps - state["caches"][0][0].shape[2]
@@ -60,11 +64,11 @@ class RasterTeacher(Guided):
         rope = jax.lax.dynamic_slice_in_dim(jnp.asarray(self.trunk.cfg.rope), position, 1, 0)
         mask = hide_padding(jnp.arange(rows)[None] <= position, position, state["valid"])
         h, caches = self._apply(params, state["pending"], rope, mask, state["caches"], position, method="run")
-        logits = self._guide(self._apply(params, h, method="logits"), jnp.asarray(self.weight_S)[s])
+        logits = self._guide(self._apply(params, h, method="logits"), state["guidance"], s)
         return logits, {**state, "caches": caches}
 
     def append(self, params: Params, state: State, s: jax.Array | int, choice: Any) -> State:
-        h = self._apply(params, self._repeat(choice), method="embed")
+        h = self._apply(params, self._repeat(choice, state["guidance"]), method="embed")
         return {**state, "pending": self._apply(params, h, self.layout.cond + s, method="place")}
 
     def forward(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
@@ -72,13 +76,13 @@ class RasterTeacher(Guided):
         return self._apply(params, cond, code_BxL, mask, method="teach")
 
     def parallel(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
-        logits = self.forward(params, self._both(cond), self._repeat(code_BxL))
-        return self._guide(logits, self.weight_S[:, None])
+        logits = self.forward(params, self._both(cond), self._repeat(code_BxL, cond.guidance_B))
+        return self._guide(logits, cond.guidance_B, np.arange(self.layout.steps))
 
     def window(
         self, params: Params, state: State, cond: Cond, code_BxL: jax.Array, first_B: jax.Array, width: int
     ) -> tuple[jax.Array, State]:
-        position_B = self._repeat(self.layout.cond - 1 + first_B)
+        position_B = self._repeat(self.layout.cond - 1 + first_B, cond.guidance_B)
         rows = self.layout.cond + self.layout.tokens - 1
 
         def cut(x: jax.Array, first: jax.Array) -> jax.Array:
@@ -90,5 +94,5 @@ class RasterTeacher(Guided):
         mask = hide_padding(jnp.arange(rows) <= at_BxM[..., None], position_B, state["valid"])
         h, caches = self._apply(params, h, rope, mask, state["caches"], position_B, method="run")
         logits = self._apply(params, h, method="logits")
-        weight = jnp.asarray(self.weight_S)[first_B[:, None] + jnp.arange(width)]
-        return self._guide(logits, weight[..., None]), {**state, "caches": caches}
+        steps_BxM = first_B[:, None] + jnp.arange(width)
+        return self._guide(logits, cond.guidance_B, steps_BxM), {**state, "caches": caches}

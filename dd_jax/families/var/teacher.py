@@ -31,11 +31,15 @@ class ScaleTeacher(Guided):
         ramp = np.arange(self.layout.steps) / max(self.layout.steps - 1, 1)
         return (1 + self.guidance * ramp).astype(np.float32)
 
+    def weights(self, guidance_B: jax.Array) -> jax.Array:
+        ramp = np.arange(self.layout.steps) / max(self.layout.steps - 1, 1)
+        return 1 + guidance_B[:, None] * ramp.astype(np.float32)
+
     def start(self, params: Params, cond: Cond, code_BxL: jax.Array, s0: int) -> State:
         cond_BxD = self._apply(params, self._both(cond), method="embed_cond")
         h = self._apply(params, cond_BxD, method="start_token")
         f_hat = self.quantizer.zeros(code_BxL.shape[0])
-        state = {"cond": cond_BxD, "f_hat": f_hat, "pending": h, "caches": None}
+        state = {"cond": cond_BxD, "f_hat": f_hat, "pending": h, "caches": None, "guidance": cond.guidance_B}
         rows = [h]
         for s in range(s0):
             state = self.append(params, state, s, self.layout.take(code_BxL, s))
@@ -54,7 +58,7 @@ class ScaleTeacher(Guided):
     def logits(self, params: Params, state: State, s: jax.Array | int) -> tuple[jax.Array, State]:
         h, caches = self._apply(params, state["pending"], state["cond"], None, state["caches"], method="run")
         logits = self._apply(params, h[:, -self.layout.sizes[s] :], state["cond"], method="logits")
-        return self._guide(logits, float(self.weight_S[s])), {**state, "caches": caches}
+        return self._guide(logits, state["guidance"], s), {**state, "caches": caches}
 
     def append(self, params: Params, state: State, s: jax.Array | int, choice: Any) -> State:
         if not isinstance(s, int):
@@ -66,7 +70,7 @@ class ScaleTeacher(Guided):
         f_hat = quantizer.accumulate(weights, s, token, state["f_hat"])
         x = quantizer.next_input(f_hat, s)
         first = int(self.layout.start[s + 1])
-        pending = self._apply(params, self._repeat(x), first, method="embed")
+        pending = self._apply(params, self._repeat(x, state["guidance"]), first, method="embed")
         return {**state, "f_hat": f_hat, "pending": pending}
 
     def forward(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
@@ -75,5 +79,5 @@ class ScaleTeacher(Guided):
         return self._apply(params, cond, x, mask, method="teach")
 
     def parallel(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
-        logits = self.forward(params, self._both(cond), self._repeat(code_BxL))
-        return self._guide(logits, self.weight_S[self.layout.step_L][:, None])
+        logits = self.forward(params, self._both(cond), self._repeat(code_BxL, cond.guidance_B))
+        return self._guide(logits, cond.guidance_B, self.layout.step_L)
