@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 
 import jax
@@ -108,6 +109,112 @@ def test_what_differs_is_said(tmp_path):
         assert "is of another model or optimizer" in str(error.value)
         assert "delete" not in str(error.value)
         assert "\n" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    with Checkpoints(folder) as checkpoints:
+        for step in (5, 10):
+            checkpoints.save(step, tree(), {"next_index": step})
+    return folder
+
+
+def halved(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def only(name, text):
+    """Writes `text` into the file `name` of a checkpoint."""
+    return lambda step: (step / name).write_text(text)
+
+
+def each(pattern, spoil):
+    """Spoils every file of a checkpoint that fits."""
+    return lambda step: [spoil(path) for path in step.glob(pattern) if path.is_file()]
+
+
+TEARS = {
+    "nothing but a folder": lambda step: (shutil.rmtree(step), step.mkdir()),
+    "no numbers": lambda step: shutil.rmtree(step / "state"),
+    "no word on the input": lambda step: shutil.rmtree(step / "meta"),
+    "empty files": each("**/*", lambda path: path.write_bytes(b"")),
+    "zeros": each("**/*", lambda path: path.write_bytes(bytes(path.stat().st_size))),
+    "halves": each("**/*", halved),
+    "half of the numbers": each("state/d/*", halved),
+    "no numbers in their files": each("state/d/*", lambda path: path.unlink()),
+    "no list of them": each("state/manifest.ocdbt", lambda path: path.unlink()),
+    "half of a description": each("state/_METADATA", halved),
+    "another description": only("state/_METADATA", '{"tree_metadata": 3}'),
+    "half of the input's place": each("meta/metadata", halved),
+    "another thing as the input's place": only("meta/metadata", "[3]"),
+}
+
+
+@pytest.mark.parametrize("tear", TEARS.values(), ids=TEARS)
+def test_a_torn_checkpoint_is_one_line_and_the_one_before_it_goes_on(two, tmp_path, tear):
+    run = tmp_path / "run"
+    shutil.copytree(two, run)
+    tear(run / "10")
+    with Checkpoints(run) as checkpoints:
+        told = rf"^checkpoint {run}/10 is damaged \(.+\); move or delete that folder to go on from step 5$"
+        with pytest.raises(UserError, match=told):
+            checkpoints.restore(jax.eval_shape(tree))
+    (run / "10").rename(tmp_path / "10")
+    with Checkpoints(run) as checkpoints:
+        found, place = checkpoints.restore(jax.eval_shape(tree))
+    jax.tree.map(np.testing.assert_array_equal, found, tree())
+    assert place == {"next_index": 5}
+
+
+def test_a_torn_word_on_the_whole_does_no_harm_and_a_wrong_one_is_named(two, tmp_path):
+    shutil.copytree(two, tmp_path / "run")
+    word = tmp_path / "run/10/_CHECKPOINT_METADATA"
+    for spoil in (halved, lambda path: path.write_bytes(b""), lambda path: path.unlink()):
+        spoil(word)
+        with Checkpoints(tmp_path / "run") as checkpoints:
+            assert checkpoints.restore(jax.eval_shape(tree))[1] == {"next_index": 10}
+    word.write_text("[3]")
+    with pytest.raises(UserError, match=r"_CHECKPOINT_METADATA: Metadata .*\): delete that file, the arrays do not"):
+        Checkpoints(tmp_path / "run")
+
+
+def test_no_checkpoint_and_no_other_one(two, tmp_path):
+    with Checkpoints(tmp_path / "none") as checkpoints, pytest.raises(UserError, match=r"no checkpoint in .*none: run"):
+        checkpoints.restore(jax.eval_shape(tree))
+    shutil.copytree(two / "10", tmp_path / "run/10")
+    (tmp_path / "run/10/meta/metadata").unlink()
+    with Checkpoints(tmp_path / "run") as checkpoints, pytest.raises(UserError, match=r"that folder to begin anew$"):
+        checkpoints.restore(jax.eval_shape(tree))
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(two, monkeypatch):
+    def refused(*args, **named):
+        raise ValueError("PERMISSION_DENIED: Error opening ...")
+
+    with Checkpoints(two) as checkpoints:
+        monkeypatch.setattr(checkpoints._manager, "restore", refused)
+        with pytest.raises(UserError, match=r"cannot be read now \(PERMISSION_DENIED: .*\), it may be whole: retry"):
+            checkpoints.restore(jax.eval_shape(tree))
+
+
+def test_a_disk_that_is_full_is_one_line(tmp_path):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    small, large = {"x": jnp.zeros(3)}, {"x": jax.random.normal(jax.random.key(0), (40_000,))}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, small)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(2, large)  # written when it is closed
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+        with pytest.raises(UserError, match=r"cannot write checkpoints to .*: File too large; those that it holds are"):
+            checkpoints.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest() == 1
+        checkpoints.restore(small)
 
 
 def test_the_stream_is_the_function_of_the_step():

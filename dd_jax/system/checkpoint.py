@@ -6,6 +6,8 @@ runs, and written behind it. The sum is of integers, so that every mesh and any 
 
 import contextlib
 import functools
+import os
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -72,6 +74,11 @@ def _kind(x: Any) -> str:
     return f"{jnp.dtype(x.dtype).name} {tuple(x.shape)}"
 
 
+def _first(error: Exception) -> str:
+    """What it says, in one line."""
+    return (str(error).strip() or repr(error)).splitlines()[0][:200]
+
+
 @contextlib.contextmanager
 def _plainly_named(folder: Path) -> Iterator[Path]:
     """`folder` under a name that is no pattern: Orbax globs the paths that it writes to, TensorStore turns \\ into /.
@@ -102,10 +109,16 @@ class Checkpoints:
         self._links = contextlib.ExitStack()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
         try:
-            self._plain = self._links.enter_context(_plainly_named(self.folder))
-            self._manager = ocp.CheckpointManager(self._plain, options=options)
-        except OSError as error:
-            raise self._unwritable(error) from error
+            with self._writing():
+                self._plain = self._links.enter_context(_plainly_named(self.folder))
+                self._manager = ocp.CheckpointManager(self._plain, options=options)
+        except UserError:
+            raise
+        except Exception as error:  # a step's own description says nonsense; one that is missing or torn does no harm
+            raise UserError(
+                f"one of the checkpoints in {self.folder} is damaged (its _CHECKPOINT_METADATA: {_first(error)}): "
+                "delete that file, the arrays do not need it"
+            ) from error
 
     def latest(self) -> int | None:
         """Step of the newest complete checkpoint."""
@@ -134,20 +147,19 @@ class Checkpoints:
         (step, state, sums, data), self._waiting = self._waiting, None
         meta = {"sum": _total(sums), "data": data}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-        try:
+        with self._writing():
             self._manager.save(step, args=items)
-        except OSError as error:
-            raise self._unwritable(error) from error
 
     def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
         """(the state saved at `step`, by default the newest; its input's place).
 
-        UserError if it is damaged, or if other arrays were saved than `like` has.
+        UserError if there is none, if it is damaged, or if other arrays were saved than `like` has.
 
         `like` gives its structure, shapes and places: arrays, or what `jax.eval_shape` returns (then all of it is
         on one device). Saved on another mesh or number of devices, it is cut anew while it is read.
         """
-        step = self.latest() if step is None else step
+        if (step := self.latest() if step is None else step) is None:
+            raise UserError(f"there is no checkpoint in {self.folder}: run its stage first")
         path = self.folder / str(step)
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
@@ -160,24 +172,25 @@ class Checkpoints:
         try:
             found = self._manager.restore(step, args=items)
         except Exception as error:  # whatever the reader met: the file is not what was written
-            first = (str(error).strip() or repr(error)).splitlines()[0][:200]
+            first = _first(error)
             if "structure" in first:  # the arrays are alike: an optimizer's parts without any are not
                 raise UserError(self._other(path, "their optimizers have other parts")) from error
+            if isinstance(error, MemoryError | PermissionError) or first.startswith(("PERMISSION", "RESOURCE")):
+                raise UserError(
+                    f"checkpoint {path} cannot be read now ({first}); it may be whole: try again"
+                ) from error
             raise UserError(self._damaged(path, first)) from error
-        if checksum(found.state) != found.meta.get("sum"):
+        meta = found.meta if isinstance(found.meta, dict) else {}
+        if checksum(found.state) != meta.get("sum"):
             raise UserError(self._damaged(path, "its checksum does not match, or an older version wrote it"))
-        return found.state, found.meta.get("data", {})
+        return found.state, meta.get("data", {})
 
     def close(self) -> None:
         """Write what waits, and wait for it."""
-        try:
+        with self._links, self._writing():
             self.flush()
             self._manager.wait_until_finished()
             self._manager.close()
-        except OSError as error:
-            raise self._unwritable(error) from error
-        finally:
-            self._links.close()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -185,7 +198,7 @@ class Checkpoints:
     def __exit__(self, *error: Any) -> None:
         self.close()
 
-    def _compare(self, step: int | None, like: Any) -> None:
+    def _compare(self, step: int, like: Any) -> None:
         """UserError that says what was saved otherwise than `like`: names, shapes, types."""
         try:
             stored: Any = ocp.StandardCheckpointHandler().metadata(self._plain / str(step) / "state")
@@ -207,7 +220,21 @@ class Checkpoints:
         )
 
     def _damaged(self, path: Path, why: str) -> str:
-        return f"checkpoint {path} is damaged ({why}); delete that folder to go on from the one before it"
+        before = [step for step in self._manager.all_steps() if step < int(path.name)]
+        way = f"go on from step {max(before)}" if before else "begin anew"
+        return f"checkpoint {path} is damaged ({why}); move or delete that folder to {way}"
 
-    def _unwritable(self, error: OSError) -> UserError:
-        return UserError(f"cannot write checkpoints to {self.folder}: {error.strerror or error}; free some space")
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """UserError where the disk fails: an OSError, or TensorStore's ValueError with the number of one."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            number = re.search(r"os_error_code='(\d+)'", str(error))
+            if not isinstance(error, OSError) and number is None:
+                raise
+            why = os.strerror(int(number[1])) if number else getattr(error, "strerror", None) or error
+            raise UserError(
+                f"cannot write checkpoints to {self.folder}: {why}; those that it holds are whole: free some space and "
+                "run the same command again"
+            ) from error
