@@ -32,7 +32,7 @@ from pathlib import Path
 from absl import flags, logging
 from ml_collections import config_flags
 
-from dd_jax import overrides, settings, validate
+from dd_jax import overrides, settings
 from dd_jax.stages.workdir import STAGES
 from dd_jax.system import processes, runtime
 from dd_jax.system.errors import UserError
@@ -111,16 +111,6 @@ def main(argv: list[str]) -> None:
         sys.exit("interrupted: run the same command to go on")
 
 
-def parse(argv: list[str]) -> list[str]:
-    """Flags; a setting or a config file that does not exist, and a value that cannot be, are one clear line."""
-    try:
-        rest = overrides.read(argv)
-        validate.check(CONFIG.value)
-        return rest
-    except UserError as error:
-        sys.exit(f"error: {error}")
-
-
 def entry() -> None:
     """Parse flags and go."""
     if {*sys.argv[1:]} & {"--help", "-help", "-h"}:
@@ -131,7 +121,7 @@ def entry() -> None:
     if not any(word.split("=")[0] in ("--config", "-config") for word in sys.argv[1:]):
         sys.argv.insert(1, f"--config={DEFAULT}")
     logging.set_verbosity(logging.WARNING)
-    settings.start(main, flags_parser=parse)
+    settings.start(main, flags_parser=overrides.parse)
 
 
 if __name__ == "__main__":

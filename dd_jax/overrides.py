@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,42 @@ from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
+from dd_jax import settings, validate
 from dd_jax.configs import along, kinds
 from dd_jax.system import spelling
 from dd_jax.system.errors import UserError
 
 TRACEBACK = "Traceback (most recent call last)"
 NAMED = re.compile(r"--?config\.([^=]+)(?:=(.*))?", re.DOTALL)
+
+
+def start(main: Callable[[list[str]], Any], about: str | None) -> None:
+    """Run a tool that takes a config: --help, which begins with what it is `about`, its flags, and errors in a line."""
+    if {*sys.argv[1:]} & {"--help", "-help", "-h"}:
+        print(f"{str(about).rstrip()}\n")
+        for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
+            print(f"  --{flag.name:12}{flag.help}")
+        return
+
+    def run(argv: list[str]) -> None:
+        try:
+            if len(argv) > 1:
+                raise UserError(f"unknown argument {argv[1]!r}; flags begin with --, see --help")
+            main(argv)
+        except (UserError, OSError) as error:
+            sys.exit(f"error: {error}")
+
+    settings.start(run, flags_parser=parse)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Flags; a setting or a config file that does not exist, and a value that cannot be, are one clear line."""
+    try:
+        rest = read(argv)
+        validate.check(flags.FLAGS["config"].value)
+        return rest
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 def read(argv: list[str], values: flags.FlagValues = flags.FLAGS, name: str = "config") -> list[str]:
@@ -98,6 +128,8 @@ def _path(argv: Sequence[str]) -> str:
 def _of_file(path: str) -> UserError | None:
     """What is wrong with a config file itself, if that it is."""
     file = path.partition(":")[0]
+    if not path:
+        return UserError(f"--config=NAME is missing: {along()}")
     if not Path(file).is_file():
         return UserError(f"--config={path}: there is no file {file}; {along()}")
     try:

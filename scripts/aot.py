@@ -19,7 +19,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # that there is no card is k
 import dataclasses
 import json
 import re
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +30,7 @@ from absl import flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
-from dd_jax import factory, settings
+from dd_jax import factory, overrides
 from dd_jax.method.fewstep import generator
 from dd_jax.method.interfaces import Cond
 from dd_jax.scripts import chips, hlo
@@ -47,10 +46,14 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "Settings.")
 TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Chip and shape of the slice.")
 MESH = flags.DEFINE_string("mesh", "-1,1", "data,model")
 WHAT = flags.DEFINE_list("what", ["train", "pairs", "sample"], "Programs to compile.")
-BATCH = flags.DEFINE_integer("batch", 0, "Global batch (default: the config's own for each program).")
+BATCH = flags.DEFINE_integer("batch", 0, "Global batch (default: the config's own for each program).", lower_bound=0)
 JSON = flags.DEFINE_string("json", None, "Where the numbers go.")
-EFFORT = flags.DEFINE_float("effort", 0.0, "-1: compile in less time and optimise less.")
+EFFORT = flags.DEFINE_float("effort", 0.0, "-1: compile in less time and optimise less.", -1.0, 1.0)
 DUMP = flags.DEFINE_string("dump", None, "A folder for the compiled programs' text.")
+
+PROGRAMS = {"train", "pairs", "sample", "text"}
+flags.register_validator("what", lambda names: names and {*names} <= PROGRAMS, "choose from train,pairs,sample,text")
+flags.register_validator("mesh", lambda text: re.fullmatch(r"-?\d+,-?\d+", text), "two numbers, as 16,1 or -1,1")
 
 GIB = 2**30
 
@@ -180,18 +183,17 @@ def main(argv: list[str]) -> None:
     """Compile what was asked for."""
     jax.config.update("jax_exec_time_optimization_effort", EFFORT.value)
     jax.config.update("jax_memory_fitting_effort", EFFORT.value)
-    try:
-        text, dump = (files.local(flag.value) if flag.value else None for flag in (JSON, DUMP))
-        devices = chips.devices_of(TOPOLOGY.value)
-        kind = devices[0].device_kind
-        mesh = make_mesh([int(size) for size in MESH.value.split(",")], devices)
-        programs = Programs(CONFIG.value, mesh)
-        rows = [compile_one(programs, what, chips.MEMORY.get(kind, 16), dump) for what in WHAT.value]
-        if text:
-            about = {"topology": TOPOLOGY.value, "mesh": dict(mesh.shape), "jax": jax.__version__}
-            files.replace(text, json.dumps(about | {"programs": rows}, indent=1).encode())
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    text, dump = (files.local(flag.value) if flag.value else None for flag in (JSON, DUMP))
+    for folder in filter(None, (text and text.parent, dump)):
+        files.check_folder(folder)
+    devices = chips.devices_of(TOPOLOGY.value)
+    kind = devices[0].device_kind
+    mesh = make_mesh([int(size) for size in MESH.value.split(",")], devices)
+    programs = Programs(CONFIG.value, mesh)
+    rows = [compile_one(programs, what, chips.MEMORY.get(kind, 16), dump) for what in WHAT.value]
+    if text:
+        about = {"topology": TOPOLOGY.value, "mesh": dict(mesh.shape), "jax": jax.__version__}
+        files.replace(text, json.dumps(about | {"programs": rows}, indent=1).encode())
     print(f"\n{len(devices)} x {kind}, mesh {dict(mesh.shape)}; GiB are those of one chip\n{table(rows)}")
 
 
@@ -207,4 +209,4 @@ def compile_one(programs: "Programs", what: str, memory: float, dump: Path | Non
 
 
 if __name__ == "__main__":
-    settings.start(main)
+    overrides.start(main, __doc__)

@@ -13,7 +13,17 @@ from dd_jax.system.errors import UserError
 
 
 def ratios(workdir: Path) -> dict[str, float | str]:
-    """The figures of one run, from its results.jsonl, speed.json and stages.json."""
+    """The figures of one run, from its results.jsonl, speed.json and stages.json. UserError where one is missing."""
+    try:
+        return _ratios(workdir)
+    except FileNotFoundError as error:
+        raise UserError(f"there is no {error.filename}: name work directories of finished runs") from error
+    except (LookupError, StopIteration, TypeError, ValueError) as error:
+        said = str(error) or type(error).__name__
+        raise UserError(f"{workdir} lacks what is compared ({said}): run all stages, with onestep* and S0") from error
+
+
+def _ratios(workdir: Path) -> dict[str, float | str]:
     rows = [json.loads(line) for line in (workdir / "results.jsonl").read_text().splitlines()]
     held = [row for row in rows if row.get("split") not in (None, rows[0].get("split"))]
     rows = [row for row in rows if row not in held]
@@ -73,7 +83,7 @@ def main() -> None:
     try:
         files.spelled_in(args)
         columns = [ratios(workdir) for workdir in args.workdirs]
-    except UserError as error:
+    except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
     for name in columns[0]:
         cells = [column.get(name, "-") for column in columns]

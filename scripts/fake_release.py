@@ -69,14 +69,21 @@ def main() -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     wanted = max(1, len(known.urls))
+    if args.shards < 1:
+        parser.error(f"--shards={args.shards}: one or more")
     if len(args.out) != wanted:
         parser.error(f"{args.model} is published in {wanted}: --out takes as many names")
-    if known.shards:
-        cfg = fake_shards.TINY if args.tiny else fake_shards.T5Config(**known.config())
-        how = (write_torch, _random, args.format, args.dtype, args.shards)
-        print("wrote", *fake_shards.release(args.out[0], cfg, *how))
-    else:
-        print("wrote", *release(args.model, *args.out))
+    try:
+        for path in args.out:
+            files.check_folder(path if known.shards else path.parent)
+        if known.shards:
+            cfg = fake_shards.TINY if args.tiny else fake_shards.T5Config(**known.config())
+            how = (write_torch, _random, args.format, args.dtype, args.shards)
+            print("wrote", *fake_shards.release(args.out[0], cfg, *how))
+        else:
+            print("wrote", *release(args.model, *args.out))
+    except (UserError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

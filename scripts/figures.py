@@ -39,20 +39,26 @@ def main() -> None:
     args = parser.parse_args()
     try:
         files.spelled_in(args)
-    except UserError as error:
+        files.check_folder(args.out)
+        for name, content in drawn(args.raster, args.scales).items():
+            files.replace(args.out / name, content)
+            print(f"{args.out / name}: {len(content) / 1e3:.0f} kB")
+    except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
-    runs = (args.raster, args.scales)
-    drawn = {
-        "plans_raster.png": plans_png(args.raster),
-        "plans_scales.png": plans_png(args.scales),
-        "plans.svg": plans_svg(args.raster),
-        "agreement.svg": agreement_svg(runs),
-        "flow.svg": flow_svg(),
-    }
-    args.out.mkdir(parents=True, exist_ok=True)
-    for name, content in drawn.items():
-        files.replace(args.out / name, content)
-        print(f"{args.out / name}: {len(content) / 1e3:.0f} kB")
+
+
+def drawn(raster: Path, scales: Path) -> dict[str, bytes]:
+    """Every picture by its name. UserError for a folder that is no finished run."""
+    try:
+        return {
+            "plans_raster.png": plans_png(raster),
+            "plans_scales.png": plans_png(scales),
+            "plans.svg": plans_svg(raster),
+            "agreement.svg": agreement_svg((raster, scales)),
+            "flow.svg": flow_svg(),
+        }
+    except FileNotFoundError as error:
+        raise UserError(f"there is no {error.filename}: name two finished runs") from error
 
 
 def rows(run: Path) -> list[dict]:

@@ -6,7 +6,6 @@ are random.
 """
 
 import dataclasses
-import sys
 import time
 from pathlib import Path
 
@@ -15,26 +14,22 @@ import jax.numpy as jnp
 from absl import flags
 from ml_collections import config_flags
 
-from dd_jax import factory, settings
+from dd_jax import factory, overrides, settings
 from dd_jax.method.fewstep import generator
 from dd_jax.stages.parts import load_params
 from dd_jax.system import rng, runtime
-from dd_jax.system.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Settings.")
-BATCH = flags.DEFINE_integer("batch", 8, "Images at a time.")
-REPEATS = flags.DEFINE_integer("repeats", 3, "Turns of each.")
+BATCH = flags.DEFINE_integer("batch", 8, "Images at a time.", lower_bound=1)
+REPEATS = flags.DEFINE_integer("repeats", 3, "Turns of each.", lower_bound=1)
 
 
 def main(argv: list[str]) -> None:
     """Two times and their ratio."""
-    try:
-        runtime.setup()
-        config = settings.spelled(CONFIG.value)
-        system, parts = factory.build(config), ("tokenizer", "teacher")
-        params = load_params(system, config, Path("runs/flow_overhead"), parts, random=parts)  # nothing is there
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    runtime.setup()
+    config = settings.spelled(CONFIG.value)
+    system, parts = factory.build(config), ("tokenizer", "teacher")
+    params = load_params(system, config, Path("runs/flow_overhead"), parts, random=parts)  # nothing is there
     batch = BATCH.value
     keys, cond = rng.example_keys(rng.stream(0, "pairs"), jnp.arange(batch)), system.teacher.blank(batch)
     plan, programs = f"T0:{system.layout.steps}", {}
@@ -53,4 +48,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    settings.start(main)
+    overrides.start(main, __doc__)

@@ -9,17 +9,24 @@ from dd_jax.scripts import aot  # first: it sets the environment that JAX starts
 
 # isort: split
 import copy
-import sys
 
 from absl import flags
 
-from dd_jax import settings
+from dd_jax import overrides
 from dd_jax.scripts import chips
-from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import make_mesh
 
 BATCHES = flags.DEFINE_list("batches", ["4", "8", "16"], "Three of them, at the first depth.")
 DEPTHS = flags.DEFINE_list("depths", ["4", "8", "12"], "Three of them, at the first batch.")
+
+
+def three(words: list[str]) -> bool:
+    """Are they three different numbers from 1 on?"""
+    return len({*words}) == len(words) == 3 and all(word.isdecimal() and int(word) for word in words)
+
+
+for name in ("batches", "depths"):
+    flags.register_validator(name, three, "three different whole numbers from 1 on, as 4,8,16")
 
 
 def temporaries(batch: int, depth: int) -> tuple[float, float]:
@@ -44,18 +51,13 @@ def line(name: str, at: list[int], found: list[tuple[float, float]]) -> str:
 def main(argv: list[str]) -> None:
     """Two rows."""
     batches, depths = ([int(word) for word in flag.value] for flag in (BATCHES, DEPTHS))
-    try:
-        first = temporaries(batches[0], depths[0])
-        rows = [first, *(temporaries(batch, depths[0]) for batch in batches[1:])]
-        print(line(f"batch (depth {depths[0]})", batches, rows), flush=True)
-        rows = [first, *(temporaries(batches[0], depth) for depth in depths[1:])]
-        print(line(f"depth (batch {batches[0]})", depths, rows), flush=True)
-        print(
-            "arguments, GiB by depth:", ", ".join(f"{d}: {size:.3f}" for d, (_, size) in zip(depths, rows, strict=True))
-        )
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    first = temporaries(batches[0], depths[0])
+    rows = [first, *(temporaries(batch, depths[0]) for batch in batches[1:])]
+    print(line(f"batch (depth {depths[0]})", batches, rows), flush=True)
+    rows = [first, *(temporaries(batches[0], depth) for depth in depths[1:])]
+    print(line(f"depth (batch {batches[0]})", depths, rows), flush=True)
+    print("arguments, GiB by depth:", ", ".join(f"{d}: {size:.3f}" for d, (_, size) in zip(depths, rows, strict=True)))
 
 
 if __name__ == "__main__":
-    settings.start(main)
+    overrides.start(main, __doc__)

@@ -6,7 +6,9 @@ in anything else, or overlaps, is refused. OUT may be one of the sets. A run who
 .count want besides.
 """
 
+import argparse
 import sys
+from pathlib import Path
 
 from dd_jax.data import pairset
 from dd_jax.system import files
@@ -15,14 +17,17 @@ from dd_jax.system.errors import UserError
 
 def main(argv: list[str]) -> None:
     """Join, and say what there is."""
-    if len(argv) < 2 or any(word.startswith("-") for word in argv):
-        sys.exit(__doc__)
+    parser = argparse.ArgumentParser("python -m scripts.merge_pairs", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("out", type=Path)
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
+    args = parser.parse_args(argv)
     try:
-        out, *folders = map(files.local, argv)
-        found = pairset.merge(out, folders)
-    except UserError as error:
+        files.spelled_in(args)
+        found = pairset.merge(args.out, args.folders)
+    except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
-    print(f"{out}: {len(found)} pairs in {len(found.shards)} shards")
+    print(f"{args.out}: {len(found)} pairs in {len(found.shards)} shards")
 
 
 if __name__ == "__main__":

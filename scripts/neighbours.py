@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dd_jax.metrics import devices
-from dd_jax.metrics.neighbours import HIGHEST, ROWS, precision_recall
+from dd_jax.metrics.neighbours import DTYPES, HIGHEST, ROWS, precision_recall
 from dd_jax.system import flops, runtime
 from dd_jax.system.errors import UserError
 
@@ -77,8 +77,10 @@ def main() -> None:
     parser.add_argument("--reference", type=int, default=10_000)
     parser.add_argument("--samples", type=int, default=50_000)
     parser.add_argument("--width", type=int, default=2048)
-    parser.add_argument("--distances", default="float32", help="float16: as ADM's code rounds them")
+    parser.add_argument("--distances", choices=DTYPES, default="float32", help="float16: as ADM's code rounds them")
     args = parser.parse_args()
+    if min(args.reference, args.samples, args.width) < 1:
+        parser.error("--reference, --samples and --width are numbers from 1 on")
     try:
         runtime.setup()
         print(json.dumps(measure(args.reference, args.samples, args.width, args.distances), indent=1))

@@ -6,6 +6,7 @@ The manifest travels along, and what comes back is the same shards, byte by byte
 It needs pip install -e '.[data]'.
 """
 
+import argparse
 import json
 import sys
 from collections.abc import Iterator
@@ -72,15 +73,19 @@ def fetch(dataset: Path, folder: Path) -> pairset.PairSet:
 
 def main(argv: list[str]) -> None:
     """One way or the other."""
-    if len(argv) != 3 or argv[0] not in ("to", "from"):
-        sys.exit(__doc__)
+    parser = argparse.ArgumentParser("python -m scripts.publish_pairs", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("way", choices=("to", "from"))
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    args = parser.parse_args(argv)
     try:
-        source, target = map(files.local, argv[1:])
-        if argv[0] == "to":
-            print(publish(source, target))
+        files.spelled_in(args)
+        if args.way == "to":
+            print(publish(args.source, args.target))
         else:
-            print(f"{target}: {len(fetch(source, target))} pairs")
-    except UserError as error:
+            print(f"{args.target}: {len(fetch(args.source, args.target))} pairs")
+    except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

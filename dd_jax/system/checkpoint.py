@@ -176,9 +176,7 @@ class Checkpoints:
             if "structure" in first:  # the arrays are alike: an optimizer's parts without any are not
                 raise UserError(self._other(path, "their optimizers have other parts")) from error
             if isinstance(error, MemoryError | PermissionError) or first.startswith(("PERMISSION", "RESOURCE")):
-                raise UserError(
-                    f"checkpoint {path} cannot be read now ({first}); it may be whole: try again"
-                ) from error
+                raise UserError(f"checkpoint {path} cannot be read now ({first}), it may be whole: retry") from error
             raise UserError(self._damaged(path, first)) from error
         meta = found.meta if isinstance(found.meta, dict) else {}
         if checksum(found.state) != meta.get("sum"):

@@ -1,0 +1,106 @@
+"""Tools say in one line what is wrong with their words, and what they are for; one process runs them all."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TOOLS = ("aot", "compare", "fake_release", "figures", "flow_overhead", "memory", "merge_pairs", "neighbours")
+DIGITS = "--config=digits_llamagen"
+# Words of a command, and what its one line says (argparse shows the usage besides).
+WRONG = {
+    **{f"{tool}": "--config=NAME is missing: name a file" for tool in ("aot", "memory", "flow_overhead")},
+    **{f"{tool}": "arguments are required" for tool in ("compare", "fake_release", "figures", "merge_pairs")},
+    "publish_pairs": "arguments are required",
+    **{f"{tool} --nope=1 a b": "nope|are required|invalid choice" for tool in (*TOOLS, "publish_pairs")},
+    **{f"{tool} --config=nope": "no nope: name a file" for tool in ("aot", "memory", "flow_overhead")},
+    **{f"{tool} --config={ROOT}/README.md": "cannot be read" for tool in ("aot", "flow_overhead")},
+    f"aot {DIGITS} --config.train.stepz=1": 'Did you mean "steps"',
+    f"memory {DIGITS} --config.train.steps=x": "invalid literal",
+    f"flow_overhead {DIGITS} --config.train.steps=0": "config.train.steps=0: it must be",
+    f"aot {DIGITS} --topology=cpu --config.family=gan": "config.family",
+    f"flow_overhead {DIGITS} --config.model.width=7": "must be a multiple of",
+    f"aot {DIGITS} more": "unknown argument 'more'",
+    f"aot {DIGITS} --mesh=x": "two numbers, as 16,1",
+    f"aot {DIGITS} --mesh=1": "two numbers, as 16,1",
+    f"aot {DIGITS} --topology=cpu --mesh=3,3": "mesh",
+    f"aot {DIGITS} --what=": "choose from train,pairs,sample,text",
+    f"aot {DIGITS} --what=_rows": "choose from train,pairs,sample,text",
+    f"aot {DIGITS} --topology=cpu --mesh=1,1 --what=text": "this config reads no captions",
+    f"aot {DIGITS} --batch=-1": "--batch=-1",
+    f"aot {DIGITS} --effort=7": "--effort=7",
+    f"aot {DIGITS} --topology=v9:1x1": "--topology=v9:1x1 needs a compiler|no topology v9:1x1",
+    f"aot {DIGITS} --topology=cpu --json=gs://x/y": "is a URL",
+    f"aot {DIGITS} --topology=cpu --json=/dev/null/x": "cannot write into /dev/null",
+    f"aot {DIGITS} --topology=cpu --dump=/dev/null/x": "cannot write into /dev/null",
+    f"memory {DIGITS} --batches=1": "three different whole numbers",
+    f"memory {DIGITS} --batches=a,b,c": "three different whole numbers",
+    f"memory {DIGITS} --depths=0,1,2": "three different whole numbers",
+    f"memory {DIGITS} --depths=4,4,4": "three different whole numbers",
+    f"flow_overhead {DIGITS} --repeats=0": "--repeats=0",
+    f"flow_overhead {DIGITS} --batch=x": "--batch=x",
+    f"flow_overhead {DIGITS} --config.weights.teacher=/no/such": "/no/such",
+    "compare /no/such": "there is no /no/such/results.jsonl: name work directories",
+    "compare gs://x": "is a URL",
+    "compare EMPTY": "lacks what is compared",
+    "figures /no/such /no/such": "there is no /no/such/grids.npz: name two finished runs",
+    "figures /no/such /no/such --out /dev/null/x": "cannot write into /dev/null",
+    "fake_release nope --out x": "nope",
+    "fake_release vq16 --out x y": "--out takes as many names",
+    "fake_release vq16 --out /dev/null/x.pt": "cannot write into /dev/null",
+    "fake_release flan_t5_xl --tiny --shards 0 --out x": "--shards=0",
+    "neighbours --reference 0": "from 1 on",
+    "neighbours --width -1": "from 1 on",
+    "neighbours --distances float99": "invalid choice: 'float99'",
+    "neighbours --reference 2 --samples 2 --width 4": "2",
+    "merge_pairs OUT": "arguments are required",
+    "merge_pairs OUT /no/such": "no pair set in /no/such",
+    "publish_pairs to /no/such OUT": "no pair set in /no/such|tensorflow",
+    "publish_pairs over a b": "invalid choice: 'over'",
+}
+HELP = {f"{tool} {word}": "" for tool in (*TOOLS, "publish_pairs") for word in ("--help", "-h")}
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory):
+    """{command: how it ended}."""
+    folder = tmp_path_factory.mktemp("scripts")
+    (folder / "EMPTY").mkdir()
+    (folder / "EMPTY/results.jsonl").write_text("{}\n")
+    lines = [*WRONG, *HELP]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    words = json.dumps([shlex.split(line) for line in lines])
+    run = subprocess.run(
+        [sys.executable, Path(__file__).with_name("run_scripts.py")],
+        input=words,
+        env=env,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert [path.name for path in folder.iterdir()] == ["EMPTY"]
+    return dict(zip(lines, json.loads(run.stdout.splitlines()[-1]), strict=True))
+
+
+@pytest.mark.parametrize(("line", "told"), WRONG.items(), ids=WRONG)
+def test_what_is_wrong_is_one_line(said, line, told):
+    found = said[line]
+    assert not found["trace"], found["trace"]
+    assert found["rc"] in (1, 2), found
+    *usage, last = [row for row in found["err"].splitlines() if row.strip()]
+    assert "error: " in last
+    assert any(word in last for word in told.split("|")), last
+    assert not usage or usage[0].startswith("usage: "), usage
+
+
+@pytest.mark.parametrize("line", HELP)
+def test_help(said, line):
+    found = said[line]
+    assert (found["rc"], found["trace"], found["err"]) == (0, "", "")
+    assert f"python -m scripts.{line.split()[0]}" in found["out"]
