@@ -233,8 +233,9 @@ def shrink(config: ConfigDict) -> ConfigDict:
         config.text.sizes.depth = 1
     config.mesh = (1, 1)  # so little does not spread
     config.pairs.update({"count": 8, "shard": 4, "batch": 4})
-    # A gradient through the decoder and LPIPS takes 2.3 GB an image of 256 px: two, one for each of two timesteps.
-    config.train.update({"steps": 4, "batch": 2, "accumulate": 1, "checkpoint_every": 2})
+    # A gradient through the decoder and LPIPS takes about 2 GB an image of 256 px, more of larger ones.
+    few = 2 if config.data.resolution <= 256 else 1
+    config.train.update({"steps": 4, "batch": few, "accumulate": 1, "checkpoint_every": 2})
     if config.train.get("distance_batch"):
         config.train.distance_batch = 0  # CPUs are slow at convolutions inside loops
     config.sample.update({"count": 4, "few": 4, "batch": 4})

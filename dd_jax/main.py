@@ -25,7 +25,6 @@ that needs one forward (Alg. 2), samples, scores, and a report. Stages:
 SIGTERM saves and exits with status 75: the same command goes on. Everything else is in docs/.
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -34,7 +33,7 @@ from ml_collections import config_flags
 
 from dd_jax import overrides, settings
 from dd_jax.stages.workdir import STAGES
-from dd_jax.system import processes, runtime
+from dd_jax.system import files, processes, runtime
 from dd_jax.system.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of settings, or the name of one that comes along.")
@@ -66,20 +65,12 @@ def help_text() -> str:
     return "\n\n".join([str(__doc__).rstrip(), *groups])
 
 
-def show(text: str) -> None:
-    """Print a long text, which whoever reads it may leave half way (`| head`)."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is flushed at the end goes there
-
-
 def main(argv: list[str]) -> None:
     """Run the stages; a UserError becomes one line and exit status 1."""
     if len(argv) > 1:
         sys.exit(f"error: unknown argument {argv[1]!r}; flags begin with --, see --help")
     if STAGE.value == "config":
-        show(settings.table(CONFIG.value))
+        files.show(settings.table(CONFIG.value))
         return
     try:
         if COORDINATOR.value is not None:
@@ -114,7 +105,7 @@ def main(argv: list[str]) -> None:
 def entry() -> None:
     """Parse flags and go."""
     if {*sys.argv[1:]} & {"--help", "-help", "-h"}:
-        show(help_text())
+        files.show(help_text())
         return
     sys.argv[1:] = ["--stage=config" if word == "--helpconfig" else word for word in sys.argv[1:]]
     # Not the flag's own default: absl would read that, overrides and all, while this file is imported.

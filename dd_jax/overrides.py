@@ -12,7 +12,7 @@ from ml_collections.config_flags import config_flags
 
 from dd_jax import settings, validate
 from dd_jax.configs import along, kinds
-from dd_jax.system import spelling
+from dd_jax.system import files, spelling
 from dd_jax.system.errors import UserError
 
 TRACEBACK = "Traceback (most recent call last)"
@@ -22,9 +22,8 @@ NAMED = re.compile(r"--?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 def start(main: Callable[[list[str]], Any], about: str | None) -> None:
     """Run a tool that takes a config: --help, which begins with what it is `about`, its flags, and errors in a line."""
     if {*sys.argv[1:]} & {"--help", "-help", "-h"}:
-        print(f"{str(about).rstrip()}\n")
-        for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
-            print(f"  --{flag.name:12}{flag.help}")
+        own = flags.FLAGS.get_key_flags_for_module(sys.argv[0])
+        files.show("\n".join([f"{about}", *(f"  --{flag.name:12}{flag.help}" for flag in own)]))
         return
 
     def run(argv: list[str]) -> None:

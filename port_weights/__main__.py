@@ -168,7 +168,7 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.export:
         print("wrote", export(args.export, args.out or Path(f"{args.export.name}.safetensors")))
     elif args.models == ["list"]:
-        print(table())
+        files.show(table())
     elif not args.models:
         parser.error("name a model, or `list`")
     else:

@@ -171,3 +171,12 @@ def test_a_coordinator_is_checked_before_it_is_handed_on(monkeypatch, coordinato
 @pytest.mark.parametrize("coordinator", ["localhost:1234", "127.0.0.1:1234", "[::1]:1234"])
 def test_a_coordinator_that_is_one(coordinator):
     assert processes._check(coordinator) is None  # and no UserError
+
+
+def test_a_reader_may_leave_half_way(monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as left:
+        monkeypatch.setattr(sys, "stdout", left)
+        files.show("many lines\n" * 9)
+        print("and more")

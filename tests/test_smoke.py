@@ -88,6 +88,28 @@ def toy_of_captions():
     return config
 
 
+@pytest.mark.parametrize(
+    "name", ["llamagen_l", "llamagen_xl:384", "llamagen_3b", "llamagen_t2i:512", "var_d30", "var_d36"]
+)
+def test_a_smoke_run_is_small(name):
+    module, _, option = name.partition(":")
+    get = importlib.import_module(f"dd_jax.configs.{module}").get_config
+    config, full = (get(option) if option else get() for _ in range(2))
+    config.train.update({"batch": 512, "accumulate": 4, "distance_batch": 64})
+    factory.shrink(config)
+    assert config.train.batch * (config.data.resolution / 256) ** 2 <= 4  # images of 256 px under LPIPS: 2 GB each
+    assert (config.model.depth, config.train.accumulate, config.train.distance_batch) == (1, 1, 0)
+    assert max(config.pairs.count, config.sample.count, config.evaluate.count, config.train.steps) <= 8
+    assert max(config.pairs.batch, config.sample.batch, config.evaluate.batch, *config.speed.batches) <= 4
+    assert tuple(config.mesh) == (1, 1)
+    assert config.weights.random
+    assert {one for part, one in config.weights.items() if part != "random"} == {None}
+    for same in ("tokenizer", "data", "flow", "filter", "student"):  # full width, and the same path
+        assert config[same] == full[same], same
+    assert (config.model.width, config.train.distance) == (full.model.width, "lpips")
+    factory.build(config)
+
+
 def run_all(config, workdir):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(factory, "LPIPS", lambda: LPIPS(((4,), (8,))))  # VGG16 would take most of the time

@@ -6,6 +6,7 @@ import json
 import mmap
 import os
 import re
+import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Iterator
@@ -114,6 +115,14 @@ def spelled_in(args: Namespace, *names: str) -> None:
             setattr(args, name, local(value))
         elif name in names and value:
             setattr(args, name, spelled(value))
+
+
+def show(text: str) -> None:
+    """Print a long text, which whoever reads it may leave half way (`| head`)."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is flushed at the end goes there
 
 
 def cache() -> Path | None:
