@@ -38,15 +38,16 @@ def from_workdir(workdir: str | os.PathLike, config: Mapping[str, Any], record: 
     results = _results(workdir / "results.jsonl", optional=bool(scores))
     classes = (config.get("data") or {}).get("classes") or 10
     first, others = _by_split(_timed(results, config))
-    grid = _grid(workdir / "grids.npz", first, classes)
+    names = _names(config, classes)
+    grid = _grid(workdir / "grids.npz", first, names)
     curves = {name: read(spelling.folder(workdir, name) / "curve.jsonl") for name in CURVES}
     model = str(config.get("published") or "")
     more = tables.sections(scores, model or str(config.get("family"))) if model or scores else []
     if model and rivals.fit(config):
         more.append(rivals.section(scores))
-    named = sets.grid(workdir / "samples" / "named", _names(config, classes), "Samples of named classes")
-    shown = [grid, named, *(_by_class(workdir / "samples", config, classes) if more else [])]
-    shown += [_grid(workdir / "grids.npz", rows, classes) for rows in others]
+    named = sets.grid(workdir / "samples" / "named", names, "Samples of named classes")
+    shown = [grid, named, *(_by_class(workdir / "samples", names) if more else [])]
+    shown += [_grid(workdir / "grids.npz", rows, names) for rows in others]
     more += [table(rows, f"Captions {rows[0]['split']}") for rows in others]
     if (config.get("data") or {}).get("name") == "emoji":
         more.insert(0, f'<p class="note">{html.escape(emoji.ATTRIBUTION)}</p>')
@@ -87,14 +88,14 @@ def facts(config: Mapping[str, Any], record: Mapping[str, Any], speed: Mapping[s
     return found | machine
 
 
-def _by_class(folder: Path, config: Mapping[str, Any], classes: int) -> list[Grid | None]:
+def _by_class(folder: Path, names: Sequence[str]) -> list[Grid | None]:
     """Pictures of the full sets and of the quick ones."""
-    names = _names(config, classes)
     return [sets.grid(folder, names), sets.grid(folder / "fast", names, "Quick samples by class")]
 
 
 def _names(config: Mapping[str, Any], classes: int) -> Sequence[str]:
-    return labels.short(str((config.get("data") or {}).get("name")), classes)
+    data = config.get("data") or {}
+    return labels.short(str(data.get("name")), classes, data.get("class_names") or ())
 
 
 def _timed(results: Sequence[Row], config: Mapping[str, Any]) -> list[Row]:
@@ -135,8 +136,9 @@ def _json(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _grid(path: Path, results: Sequence[Row], classes: int) -> Grid | None:
+def _grid(path: Path, results: Sequence[Row], class_names: Sequence[str]) -> Grid | None:
     """The first pictures of every method, example i of class i % classes, as rows of classes."""
+    classes = len(class_names)
     if not path.exists():
         return None
     with _stored(path) as stored:
@@ -152,7 +154,7 @@ def _grid(path: Path, results: Sequence[Row], classes: int) -> Grid | None:
     if captions:
         noises, order = 1, np.arange(classes)
     stacked = np.stack([images[order] for _, images in shown], 1)
-    names = captions[:classes] or [str(i) for i in range(classes)]
+    names = captions[:classes] or list(class_names[:classes])
     return Grid(stacked, [_heading(row) for row, _ in shown], names, noises, f"Captions {split}" if split else "")
 
 
