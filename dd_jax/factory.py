@@ -36,7 +36,7 @@ FAMILIES = {"llamagen": llamagen.build, "var": var.build}
 
 
 def settled(config: ConfigDict, earlier: Mapping[str, Any] = MappingProxyType({})) -> ConfigDict:
-    """A copy with what the config leaves to its pictures (classes, names, channels) and to its resolution (side, sides).
+    """A copy with what the config leaves to its pictures (classes, names, channels) or resolution (side, sides).
 
     `earlier`: what the run noted already (see `pictures.settled`). UserError for a set that says nothing of itself.
     """

@@ -182,8 +182,12 @@ def _heading(row: Row) -> str:
     words = {1.0: "One step", 2.0: "Two steps"}
     count = "" if steps is None else words.get(steps, f"{steps:.4g} steps")
     own = str(row.get("generator"))
-    names = {"teacher": "Teacher", "baseline": own, "refined": "Refined", "other": own.capitalize()}
+    names = {"teacher": "Teacher", "baseline": own, "other": own.capitalize()}
     if kind(row) == "student":
         return f"{count or 'Student'}\n{plan}"
-    second = plan if kind(row) == "refined" else count.lower()
+    if kind(row) == "refined":
+        sweeps = plan.rpartition("J")[2]
+        how = "Refined to the end" if sweeps == "*" else f"Refined {sweeps}\N{MULTIPLICATION SIGN}"
+        return f"{how}\n{plan}"
+    second = count.lower()
     return f"{names[kind(row)]}\n{second}".rstrip()
