@@ -82,7 +82,8 @@ def test_the_headline_states_what_was_won():
     assert "Class accuracy 97.8% → 97.8%, Frechet distance to real pictures 16.1 → 22.8 (20.5 with two steps)." in text
     assert "(onestep*): class accuracy 75.9%, Frechet distance to real pictures 54.2." in text
     assert "2 min 00 s" in text
-    assert "the same on the two cores that README's minutes are of (170 GFLOP/s)about 1 min 00 s (wall time \N{MULTIPLICATION SIGN} 85 / 170;" in text
+    same = "the same on the two cores that README's minutes are of (170 GFLOP/s)about 1 min 00 s"
+    assert f"{same} (wall time \N{MULTIPLICATION SIGN} 85 / 170;" in text
     assert sum(tag == "svg" for tag, _ in checker.tags) == 8
     assert sum(tag == "img" for tag, _ in checker.tags) == 3
     assert "<td>\N{EN DASH}</td>" in page  # recall was null
@@ -199,7 +200,7 @@ def test_pictures_are_sorted_by_class(tmp_path):
         "Teacher\n49 steps",
         "One step\nS0",
         "Two steps\nS0 S16",
-        "Refined to the end\nS0 J*",
+        "Certified\nS0 J*",
         "onestep*\none step",
     ]
     np.testing.assert_array_equal(grid.images[:, 0, 0, 0, 0], [0, 2, 1, 3])
@@ -371,7 +372,7 @@ def test_words_are_those_of_the_runs_own_plans():
         assert word in told
     assert "T0:16" not in told
     assert build._heading(rows[2]).startswith("Refined 2\N{MULTIPLICATION SIGN}\n")
-    assert build._heading(REFINED).startswith("Refined to the end\n")
+    assert build._heading(REFINED).startswith("Certified\n")
 
 
 def test_distances_of_few_pictures_say_so():
