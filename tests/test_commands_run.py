@@ -7,6 +7,7 @@ import functools
 import importlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -185,13 +186,18 @@ def run_main(room: Room, words: list[str]) -> None:
     named = dict(word.lstrip("-").split("=", 1) for word in words)
     config = named.get("config", "configs/mnist_llamagen.py")
     published = "llamagen_" in config.replace("digits_llamagen", "").replace("mnist_llamagen", "") or "var_d" in config
-    if "config" not in named and {"from", "workdir"} & {*named}:  # the run's own, or a run to begin
+    if "config.pairs.verify" in named:  # of a set that is there
+        run_main(room, [word for word in words if "verify" not in word])
+    if "labels" in named and "config" not in named:  # of a run on pictures that are gone
+        own = f"--config.data.name=folder:{room.pictures('own')}"
+        run_main(room, ["--config=configs/digits_llamagen.py", f"--workdir={named['workdir']}", own])
+        shutil.rmtree(room.here / "own")
+    if named.get("stage") == "train" and "workdir" not in named:
+        words = [*words, f"--workdir={room.finished('runs/lent')}"]
+    elif "config" not in named and {"from", "workdir"} & {*named}:  # the run's own, or a run to begin
         if "from" not in named and not (room.here / named["workdir"] / "config.json").exists():
-            room.finished("runs/lent")
-            words = [*words, "--from=runs/lent"]
+            words = [*words, f"--from={room.finished('runs/lent')}"]
     elif not published and named.get("stage") != "config":
-        if "from" in named or room.here.joinpath("runs/mnist_llamagen").exists():
-            room.finished(named.get("from", "runs/mnist_llamagen"))
         given = {word.partition("=")[0] for word in words}
         words = [*(word for word in tiny_flags(config_of(config)) if word.partition("=")[0] not in given), *words]
     values = main.flags.FLAGS
@@ -211,7 +217,7 @@ def run_main(room: Room, words: list[str]) -> None:
 def run_apart(room: Room, module: str, words: list[str]) -> None:
     """In a process of its own, where configs are whole: their width is said."""
     small = {"model.width": 32, "model.depth": 1, "model.heads": 2, "tokenizer.vocab": 64, "tokenizer.stack.ch": 32}
-    small |= {"tokenizer.stack.z_channels": 32, "tokenizer.code_dim": 8}
+    small |= {"tokenizer.stack.z_channels": 32}
     more = [f"--config.{name}={value}" for name, value in small.items()]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     done = subprocess.run(
@@ -248,7 +254,10 @@ def check(room: Room, words: list[str]) -> None:
             assert (room.here / words[words.index(flag) + 1]).exists()
     stage = next((word.partition("=")[2] for word in words if word.startswith("--stage=")), "")
     for word in words:
-        if word.startswith("--workdir=") and not stage:
+        if "--labels=cats, owls" in words:
+            names = {path.name for path in room.here.glob("runs/mine/samples/named/S0_images/images/*")}
+            assert {"cats-00.png", "owls-00.png"} <= names
+        elif word.startswith("--workdir=") and not stage:
             assert (room.here / word.partition("=")[2] / "report.html").stat().st_size > 0
 
 

@@ -185,10 +185,8 @@ class Sampling:
         """What these images show, by number: classes of `sample.labels` or given captions in turn, else by scheme."""
         sample, data = self.config.sample, self.config.data
         if sample.labels:
-            found = np.asarray(
-                labels.find(sample.labels, data.name, data.classes, data.get("class_names") or ()), np.int32
-            )
-            return found[ids % len(found)]
+            found = labels.find(sample.labels, data.name, data.classes, data.get("class_names") or ())
+            return np.asarray(found, np.int32)[ids % len(found)]
         if self.asked:
             return (ids % len(self.asked)).astype(np.int32)
         return assign(self.conditions.pool, ids, sample.scheme, self.seed)
