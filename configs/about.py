@@ -49,6 +49,7 @@ ABOUT = {
     "data.resolution": "pixels of a side",
     "data.channels": "1: grey, 3: colour, 0: as the pictures are",
     "data.classes": "how many there are; 0: as many as the pictures have",
+    "data.class_names": "for --labels and the report; (): those of a folder's subfolders, or of a known set",
     "data.background": "what transparent pictures are laid on, a colour; none: white",
     "data.copies": "augmented copies of every training picture",
     "data.heldout_copies": "and of every one held out",

@@ -18,6 +18,7 @@ def data(name: str, resolution: int, copies: int = 1, heldout_copies: int = 1, *
         "resolution": resolution,
         "channels": 0,  # 1: grey, 3: colour; 0: as the pictures are
         "classes": 0,  # 0: as many as the pictures have
+        "class_names": (),  # (): those of a folder's subfolders, which a run remembers, or of a set that is known
         "background": placeholder(str),  # what transparent pictures are laid on, a colour; none: white
         "copies": copies,
         "heldout_copies": heldout_copies,

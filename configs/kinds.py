@@ -127,6 +127,7 @@ KINDS = {
     "data.resolution": whole(1, 2**14),
     "data.channels": Kind("0, 1 or 3", lambda x: whole()(x) and x in (0, 1, 3)),
     "data.classes": whole(0, 2**24),
+    "data.class_names": each(NAME),
     "data.background": optional(NAME),
     "data.copies": whole(1),
     "data.heldout_copies": whole(1),
@@ -276,7 +277,7 @@ WITH = {
 }
 LEFT: tuple[str, ...] = ("model.", "classifier", "text.", "tokenizer.", "pretrain.", "sample.seed")
 LEFT += ("train.distance_batch", "data.background", "student.head", "sample.tau", "evaluate.taus")
-LEFT += ("evaluate.beside",)
+LEFT += ("evaluate.beside", "data.class_names")
 LEFT += tuple(f"train.{name}" for name in ("objective", "fresh", "tau", "pairs", "middle", "forward_kl", "reverse_kl"))
 LEFT += ("flow.start", "flow.end", "flow.normalise", *(f"data.{name}" for name in WARP))
 

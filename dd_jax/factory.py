@@ -36,12 +36,13 @@ FAMILIES = {"llamagen": llamagen.build, "var": var.build}
 
 
 def settled(config: ConfigDict, earlier: Mapping[str, Any] = MappingProxyType({})) -> ConfigDict:
-    """A copy with what the config leaves to its pictures (classes, channels) and to its resolution (side, sides).
+    """A copy with what the config leaves to its pictures (classes, names, channels) or resolution (side, sides).
 
     `earlier`: what the run noted already (see `pictures.settled`). UserError for a set that says nothing of itself.
     """
     config = copy.deepcopy(config)
-    config.data.update(pictures.settled(config.data, earlier))
+    with config.unlocked():  # not every config has names of classes
+        config.data.update(pictures.settled(config.data, earlier))
     tokenizer.settle(config)
     return config
 

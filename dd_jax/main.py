@@ -31,12 +31,14 @@ from pathlib import Path
 from absl import flags, logging
 from ml_collections import config_flags
 
-from dd_jax import overrides, settings
+from dd_jax import overrides, settings, stored
 from dd_jax.stages.workdir import STAGES
 from dd_jax.system import files, processes, runtime
 from dd_jax.system.errors import UserError
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "A file of settings, or the name of one that comes along.")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A file of settings, or the name of one that comes along (default: those of the run, or MNIST's)."
+)
 STAGE = flags.DEFINE_enum(
     "stage", None, ["all", *STAGES, "config"], "What to run (default: all; with --labels sample)."
 )
@@ -86,7 +88,8 @@ def main(argv: list[str]) -> None:
     config = CONFIG.value
     asked = {"labels": LABELS.value, "prompt": PROMPT.value, "prompts": PROMPTS.value}
     config.sample.update({name: value for name, value in asked.items() if value is not None})
-    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    file, _, folder = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    name = Path(folder if Path(file) == stored.FILE else file).stem
     stage = STAGE.value or ("sample" if any(asked.values()) else "all")
     smoke = "_smoke" if config.smoke else ""
     try:
@@ -102,6 +105,18 @@ def main(argv: list[str]) -> None:
         sys.exit("interrupted: run the same command to go on")
 
 
+def implied(words: list[str]) -> str:
+    """The config of a command line that names none: that of the run it names, which is told, or MNIST's."""
+    try:
+        if (folder := stored.run_of(words)) is None:
+            return DEFAULT
+        stored.get_config(str(folder))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    print(f"settings: those of {folder / 'config.json'}, since no --config is given", file=sys.stderr)
+    return f"{stored.FILE}:{folder}"
+
+
 def entry() -> None:
     """Parse flags and go."""
     if {*sys.argv[1:]} & {"--help", "-help", "-h"}:
@@ -110,7 +125,7 @@ def entry() -> None:
     sys.argv[1:] = ["--stage=config" if word == "--helpconfig" else word for word in sys.argv[1:]]
     # Not the flag's own default: absl would read that, overrides and all, while this file is imported.
     if not any(word.split("=")[0] in ("--config", "-config") for word in sys.argv[1:]):
-        sys.argv.insert(1, f"--config={DEFAULT}")
+        sys.argv.insert(1, f"--config={implied(sys.argv[1:])}")
     logging.set_verbosity(logging.WARNING)
     settings.start(main, flags_parser=overrides.parse)
 

@@ -10,7 +10,7 @@ from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
-from dd_jax import settings, validate
+from dd_jax import settings, stored, validate
 from dd_jax.configs import along, kinds
 from dd_jax.system import files, spelling
 from dd_jax.system.errors import UserError
@@ -55,6 +55,8 @@ def read(argv: list[str], values: flags.FlagValues = flags.FLAGS, name: str = "c
     """
     argv[:] = map(newer, argv)
     none = take_none(argv)
+    if len(named := _paths(argv)) > 1:
+        raise UserError(f"--config is given {len(named)} times ({', '.join(named)}): give one of them")
     try:
         rest = list(values(argv))
         config: Any = values[name].value
@@ -69,8 +71,9 @@ def read(argv: list[str], values: flags.FlagValues = flags.FLAGS, name: str = "c
     except flags.Error as error:
         raise UserError(f"{one_line(error)}; see --help") from error
     except Exception as error:  # a config file is a program: it may raise anything
-        path = _path(argv)
-        told = f"a --config.FIELD=VALUE does not fit {path}: {one_line(error)}; --stage=config prints all settings"
+        path = "".join(named)
+        file = path.removeprefix(f"{stored.FILE}:")
+        told = f"a --config.FIELD=VALUE does not fit {file}: {one_line(error)}; --stage=config prints all settings"
         raise _of_file(path) or UserError(told) from error
     return rest
 
@@ -116,12 +119,11 @@ def _may_be_none(setting: str) -> bool:
     return kind is not None and kind.none
 
 
-def _path(argv: Sequence[str]) -> str:
-    """The config file that a command line names."""
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
-        if found := re.fullmatch(r"--?config(?:=(.*))?", word):
-            return following if found[1] is None else found[1]
-    return ""
+def _paths(argv: Sequence[str]) -> list[str]:
+    """The config files that a command line names."""
+    pairs = zip(argv, [*argv[1:], ""], strict=True)
+    found = [(re.fullmatch(r"--?config(?:=(.*))?", word), following) for word, following in pairs]
+    return [following if one[1] is None else one[1] for one, following in found if one]
 
 
 def _of_file(path: str) -> UserError | None:

@@ -49,3 +49,13 @@ def test_ids_underscores_and_ranges():
 def test_what_is_no_class(wanted, told):
     with pytest.raises(UserError, match=told):
         labels.find(wanted, "imagenet2012", 1000)
+
+
+def test_names_of_ones_own():
+    own = ("10", "2", "German Shepherd", "a, b", "n02099601")
+    assert labels.short("folder:x", 5, own) == ("10", "2", "German Shepherd", "a, b", "golden retriever")
+    assert labels.find("german_shepherd, b, golden retriever, n02099601", "folder:x", 5, own) == [2, 3, 4, 4]
+    assert labels.find("10, 2, 0, 2-4", "folder:x", 5, own) == [0, 1, 0, 1, 3, 4]  # a name goes before a number
+    with pytest.raises(UserError, match=r"no class is called 'cat'; .* are called 10, 2, german shepherd, "):
+        labels.find("cat", "folder:x", 5, own)
+    assert labels.find("golden retriever", "tfds:imagenet2012:5.1.0:validation", 1000) == [207]

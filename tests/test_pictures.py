@@ -6,6 +6,7 @@ import resource
 
 import numpy as np
 import pytest
+from conftest import tiny_config
 from ml_collections import ConfigDict
 from PIL import Image
 
@@ -65,7 +66,11 @@ def test_what_is_wrong_with_a_folder(folder):
 
 def test_classes_and_channels_are_found(folder):
     name = f"folder:{folder}"
-    assert settled(settings(name, classes=0, channels=0), {}) == {"channels": 3, "classes": 2}
+    assert settled(settings(name, classes=0, channels=0), {}) == {
+        "channels": 3,
+        "classes": 2,
+        "class_names": ("apples", "pears"),
+    }
     assert settled(settings(name, classes=7, channels=0), {}) == {"channels": 3, "classes": 7}
     noted = {"data.name": "folder:/gone", "data.classes": 5, "data.channels": 1}
     assert settled(settings("folder:/gone", classes=0, channels=0), noted) == {"channels": 1, "classes": 5}
@@ -197,3 +202,19 @@ def test_a_pair_set_goes_out_as_tfds_and_comes_back(tmp_path):
     publish_pairs.fetch(made, tmp_path / "back")
     for path in (tmp_path / "pairs").iterdir():
         assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_the_names_of_a_folder_are_remembered(folder):
+    config = tiny_config("llamagen")
+    config.data.update({"name": f"folder:{folder}", "classes": 0, "channels": 0})
+    config = factory.settled(config)
+    assert config.data.class_names == ("apples", "pears")
+    noted = {
+        "data.name": "folder:/gone",
+        "data.classes": 2,
+        "data.channels": 3,
+        "data.class_names": ["apples", "pears"],
+    }
+    assert settled(settings("folder:/gone"), noted)["class_names"] == ("apples", "pears")
+    with pytest.raises(UserError, match="class_names has 1 names, and there are 2 classes"):
+        settled(settings(f"folder:{folder}", class_names=("one",)), {})

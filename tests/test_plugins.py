@@ -43,7 +43,8 @@ def test_a_name_stands_for_what_it_says(mine):
     [
         ("lpips9", r"^config\.train\.distance is 'lpips9': choose lpips, mse, perceptual or none, or name your own"),
         ("nowhere.at:all", r"^nowhere\.at:all cannot be imported \(ModuleNotFoundError: .*PYTHONPATH$"),
-        ("mine:none", r"^mine:none cannot be imported \(AttributeError: .*PYTHONPATH$"),
+        ("mine:none", r"^mine:none: the module mine is there, and has no 'none': it has draw, far, number, solver$"),
+        ("mine:solvr", r"^mine:solvr: the module mine is there, and has no 'solvr': did you mean solver\?$"),
         ("mine:number", r"^mine:number is of type int: it must be a dd_jax\.method\.distances\.Distance"),
         ("mine:solver", r"^mine:solver is of type Solver: it must be a"),
     ],
@@ -68,7 +69,7 @@ def test_a_module_that_breaks_is_one_line(tmp_path, monkeypatch):
         ("family", "builtins:len", r"config\.family=builtins:len built a int: it must return a Family"),
         ("flow.name", "mine:far", "is of type Distance: it must be a dd_jax.method.solvers.Solver"),
         ("train.distance", "lpips9", "choose lpips, mse, perceptual or none"),  # though its weight is 0
-        ("sample.plans", ("S0", "mine:gone"), "mine:gone cannot be imported"),
+        ("sample.plans", ("S0", "mine:gone"), "mine:gone: the module mine is there, and has no 'gone'"),
         ("evaluate.plans", ("mine:far",), "is of type Distance"),
     ],
 )

@@ -34,9 +34,32 @@ def test_a_log_gets_a_line_every_ten_seconds():
 def test_resumed_work_counts_as_done_but_not_as_speed():
     out, clock = io.StringIO(), Clock()
     with Progress(1000, "pairs", "images", initial=900, file=out, clock=clock) as bar:
-        clock.now += 10
-        bar.update(50)
+        clock.now += 5
+        bar.update(25)
+        clock.now += 5
+        bar.update(25)
     assert out.getvalue().splitlines()[0] == "pairs: 950/1000, 5 images/s, 10 s left"
+
+
+def test_compiling_in_the_first_step_is_no_speed():
+    out, clock = io.StringIO(), Clock()
+    with Progress(100, "train", "steps", file=out, clock=clock) as bar:
+        clock.now += 60
+        bar.update()
+        for _ in range(99):
+            clock.now += 0.5
+            bar.update()
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "train: 1/100 steps"
+    assert lines[1] == "train: 21/100, 2 steps/s, 40 s left"
+    assert lines[-1] == "train: 100/100, 2 steps/s, took 1 min 50 s"
+
+
+def test_what_was_done_before_says_so():
+    out = io.StringIO()
+    with Progress(60, "student", initial=60, file=out):
+        pass
+    assert out.getvalue() == "student: 60/60, done already\n"
 
 
 def test_a_failure_says_where_it_stopped():

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dd_jax.report import build, machine, svg
+from dd_jax.report import build, machine, svg, words
+from dd_jax.report.build import render
 from dd_jax.report.picture import Grid, column_strips, grid_png
 from dd_jax.report.rows import comparable, picture_key
 from dd_jax.report.style import style_sheet
@@ -81,7 +82,8 @@ def test_the_headline_states_what_was_won():
     assert "Class accuracy 97.8% → 97.8%, Frechet distance to real pictures 16.1 → 22.8 (20.5 with two steps)." in text
     assert "(onestep*): class accuracy 75.9%, Frechet distance to real pictures 54.2." in text
     assert "2 min 00 s" in text
-    assert "the same on a machine of 170 GFLOP/sabout 1 min 00 s (wall time \N{MULTIPLICATION SIGN} 85 / 170;" in text
+    same = "the same on the two cores that README's minutes are of (170 GFLOP/s)about 1 min 00 s"
+    assert f"{same} (wall time \N{MULTIPLICATION SIGN} 85 / 170;" in text
     assert sum(tag == "svg" for tag, _ in checker.tags) == 8
     assert sum(tag == "img" for tag, _ in checker.tags) == 3
     assert "<td>\N{EN DASH}</td>" in page  # recall was null
@@ -192,16 +194,17 @@ def test_a_work_directory_becomes_a_page(tmp_path):
 
 
 def test_pictures_are_sorted_by_class(tmp_path):
-    grid = build._grid(finished(tmp_path / "run") / "grids.npz", RESULTS, classes=2)
+    grid = build._grid(finished(tmp_path / "run") / "grids.npz", RESULTS, ["cat", "dog"])
     assert grid.noises == 2
     assert list(grid.columns) == [
         "Teacher\n49 steps",
         "One step\nS0",
         "Two steps\nS0 S16",
-        "Refined\nS0 J*",
+        "Certified\nS0 J*",
         "onestep*\none step",
     ]
     np.testing.assert_array_equal(grid.images[:, 0, 0, 0, 0], [0, 2, 1, 3])
+    assert grid.rows == ["cat", "dog"]
 
 
 def test_what_is_missing_is_left_out_or_named(tmp_path):
@@ -265,7 +268,7 @@ def test_captions_have_a_page_of_two_splits(tmp_path):
     assert "CC BY-SA 4.0" in page
     assert "caption found" in page
     assert "CC BY-SA 4.0" in (workdir / "grid.png.license").read_text()
-    grid = build._grid(workdir / "grids.npz", rows[:3], 384)
+    grid = build._grid(workdir / "grids.npz", rows[:3], range(384))
     assert grid.columns == ["Real", "Teacher\n49 steps", "One step\nS0"]
     assert list(grid.rows) == ["red fox", "a <fox>", "c", "d"]
 
@@ -346,7 +349,8 @@ def test_words_are_a_readers(tmp_path):
         "NLL",
         "agreement",
         "onestep*",
-        "J4, J*",
+        "J*",
+        "T0:49",
     ):
         assert f"<dt>{word}</dt>" in words
     assert "not through Inception" in words
@@ -357,3 +361,23 @@ def test_words_are_a_readers(tmp_path):
 @pytest.mark.parametrize(("gigabytes", "told"), [(0.00435, "4.35 MB"), (0.9996, "1000 MB"), (2.345, "2.35 GB")])
 def test_memory_has_a_unit_that_fits(gigabytes, told):
     assert machine.memory(gigabytes) == told
+
+
+def test_words_are_those_of_the_runs_own_plans():
+    rows = [TEACHER, TWO, REFINED | {"plan": "S0 T4:5 S5 J2"}, REFINED, BASELINE | {"generator": "skip-3"}]
+    told = words.section(rows)
+    for word in ("<dt>S0, S16, S5</dt>", "step 0 or 16 or 5 on", "<dt>T0:49, T4:5</dt>", "steps 0 to 48, or 4 alone,"):
+        assert word in told
+    for word in ("<dt>J2, J*</dt>", "2 times, or until nothing changes", "<dt>skip-3</dt>", "its last 3 steps"):
+        assert word in told
+    assert "T0:16" not in told
+    assert build._heading(rows[2]).startswith("Refined 2\N{MULTIPLICATION SIGN}\n")
+    assert build._heading(REFINED).startswith("Certified\n")
+
+
+def test_distances_of_few_pictures_say_so():
+    counted = [row | {"held_out": 15, "feature_dim": 64} for row in RESULTS]
+    page = render(counted, [], {}, {}, {})
+    assert "15 held-out pictures and 2000 drawn ones, where 64 features want 640" in page
+    assert "feature_dim" not in page
+    assert "uncertain" not in render([row | {"held_out": 640} for row in counted], [], {}, {}, {})

@@ -12,7 +12,7 @@ from conftest import tiny_config
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
-from dd_jax import main, overrides, pipeline, settings, validate
+from dd_jax import factory, main, overrides, pipeline, settings, stored, validate
 from dd_jax.configs import about, kinds
 from dd_jax.stages.run import Run, _check
 from dd_jax.stages.workdir import STAGES, Workdir
@@ -288,3 +288,35 @@ def test_every_flag_says_in_one_line_what_is_wrong(tmp_path, monkeypatch, capsys
     said = str(caught.value.code) if isinstance(caught.value.code, str) else capsys.readouterr().err
     assert "Traceback" not in said
     assert len([line for line in said.splitlines() if line.strip()]) == 1, said
+
+
+def test_two_configs_are_one_too_many():
+    file = f"--config={FOLDER}/digits_llamagen.py"
+    with pytest.raises(UserError, match=r"^--config is given 2 times \(.*digits_llamagen.py, mnist_var\): give one"):
+        parsed(file, "--config=mnist_var")
+
+
+def test_a_run_brings_its_own_settings(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "none").mkdir()
+    run = tiny_run[0]
+    assert stored.run_of([f"--from={run}", "--workdir", "none"]) == run
+    assert stored.run_of([f"--workdir={run}", "--from=none"]) == run
+    assert stored.run_of([f"--workdir={run}", "--config=mnist_var"]) is None
+    assert main.implied(["--workdir=none"]) == main.DEFAULT
+    words = f"--config={stored.FILE}:{run}", "--config.evaluate.inception=some", "--config.train.lr=1.0"
+    found, made = parsed(*words), factory.settled(tiny_run[1])
+    assert (found.evaluate.inception, found.train.lr) == ("some", 1.0)
+    found.evaluate.inception, found.train.lr = None, made.train.lr
+    assert found.to_dict() == made.to_dict()
+    validate.check(found)
+
+
+def test_a_run_that_names_code_brings_no_settings(tiny_run, tmp_path, capsys):
+    text = (tiny_run[0] / "config.json").read_text()
+    (tmp_path / "config.json").write_text(text.replace('"adams3"', '"evil:run"'))
+    with pytest.raises(SystemExit, match=r"config\.flow\.name is 'evil:run', code .*: if you trust it, give --config="):
+        main.implied([f"--from={tmp_path}"])
+    (tmp_path / "config.json").write_text(text[:9])
+    with pytest.raises(SystemExit, match=r"config.json is damaged .*: give --config=FILE"):
+        main.implied([f"--from={tmp_path}"])

@@ -36,8 +36,9 @@ def write(made: SampleSet, captions: Sequence[str], named: bool = False) -> Path
             text = " ".join(captions[number].split())
             stem = f"{len(texts):06d}"
             if named:
-                stem = f"{file_name(text)}-{each.get(text, 0):02d}"
-                each[text] = each.get(text, 0) + 1
+                stem = file_name(text)
+                each[stem] = each.get(stem, -1) + 1  # of classes a-b and a_b too
+                stem += f"-{each[stem]:02d}"
             name = f"images/{stem}.png"
             earlier.discard(name)
             buffer = io.BytesIO()

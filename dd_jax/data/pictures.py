@@ -47,15 +47,29 @@ def facts(name: str, fields: Sequence[str] = FIELDS) -> dict[str, int]:
     return {field: getattr(source, field) for field in fields}
 
 
-def settled(data: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, int]:
-    """`channels` and `classes` of `config.data`, where 0 means those of the pictures.
+def settled(data: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """`channels` and `classes` of `config.data`, where 0 means those of the pictures, and of a folder `class_names`.
 
     `earlier`: what a run noted of the same pictures, flat ({"data.classes": 2}), which need not be there any more.
     """
     noted = earlier if earlier.get("data.name") == data["name"] else {}
     said = {field: data[field] or noted.get(f"data.{field}") or 0 for field in FIELDS}
     open = [field for field, value in said.items() if not value]
-    return said | (facts(data["name"], open) if open else {})
+    said |= facts(data["name"], open) if open else {}
+    own = tuple(data.get("class_names") or noted.get("data.class_names") or _folders(data["name"]))
+    if own and len(own) != said["classes"] and data.get("class_names"):
+        raise UserError(f"config.data.class_names has {len(own)} names, and there are {said['classes']} classes")
+    return said | ({"class_names": own} if len(own) == said["classes"] else {})
+
+
+def _folders(name: str) -> tuple[str, ...]:
+    """The names of a folder's classes; none where it is not there any more, or no folder is meant."""
+    if not name.startswith("folder:"):
+        return ()
+    try:
+        return _source(name).names
+    except UserError:  # told when its pictures are read
+        return ()
 
 
 class Pictures:

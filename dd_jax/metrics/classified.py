@@ -53,6 +53,7 @@ def classified(
     accuracy = float(np.mean(seen.argmax(-1) == label))
     numbers = scores.frechet(*own, *real), scores.frechet(*own, *teacher), accuracy, precision, recall
     result: dict[str, float | None] = dict(zip(CLASSIFIED, numbers, strict=True))
+    result |= {"held_out": len(references.real), "feature_dim": references.real.shape[1]}
     if seen.shape[1] >= AMONG:
         result["caption_found"] = caption_found(seen, label)
     return result

@@ -39,15 +39,16 @@ def from_workdir(workdir: str | os.PathLike, config: Mapping[str, Any], record: 
     classes = (config.get("data") or {}).get("classes") or 10
     hot = [row for row in results if "tau" in row]
     first, others = _by_split(_timed([row for row in results if "tau" not in row], config))
-    grid = _grid(workdir / "grids.npz", first, classes)
+    names = _names(config, classes)
+    grid = _grid(workdir / "grids.npz", first, names)
     curves = {name: read(spelling.folder(workdir, name) / "curve.jsonl") for name in CURVES}
     model = str(config.get("published") or "")
     more = tables.sections(scores, model or str(config.get("family"))) if model or scores else []
     if model and rivals.fit(config):
         more.append(rivals.section(scores))
-    named = sets.grid(workdir / "samples" / "named", _names(config, classes), "Samples of named classes")
-    shown = [grid, named, *(_by_class(workdir / "samples", config, classes) if more else [])]
-    shown += [_grid(workdir / "grids.npz", rows, classes) for rows in others]
+    named = sets.grid(workdir / "samples" / "named", names, "Samples of named classes")
+    shown = [grid, named, *(_by_class(workdir / "samples", names) if more else [])]
+    shown += [_grid(workdir / "grids.npz", rows, names) for rows in others]
     more += taus.sections(hot, float((config.get("sample") or {}).get("tau", 1.0)))
     more += [table(rows, f"Captions {rows[0]['split']}") for rows in others]
     if (config.get("data") or {}).get("name") == "emoji":
@@ -89,14 +90,14 @@ def facts(config: Mapping[str, Any], record: Mapping[str, Any], speed: Mapping[s
     return found | machine
 
 
-def _by_class(folder: Path, config: Mapping[str, Any], classes: int) -> list[Grid | None]:
+def _by_class(folder: Path, names: Sequence[str]) -> list[Grid | None]:
     """Pictures of the full sets and of the quick ones."""
-    names = _names(config, classes)
     return [sets.grid(folder, names), sets.grid(folder / "fast", names, "Quick samples by class")]
 
 
 def _names(config: Mapping[str, Any], classes: int) -> Sequence[str]:
-    return labels.short(str((config.get("data") or {}).get("name")), classes)
+    data = config.get("data") or {}
+    return labels.short(str(data.get("name")), classes, data.get("class_names") or ())
 
 
 def _timed(results: Sequence[Row], config: Mapping[str, Any]) -> list[Row]:
@@ -137,8 +138,9 @@ def _json(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _grid(path: Path, results: Sequence[Row], classes: int) -> Grid | None:
+def _grid(path: Path, results: Sequence[Row], class_names: Sequence[str]) -> Grid | None:
     """The first pictures of every method, example i of class i % classes, as rows of classes."""
+    classes = len(class_names)
     if not path.exists():
         return None
     with _stored(path) as stored:
@@ -154,7 +156,7 @@ def _grid(path: Path, results: Sequence[Row], classes: int) -> Grid | None:
     if captions:
         noises, order = 1, np.arange(classes)
     stacked = np.stack([images[order] for _, images in shown], 1)
-    names = captions[:classes] or [str(i) for i in range(classes)]
+    names = captions[:classes] or list(class_names[:classes])
     return Grid(stacked, [_heading(row) for row, _ in shown], names, noises, f"Captions {split}" if split else "")
 
 
@@ -182,8 +184,12 @@ def _heading(row: Row) -> str:
     words = {1.0: "One step", 2.0: "Two steps"}
     count = "" if steps is None else words.get(steps, f"{steps:.4g} steps")
     own = str(row.get("generator"))
-    names = {"teacher": "Teacher", "baseline": own, "refined": "Refined", "other": own.capitalize()}
+    names = {"teacher": "Teacher", "baseline": own, "other": own.capitalize()}
     if kind(row) == "student":
         return f"{count or 'Student'}\n{plan}"
-    second = plan if kind(row) == "refined" else count.lower()
+    if kind(row) == "refined":
+        sweeps = plan.rpartition("J")[2]
+        how = "Certified" if sweeps == "*" else f"Refined {sweeps}\N{MULTIPLICATION SIGN}"
+        return f"{how}\n{plan}"
+    second = count.lower()
     return f"{names[kind(row)]}\n{second}".rstrip()

@@ -7,7 +7,21 @@ from typing import Any
 
 from dd_jax.report import machine, svg, words
 from dd_jax.report.picture import Grid, grid_html
-from dd_jax.report.rows import METRICS, Roles, Row, at_once, cell, kind, number, ratio, roles, shared_batch, steps_of
+from dd_jax.report.rows import (
+    METRICS,
+    UNSHOWN,
+    Roles,
+    Row,
+    at_once,
+    cell,
+    few,
+    kind,
+    number,
+    ratio,
+    roles,
+    shared_batch,
+    steps_of,
+)
 from dd_jax.report.style import style_sheet
 
 NAMES = {"classifier": "feature classifier"}  # of what is trained, where the stage has another
@@ -154,7 +168,7 @@ def table(results: Sequence[Row], title: str) -> str:
     if not results:
         return ""
     keys = [key for key in list(METRICS)[:11] if key != "caption_found" or any(key in row for row in results)]
-    skip = {"generator", "plan", "split", "batch", *keys}
+    skip = {*UNSHOWN, *keys}
     keys += list(dict.fromkeys(key for row in results for key in row if key not in skip))
     heads = {key: METRICS[key].head if key in METRICS else key for key in keys}
     batch = shared_batch(results)
@@ -168,8 +182,9 @@ def table(results: Sequence[Row], title: str) -> str:
         cells = "".join(f"<td>{cell(row, key)}</td>" for key in keys)
         mark = ' class="first"' if row is one else ""
         lines.append(f'<tr{mark}><td>{name}</td><td class="text">{plan}</td>{cells}</tr>')
+    note = f'<p class="note">{told}</p>' if (told := few(results)) else ""
     return (
-        f'<h2>{html.escape(title)}</h2><div class="scroll"><table class="wide"><tr><th>method</th>'
+        f'<h2>{html.escape(title)}</h2>{note}<div class="scroll"><table class="wide"><tr><th>method</th>'
         f'<th class="text">plan</th>{head}</tr>{"".join(lines)}</table></div>'
     )
 

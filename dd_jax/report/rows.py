@@ -99,6 +99,8 @@ METRICS = {
 }
 
 
+ENOUGH = 10  # pictures a dimension of the features: with fewer a covariance is mostly noise, and distances too high
+UNSHOWN = ("generator", "plan", "split", "batch", "held_out", "feature_dim")  # no columns of a table
 OF_CLOUDS = ("fd", "fd_teacher", "precision", "recall")  # few pictures look far from any others
 
 
@@ -141,6 +143,18 @@ def comparable(results: Sequence[Row]) -> list[Row]:
         {k: v for k, v in row.items() if k not in OF_CLOUDS} if (number(row, "n") or most) < most else row
         for row in results
     ]
+
+
+def few(results: Sequence[Row]) -> str:
+    """A sentence where distances are of too few pictures for what they measure; else nothing."""
+    for row in results:
+        real, drawn, dim = (number(row, key) for key in ("held_out", "n", "feature_dim"))
+        if real and drawn and dim and number(row, "fd") is not None and min(real, drawn) < ENOUGH * dim:
+            return (
+                f"FD is uncertain here, and too high: {real:.0f} held-out pictures and {drawn:.0f} drawn ones, "
+                f"where {dim:.0f} features want {ENOUGH * dim:.0f} of both. Compare rows of this table only."
+            )
+    return ""
 
 
 def picture_key(row: Row) -> str:

@@ -1,4 +1,8 @@
-"""The report's style sheet: follows the reader's light or dark setting, needs no other file."""
+"""The report's style sheet: follows the reader's light or dark setting, needs no other file.
+
+The first column of a table stays while the others scroll. It keeps its lines, and its text stays level with theirs,
+where borders are separate and rows are whole pixels high.
+"""
 
 import re
 
@@ -64,9 +68,10 @@ i.refined { background: @refined; } i.baseline { background: @baseline; }
 .scroll > table { background: @bg; } details .scroll > table { background: @card; }
 .scroll th:first-child, .scroll td:first-child { position: sticky; left: 0; background: inherit; }
 .scroll tr { background: inherit; } .scroll tbody { background: inherit; }
-table { border-collapse: collapse; font-size: 13.5px; font-variant-numeric: tabular-nums; width: 100%; }
-th, td { text-align: right; padding: 6px 5px; border-bottom: 1px solid @line; white-space: nowrap; }
-th { color: @soft; font-weight: 600; vertical-align: bottom; white-space: normal; line-height: 1.25;
+table { border-collapse: separate; border-spacing: 0; font-size: 13.5px;
+  font-variant-numeric: tabular-nums; width: 100%; }
+th, td { text-align: right; padding: 6px 5px; border-bottom: 1px solid @line; white-space: nowrap; line-height: 21px; }
+th { color: @soft; font-weight: 600; vertical-align: bottom; white-space: normal; line-height: 16px;
   overflow-wrap: normal; font-size: 12.5px; }
 th:first-child, td:first-child, td.text { text-align: left; }
 table.narrow { width: auto; } table.narrow th, table.narrow td { padding-right: 14px; }

@@ -1,6 +1,7 @@
 """The words of the page, each explained once: those that the page uses, no others."""
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,21 +22,15 @@ ALWAYS = {
     "noise": "Gaussian, one vector a token. A deterministic flow turns it into the teacher's choice of token, so that "
     "noise decides the picture; the student learns this map.",
 }
-PLANS = {  # a letter of a plan -> how it is written, and what it does
-    "S": ("S0, S5", "the student draws all tokens from step 0, or 5, on in one pass."),
-    "T": ("T0:16", "the teacher takes steps 0 to 15, one after another."),
-    "J": (
-        "J4, J*",
-        "the teacher refines all tokens at once, 4 times (each is a sweep), or until nothing changes: then every token "
-        "is certified to be what the teacher would have drawn alone.",
-    ),
-}
+WORD = re.compile(r"([STJ])(\d+(?::\d+)?|\*)")  # of a plan
+MOST = 4  # words of a letter that are explained
+PUBLISHED = "S0 S80 T0:80"  # words as the published tables have them
 METHODS = {
     "onestep": (
         "onestep*",
         "no distillation: each token drawn for itself, as often as the teacher uses it there (its marginals).",
     ),
-    "skip": ("skip-8", "no distillation: the teacher, but its last 8 steps drawn as in onestep*."),
+    "skip": ("skip-8", "no distillation: the teacher, but its last {} steps drawn as in onestep*."),
 }
 SPLITS = ("seen, held out", "captions that training used, and captions that it did not.")
 SCORES = {
@@ -57,10 +52,12 @@ def section(results: Sequence[Row], scores: Sequence[Row] = (), published: bool 
         return ""
     used = {key for row in results for key in row if row[key] is not None} | {"steps"}
     found: dict[str, str] = dict(ALWAYS)
-    plans = " ".join(str(row.get("plan") or "") for row in [*results, *scores]) + " S T" * published
-    found |= {told: f"a plan: {text}" for letter, (told, text) in PLANS.items() if letter in plans}
+    found |= _plans(" ".join([*(str(row.get("plan") or "") for row in [*results, *scores]), PUBLISHED * published]))
     names = " ".join(f"{row.get('generator')} {row.get('plan')}" for row in [*results, *scores]) + " skip" * published
-    found |= {told: text for name, (told, text) in METHODS.items() if name in names or published}
+    for name, (told, text) in METHODS.items():
+        if name in names or published:
+            own = re.search(rf"{name}-(\d+)", names)
+            found[f"{name}-{own[1]}" if own else told] = text.format(own[1] if own else 8)
     if used & OF_CLASSIFIER:
         found["feature classifier"] = CLASSIFIER
     if any(row.get("split") for row in results):
@@ -70,6 +67,36 @@ def section(results: Sequence[Row], scores: Sequence[Row] = (), published: bool 
     found |= {_plain(m.head): m.explain for key, m in METRICS.items() if key in used and m.explain}
     found |= SCORES if scores or published else {}
     return f'<h2 id="words">Words</h2><dl class="words">{definitions(found)}</dl>'
+
+
+def _plans(plans: str) -> dict[str, str]:
+    """What the words of these plans do, the same letter's together."""
+    words: dict[str, list[str]] = {}
+    for letter, what in WORD.findall(plans):
+        if what not in (known := words.setdefault(letter, [])):
+            known.append(what)
+    found = {}
+    for letter, explain in (("S", _student), ("T", _teacher), ("J", _sweeps)):
+        if own := words.get(letter, [])[:MOST]:
+            found[", ".join(letter + what for what in own)] = f"a plan: {explain(own)}"
+    return found
+
+
+def _student(starts: Sequence[str]) -> str:
+    return f"the student draws all tokens from step {' or '.join(starts)} on in one pass."
+
+
+def _teacher(spans: Sequence[str]) -> str:
+    ends = [(int(first), int(end or first)) for first, _, end in (span.partition(":") for span in spans)]
+    told = [f"{first} to {end - 1}" if end - first > 1 else f"{first} alone" for first, end in ends]
+    return f"the teacher takes steps {', or '.join(told)}, one after another."
+
+
+def _sweeps(counts: Sequence[str]) -> str:
+    times = [f"{count} times" if count != "1" else "once" for count in counts if count != "*"]
+    to_the_end = "until nothing changes: then every token is certified to be what the teacher would have drawn alone"
+    told = ", or ".join([*times, *[to_the_end] * ("*" in counts)])
+    return f"the teacher refines all tokens at once (a sweep), {told}."
 
 
 def definitions(terms: Mapping[str, Any]) -> str:

@@ -126,7 +126,9 @@ def _write(folder: Path, todo: dict[str, np.ndarray], draw: Callable) -> None:
     """This process's shards, {name: ids}, those that are not whole; one is written while the next is drawn."""
     mine = dict(list(todo.items())[processes.index() :: processes.count()])
     known = _known(folder)
-    progress = Progress(sum(map(len, mine.values())), "pairs", unit="pairs")
+    total = sum(map(len, mine.values()))
+    mine = {name: ids for name, ids in mine.items() if not pairset.whole(folder / name, ids, known.get(name))}
+    progress = Progress(total, "pairs", unit="pairs", initial=total - sum(map(len, mine.values())))
     with stopping.listening(), progress, ThreadPoolExecutor(1) as writer:
 
         def tell(count: int) -> None:
@@ -136,9 +138,6 @@ def _write(folder: Path, todo: dict[str, np.ndarray], draw: Callable) -> None:
 
         writing: Future = writer.submit(bool)
         for name, ids in mine.items():
-            if pairset.whole(folder / name, ids, known.get(name)):
-                progress.update(len(ids))
-                continue
             shard = draw(ids, tell)
             writing.result()  # what went wrong there is raised here
             writing = writer.submit(pairset.write, folder / name, shard)

@@ -185,8 +185,8 @@ class Sampling:
         """What these images show, by number: classes of `sample.labels` or given captions in turn, else by scheme."""
         sample, data = self.config.sample, self.config.data
         if sample.labels:
-            found = np.asarray(labels.find(sample.labels, data.name, data.classes), np.int32)
-            return found[ids % len(found)]
+            found = labels.find(sample.labels, data.name, data.classes, data.get("class_names") or ())
+            return np.asarray(found, np.int32)[ids % len(found)]
         if self.asked:
             return (ids % len(self.asked)).astype(np.int32)
         return assign(self.conditions.pool, ids, sample.scheme, self.seed)
@@ -201,7 +201,7 @@ class Sampling:
         """What the named classes, or the given prompt, are called, by number; empty where nothing was named."""
         sample, data = self.config.sample, self.config.data
         if sample.labels:
-            return labels.short(data.name, data.classes)
+            return labels.short(data.name, data.classes, data.get("class_names") or ())
         return self.asked.captions if self.asked and sample.prompt else ()
 
     def images(self, plan: str, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

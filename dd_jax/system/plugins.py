@@ -1,5 +1,6 @@
 """Names of ideas: those that come along stand in a table, others are imported, `package.module:attribute`."""
 
+import difflib
 import importlib
 import re
 from collections.abc import Iterable, Mapping
@@ -8,6 +9,7 @@ from typing import Any, TypeVar
 from dd_jax.system.errors import UserError
 
 T = TypeVar("T")
+MISSING = object()
 OUTSIDE = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
 
 
@@ -37,13 +39,20 @@ def find(name: str, known: Mapping[str, T], choose: str, kind: type | None = Non
 
 def imported(name: str) -> Any:
     """The attribute that `package.module:attribute` names. UserError, in one line, where there is none."""
-    module, _, attribute = name.partition(":")
+    where, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        module = importlib.import_module(where)
+        if (found := getattr(module, attribute, MISSING)) is not MISSING:
+            return found
+        there = [one for one in dir(module) if not one.startswith("_")]
     except Exception as error:  # whatever code of one's own raises while it is imported
         told = " ".join(f"{type(error).__name__}: {error}".split())
-        where = "its module must be installed, or lie in the current folder or on PYTHONPATH"
-        raise UserError(f"{name} cannot be imported ({told}): {where}") from error
+        lies = "its module must be installed, or lie in the current folder or on PYTHONPATH"
+        raise UserError(f"{name} cannot be imported ({told}): {lies}") from error
+    near = difflib.get_close_matches(attribute, there, 3)
+    has = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(there[:8]) or 'nothing'}"
+    path = f" ({module.__file__})" if getattr(module, "__file__", None) else ""
+    raise UserError(f"{name}: the module {where} is there{path}, and has no {attribute!r}: {has}")
 
 
 def check_trust(named: Iterable[tuple[str, str]], trust: Iterable[str]) -> None:

@@ -14,14 +14,15 @@ from rich.table import Column
 
 LINE_EVERY = 10.0  # seconds between lines in a log
 DRAW_EVERY = 0.2  # seconds between redraws on a terminal
-WINDOW = 30.0  # seconds that the rate looks back: compiling, at the start, leaves it soon
+WINDOW = 30.0  # seconds that the rate looks back
 
 
 class Progress:
     """`with Progress(total, "pairs", "images") as bar: ... bar.update(256, loss=loss)`.
 
-    A resumed job passes what is already done as `initial`; it counts as done but not as speed. An update
-    costs a clock reading; the figures, which may be device arrays, are only looked at when they are shown.
+    A resumed job passes what is already done as `initial`; it counts as done but not as speed. Nor does what the first
+    update tells of, which compiling was a part of. An update costs a clock reading; the figures, which may be device
+    arrays, are only looked at when they are shown.
     """
 
     def __init__(
@@ -43,7 +44,8 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         self._begin = self._shown = self._clock()
-        self._seen = deque([(self._begin, self.done)])
+        self._seen = deque[tuple[float, int]]()  # (time, done), from the first update on
+        self._first: tuple[float, int] | None = None
         console = Console(file=self._file)
         if console.is_terminal and not console.is_dumb_terminal:
             status = TextColumn("{task.fields[status]}", table_column=Column(no_wrap=True, overflow="ellipsis"))
@@ -60,6 +62,9 @@ class Progress:
         if numbers:
             self.numbers.update(numbers)
         now = self._clock()
+        if self._first is None:
+            self._first = now, self.done
+            self._seen.append(self._first)
         if now - self._shown >= (DRAW_EVERY if self._bar else LINE_EVERY):
             self._shown = now
             self._show()
@@ -75,7 +80,9 @@ class Progress:
             self._bar.stop()
 
     def rate(self) -> float:
-        """Units a second over the last half minute."""
+        """Units a second over the last half minute; 0 where nobody knows yet."""
+        if not self._seen:
+            return 0.0
         now = self._clock()
         if now > self._seen[-1][0]:
             self._seen.append((now, self.done))
@@ -94,15 +101,24 @@ class Progress:
 
     def _status(self) -> str:
         rate = self.rate()
-        left = duration((self.total - self.done) / rate) if rate > 0 else "?"
-        speed = f"{_short(rate)} {self.unit}/s" if rate > 0 else self.unit
-        return ", ".join([f"{self.done}/{self.total}", speed, f"{left} left", *self._figures()])
+        if rate <= 0:
+            return ", ".join([f"{self.done}/{self.total} {self.unit}", *self._figures()])
+        left = duration((self.total - self.done) / rate)
+        return ", ".join([f"{self.done}/{self.total}", self._speed(rate), f"{left} left", *self._figures()])
 
     def _last_status(self) -> str:
-        seconds = self._clock() - self._begin
-        rate = (self.done - self.initial) / seconds if seconds > 0 else 0.0
-        speed = f"{_short(rate)} {self.unit}/s" if rate > 0 else self.unit
-        return ", ".join([f"{self.done}/{self.total}", speed, f"took {duration(seconds)}", *self._figures()])
+        if self._first is None and self.done >= self.total:
+            return f"{self.done}/{self.total}, {'done already' if self.total else 'nothing to do'}"
+        now = self._clock()
+        then, before = self._first or (now, self.done)
+        if before == self.done:  # all of it in one update
+            then, before = self._begin, self.initial
+        rate = (self.done - before) / (now - then) if now > then else 0.0
+        took = f"took {duration(now - self._begin)}"
+        return ", ".join([f"{self.done}/{self.total}", self._speed(rate), took, *self._figures()])
+
+    def _speed(self, rate: float) -> str:
+        return f"{_short(rate)} {self.unit}/s" if rate > 0 else self.unit
 
     def _figures(self) -> list[str]:
         return [f"{name} {_short(float(value))}" for name, value in self.numbers.items()]

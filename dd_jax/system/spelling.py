@@ -49,7 +49,12 @@ def apart(value: Any) -> Any:
 
 
 def same(setting: str, then: Any, now: Any) -> bool:
-    """Do two values of a setting mean the same? A list of `no_decay` once had a name that no parameter has."""
+    """Do two values of a setting mean the same? A list of `no_decay` once had a name that no parameter has.
+
+    Names of classes were once not noted.
+    """
+    if setting == "data.class_names" and (not then or not now):
+        return True
     if setting.endswith(".no_decay") and then and now is not None:
         return {*then} - NAMELESS == {*now} - NAMELESS
     return bool(then == now)

@@ -1,0 +1,268 @@
+"""Every `python -m` command of README and docs/ is run, on made files at toy sizes, in a folder of its own.
+
+A command that is none of these kinds fails: who writes one says here how it runs, or why it cannot.
+"""
+
+import functools
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from conftest import tiny_config
+from made import ROOT, Room, small_models  # noqa: F401 (a fixture)
+from ml_collections import ConfigDict
+from test_commands import FOUND, config_of
+
+from dd_jax import main, settings
+from port_weights import __main__ as port
+
+pytestmark = pytest.mark.xdist_group("commands")
+COMMANDS = {" ".join(words): words for _, words in FOUND}  # each once
+CANNOT = {  # how a command begins, or a word that it has -> why it is not run here
+    "scripts.aot": "compiles for TPUs: needs libtpu, which the extra [tpu] brings",
+    "--coordinator=auto": "asks the pod or SLURM that it runs in for its address (tests/test_processes.py runs two)",
+    "tfds:imagenet2012": "needs ImageNet, prepared",
+    "dd_jax.metrics.clip": "fetches CLIP's weights",
+}
+# What is smaller here than a page has it, word by word.
+INSTEAD = {
+    "--config.student.split=24": "--config.student.split=8",  # of 16 steps, not 49
+    "--config.pairs.count=600000": "--config.pairs.count=64",
+    "--config.pairs.first=600000": "--config.pairs.first=64",
+    "--config.pairs.count=1200000": "--config.pairs.count=128",
+    "--config.pairs.count=300": "--config.pairs.count=64",
+    "--config.evaluate.count=250": "--config.evaluate.count=40",
+    "--config.evaluate.reference=250": "--config.evaluate.reference=40",
+    "--config=...": "--config=configs/digits_llamagen.py",
+    "--config.text.prompts=FILE": "--config.text.prompts=captions.txt",
+    "--batches=4,8,16": "--batches=1,2,3",
+    "--depths=2,4,8": "--depths=1,2,3",
+    "MODEL": "vq16",
+}
+QUICK = (  # beginnings of those that CI runs; the others are slow
+    "port_weights list",
+    "port_weights MODEL",
+    "port_weights vq16 llamagen_l_dd --",
+    "port_weights var_vae",
+    "port_weights --export",
+    "port_weights flan_t5_xl",
+    "scripts.fake_release",
+    "scripts.publish_pairs",
+    "scripts.compare",
+    "scripts.figures",
+    "dd_jax.scripts.compare",
+    "dd_jax.metrics",
+    "dd_jax.main --stage=config",
+    "dd_jax.main --config=configs/llamagen_l.py --stage=config",
+    "dd_jax.main --config=configs/llamagen_l.py --labels",
+)
+KNOWN = {"dd_jax.main", "port_weights", "dd_jax.metrics.score", "dd_jax.metrics.reference", "dd_jax.scripts.compare"}
+KNOWN |= {f"scripts.{name}" for name in ("compare", "figures", "publish_pairs", "merge_pairs", "fake_release")}
+APART = {"scripts.flow_overhead", "scripts.memory"}  # processes of their own: their flags have the names of main's
+
+
+def why_not(command: str) -> str:
+    return next((why for word, why in CANNOT.items() if command.startswith(word) or f" {word}" in command), "")
+
+
+def param(command: str):
+    marks = [pytest.mark.skip(reason=why_not(command))] if why_not(command) else []
+    marks += [] if command.startswith(QUICK) else [pytest.mark.slow]
+    return pytest.param(COMMANDS[command], id=command[:110], marks=marks)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory):
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def room(tmp_path, store, tiny_run, small_models, monkeypatch):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(main.runtime, "setup", lambda: None)
+    here = Room(tmp_path, store, tiny_run[0])
+    monkeypatch.setattr(port, "fetch", lambda known, out: here.release(known.id))  # the network
+    return here
+
+
+@pytest.mark.parametrize("words", [param(command) for command in COMMANDS])
+def test_a_command_runs(words, room, capsys):
+    module, *rest = words
+    assert module in KNOWN | APART, f"say in {__file__} how {module} runs"
+    if module == "scripts.publish_pairs":
+        pytest.importorskip("tensorflow_datasets")
+    rest = [INSTEAD.get(word, word) for word in rest if word not in ("...", "MODEL ...")]
+    for word in list(rest):
+        prepare(room, module, word, rest)
+    if module == "dd_jax.main":
+        run_main(room, rest)
+    elif module in APART:
+        run_apart(room, module, rest)
+    else:
+        call(module, complete(room, module, rest))
+    check(room, rest)
+
+
+def prepare(room: Room, module: str, word: str, words: list[str]) -> None:
+    """What this word of a command names is made."""
+    if (found := re.search(r"weights/(\w+)$", word)) and "--out" not in words[:1]:
+        room.weights(found[1])
+    if found := re.search(r"^(?:--from=)?(runs/\w+|\w+_RUN)$", word):
+        room.finished(found[1])
+    if found := re.fullmatch(r"(runs/\w+)/pairs", word):
+        prepare_pairs(room, module, found[1], words)
+    if word.startswith("DATA_DIR/"):
+        call("scripts.publish_pairs", ["to", str(room.run / "pairs"), "DATA_DIR"])
+    if word.endswith("folder:PICTURES"):
+        room.pictures("PICTURES")
+    if word in ("FOLDER", "REAL", "SAMPLES") and module.startswith("dd_jax.metrics"):
+        room.pictures(word)
+    if word == "FOLDER" and module == "port_weights":
+        room.release("flan_t5_xl")
+        (room.here / "FOLDER").symlink_to(room.store / "published/flan_t5_xl")
+    if word == "samples.npz":
+        np.savez(room.here / word, arr_0=np.random.default_rng(2).integers(0, 256, (40, 32, 32, 3), np.uint8))
+    if word.endswith(("VIRTUAL_imagenet256_labeled.npz", "real.npz")) and module != "dd_jax.metrics.reference":
+        room.statistics(word.rpartition("=")[2], 256 if word == "real.npz" else 32)
+    if word.endswith("captions.txt"):
+        (room.here / "captions.txt").write_text("a red fox\nan old boat\ntwo owls\n")
+    if ":" in word and word.startswith("--config.flow.name="):
+        room.module(word.partition("=")[2].partition(":")[0])
+    if "--src" in words:
+        for model, names in {
+            "vq16": ["vq_ds16_c2i.pt"],
+            "llamagen_l_dd": ["llamagen-L.pt"],
+            "lpips_vgg": ["vgg16-397923af.pth", "vgg.pth"],
+        }.items():
+            if word == model:
+                room.release(model, *names)
+
+
+def prepare_pairs(room: Room, module: str, run: str, words: list[str]) -> None:
+    """Pairs of a run: to publish, or of two machines, to join."""
+    if module == "scripts.publish_pairs" and words[0] == "to":
+        room.finished(run)
+    if module == "scripts.merge_pairs" and word_is_input(f"{run}/pairs", words):
+        first = 0 if run.endswith("a") else 64
+        more = ["--stage=pairs", "--config.pairs.count=64", f"--config.pairs.first={first}", f"--workdir={run}"]
+        run_main(room, more)
+
+
+def word_is_input(word: str, words: list[str]) -> bool:
+    return words.index(word) > 0
+
+
+def complete(room: Room, module: str, words: list[str]) -> list[str]:
+    """A command that a page only names gets what it is about; figures go beside, not into docs/."""
+    if module.endswith("compare") and not words:
+        room.finished("runs/mnist_llamagen")
+        return ["runs/mnist_llamagen"]
+    return [*words, "--out", "figures"] if module == "scripts.figures" else words
+
+
+def tiny_flags(config: ConfigDict) -> list[str]:
+    """What makes a demo tiny, as far as the demo has it, as a command line says it."""
+    there, found = dict(settings.flat(config)), []
+    for name, value in settings.flat(tiny_config("var" if config.family == "var" else "llamagen")):
+        if name in there and name.startswith(("data.copies", "data.heldout", "tokenizer.stack", "model.", "pretrain.")):
+            found.append((name, value))
+        if name in there and name.startswith(("train.", "pairs.", "sample.", "evaluate.", "speed.")):
+            found.append((name, value))
+    keep = ("pretrain.teacher.token_corruption", "pretrain.teacher.word_dropout", "model.positions", "model.loud_cond")
+    differ = [(name, value) for name, value in found if value != there[name] and name not in keep]
+    differ += [("baselines.skip", ())] if "baselines.skip" in there else []
+    return [f"--config.{name}={'none' if value is None else str(value)}" for name, value in differ]
+
+
+def run_main(room: Room, words: list[str]) -> None:
+    """`python -m dd_jax.main` in this process, tiny."""
+    named = dict(word.lstrip("-").split("=", 1) for word in words)
+    config = named.get("config", "configs/mnist_llamagen.py")
+    published = "llamagen_" in config.replace("digits_llamagen", "").replace("mnist_llamagen", "") or "var_d" in config
+    if "config.pairs.verify" in named:  # of a set that is there
+        run_main(room, [word for word in words if "verify" not in word])
+    if "labels" in named and "config" not in named:  # of a run on pictures that are gone
+        own = f"--config.data.name=folder:{room.pictures('own')}"
+        run_main(room, ["--config=configs/digits_llamagen.py", f"--workdir={named['workdir']}", own])
+        shutil.rmtree(room.here / "own")
+    if named.get("stage") == "train" and "workdir" not in named:
+        words = [*words, f"--workdir={room.finished('runs/lent')}"]
+    elif "config" not in named and {"from", "workdir"} & {*named}:  # the run's own, or a run to begin
+        if "from" not in named and not (room.here / named["workdir"] / "config.json").exists():
+            words = [*words, f"--from={room.finished('runs/lent')}"]
+    elif not published and named.get("stage") != "config":
+        given = {word.partition("=")[0] for word in words}
+        words = [*(word for word in tiny_flags(config_of(config)) if word.partition("=")[0] not in given), *words]
+    values = main.flags.FLAGS
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["main", *words])
+            ended(main.entry)
+    finally:
+        values.unparse_flags()
+        for name in list(values):
+            if name.startswith("config."):
+                delattr(values, name)
+            elif name in {name for names in main.GROUPS.values() for name in names}:
+                values[name].unparse()
+
+
+def run_apart(room: Room, module: str, words: list[str]) -> None:
+    """In a process of its own, where configs are whole: their width is said."""
+    small = {"model.width": 32, "model.depth": 1, "model.heads": 2, "tokenizer.vocab": 64, "tokenizer.stack.ch": 32}
+    small |= {"tokenizer.stack.z_channels": 32}
+    more = [f"--config.{name}={value}" for name, value in small.items()]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", module, *words, *more], cwd=room.here, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def call(module: str, words: list[str]) -> None:
+    """A program of argparse, in this process; whose main takes nothing, or the words."""
+    entry = importlib.import_module(module if not module.startswith("scripts") else f"dd_jax.{module}")
+    if hasattr(entry, "__path__"):
+        entry = importlib.import_module(f"{module}.__main__")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [module, *words])
+        if hasattr(entry, "runtime"):
+            patch.setattr(entry.runtime, "setup", lambda: None)
+        ended(functools.partial(entry.main, words) if entry.main.__code__.co_argcount else entry.main)
+
+
+def ended(program: Callable[[], None]) -> None:
+    """It ends, or exits with status 0."""
+    try:
+        program()
+    except SystemExit as error:
+        if error.code:
+            pytest.fail(str(error.code))
+
+
+def check(room: Room, words: list[str]) -> None:
+    """What a command says it writes is there."""
+    for flag in ("--out", "--json"):
+        if flag in words:
+            assert (room.here / words[words.index(flag) + 1]).exists()
+    stage = next((word.partition("=")[2] for word in words if word.startswith("--stage=")), "")
+    for word in words:
+        if "--labels=cats, owls" in words:
+            names = {path.name for path in room.here.glob("runs/mine/samples/named/S0_images/images/*")}
+            assert {"cats-00.png", "owls-00.png"} <= names
+        elif word.startswith("--workdir=") and not stage:
+            assert (room.here / word.partition("=")[2] / "report.html").stat().st_size > 0
+
+
+def test_what_is_not_run_is_still_there():
+    for word in CANNOT:
+        assert any(command.startswith(word) or f" {word}" in command for command in COMMANDS), word
+    for word in [*INSTEAD, *QUICK]:
+        assert any(word in command for command in COMMANDS), word
