@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from dd_jax.system.errors import UserError
 
 if TYPE_CHECKING:
-    from dd_jax.pipeline import Pipeline, load, run
+    from dd_jax.pipeline import Pipeline, load, run, slerp
 
 __version__ = "0.1.0"
-__all__ = ["Pipeline", "UserError", "load", "run"]
+__all__ = ["Pipeline", "UserError", "load", "run", "slerp"]
 
 
 class _Checkout:

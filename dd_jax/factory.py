@@ -89,6 +89,7 @@ def build(config: ConfigDict) -> System:
         teacher_init=family.teacher_init,
         teacher_params=family.teacher_params,
         rules=family.rules,
+        background=config.data.get("background"),
     )
 
 

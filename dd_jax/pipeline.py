@@ -15,10 +15,12 @@ from ml_collections import ConfigDict
 from numpy.typing import ArrayLike
 
 from dd_jax import factory, settings, validate
-from dd_jax.data.conditions import Conditions, as_array, numbers
+from dd_jax.data.conditions import as_array, numbers
 from dd_jax.data.sampleset import to_uint8
+from dd_jax.encoding import Encoding
 from dd_jax.method.fewstep import noise_for, program, run_ops
 from dd_jax.method.interfaces import Draft, Params
+from dd_jax.method.inversion import slerp
 from dd_jax.method.models import Models
 from dd_jax.method.plans import Op, parse
 from dd_jax.stages import run as stages
@@ -27,6 +29,7 @@ from dd_jax.stages.workdir import Workdir
 from dd_jax.system import files, rng, spelling, weights
 from dd_jax.system.errors import UserError
 
+__all__ = ["Pipeline", "load", "run", "slerp"]
 COMPANIONS = ("tokenizer", "text", "teacher", "student")  # parts that `load` takes by name
 IDS = 2**31  # there are so many images of a seed
 Folder = str | os.PathLike[str]
@@ -83,7 +86,7 @@ def path_of(folder: Folder) -> Path:
         raise UserError(f"{folder!r} is no folder: give its path") from error
 
 
-class Pipeline:
+class Pipeline(Encoding):
     """Models and parameters of one run; one compilation for each kind of plan and batch size."""
 
     def __init__(self, system: System, params: dict[str, Params]):
@@ -134,16 +137,6 @@ class Pipeline:
             raise UserError(f"{path} needs its tokenizer {name}: python -m port_weights {name} --out {path.parent}")
         system = factory.build(config)
         return cls(system, load_params(system, config, path, parts))
-
-    @functools.cached_property
-    def conditions(self) -> Conditions:
-        """What may be drawn."""
-        return self.system.conditions(self.params)
-
-    @property
-    def _shape(self) -> tuple[int, int]:
-        """Of an image's noise: tokens, code dimension."""
-        return self.system.layout.tokens, self.system.tokenizer.code_dim
 
     def _run(self, plan: str) -> Any:
         """(parameters, condition, noise, keys, sweeps) -> Draft: one program for plans that differ in sweeps alone."""
@@ -201,13 +194,8 @@ class Pipeline:
         """uint8 images (B, R, R, channels), one a label (see `tokens`)."""
         token_BxLxC = self.tokens(labels, plan, seed, noise, ids).token_BxLxC
         if not len(token_BxLxC):
-            blank = jax.ShapeDtypeStruct((1, *self._shape), jnp.float32)
-            return np.zeros((0, *jax.eval_shape(self._decode, self.params["tokenizer"], blank).shape[1:]), np.uint8)
+            return np.zeros((0, *self._image_shape), np.uint8)
         return to_uint8(self._decode(self.params["tokenizer"], token_BxLxC))
-
-    @functools.cached_property
-    def _decode(self) -> Any:
-        return jax.jit(self.system.tokenizer.decode)
 
 
 def _companions(given: Mapping[str, Companion]) -> dict[str, Path | None]:

@@ -6,7 +6,7 @@ The networks' training reads pictures so; scores read them as the tools do that 
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageColor, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageColor, ImageOps, UnidentifiedImageError
 
 from dd_jax.system.errors import UserError
 
@@ -43,12 +43,13 @@ def ground(background: str | None) -> tuple[int, ...]:
 
 
 def prepared(
-    img: Image.Image, side: int, mode: str, background: tuple[int, ...] = (255, 255, 255)
+    img: Image.Image, side: int, mode: str, background: tuple[int, ...] = (255, 255, 255), whole: bool = False
 ) -> tuple[np.ndarray, list[str]]:
     """uint8 (side, side, 1 or 3), the central square in `mode`, "L" or "RGB"; and what was converted, in words.
 
-    Turned as its EXIF says, more than 8 bits scaled to 8, what is transparent laid on `background`, the first of
-    several frames. Raises what Pillow raises, and ValueError for numbers whose range nobody can know.
+    With `whole` all of the picture instead, between margins of the background. Turned as its EXIF says, more than 8
+    bits scaled to 8, what is transparent laid on `background`, the first of several frames. Raises what Pillow raises,
+    and ValueError for numbers whose range nobody can know.
     """
     told, format = [], img.format or ""
     if format in SEVERAL and getattr(img, "is_animated", False):
@@ -65,6 +66,10 @@ def prepared(
         told += [f"transparent, laid on #{bytes(background).hex()}"] * clear
     if colour and mode == "L":
         told.append("colour made grey")
+    if whole:
+        margin = tuple(np.asarray(Image.new("RGB", (1, 1), background).convert(mode)).reshape(-1).tolist())
+        padded = ImageOps.pad(img.convert(mode), (side, side), Image.Resampling.LANCZOS, margin)
+        return np.asarray(padded).reshape(side, side, -1), told
     if img.width != img.height:
         told.append("cut to the central square")
     if min(img.size) < side:

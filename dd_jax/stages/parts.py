@@ -45,6 +45,7 @@ class System:
     teacher_init: Callable[[jax.Array, Params], Params]  # (key, tokenizer's) -> trunk
     teacher_params: Callable[[Params, Params], Params]  # (trunk, tokenizer's) -> what the teacher takes
     rules: Rules = ()  # how its arrays are cut over several devices
+    background: str | None = None  # what transparent pictures are laid on, a colour; none: white
 
     @property
     def layout(self) -> Layout:

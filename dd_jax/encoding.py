@@ -1,0 +1,161 @@
+"""The way in: pictures -> codes, codes -> pictures, and the noise that draws them. `Pipeline` has it by name."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dd_jax.data import given
+from dd_jax.data.conditions import Conditions, as_array
+from dd_jax.data.examples import floats
+from dd_jax.data.sampleset import to_uint8
+from dd_jax.method.interfaces import Params
+from dd_jax.method.inversion import Inverted, noise_of
+from dd_jax.stages.parts import System
+from dd_jax.system import rng
+from dd_jax.system.errors import UserError
+from dd_jax.system.programs import in_programs
+
+BATCH = 16  # pictures of one program at most; fewer run in the next power of two
+
+
+class Encoding:
+    """What a `Pipeline` does with pictures that are there already. One picture counts as a batch of one."""
+
+    system: System
+    params: dict[str, Params]
+
+    @functools.cached_property
+    def conditions(self) -> Conditions:
+        """What may be drawn."""
+        return self.system.conditions(self.params)
+
+    @functools.cached_property
+    def _image_shape(self) -> tuple[int, ...]:
+        """(R, R, channels)."""
+        blank = jax.ShapeDtypeStruct((1, *self._shape), jnp.float32)
+        return jax.eval_shape(self.system.tokenizer.decode, self.params["tokenizer"], blank).shape[1:]
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        """Of an image's noise: tokens, code dimension."""
+        return self.system.layout.tokens, self.system.tokenizer.code_dim
+
+    def encode(self, images: Any, size: str = "crop", background: str | None = None) -> np.ndarray:
+        """int32 codes (B, L) of pictures of any size and kind.
+
+        `images`: one or a list of Pillow's pictures, files' paths, or arrays (rows, columns[, 1 to 4 channels]); or an
+        array (B, rows, columns[, channels]). Arrays are uint8 (0..255), uint16, bool, or floats in [0, 1]. `size`:
+        "crop" takes the central square, "fit" the whole picture between margins. `background`: the colour of margins
+        and behind alpha; none: `config.data.background`, else white. UserError for anything else.
+        """
+        side, _, channels = self._image_shape
+        squares = given.squares(images, side, channels, size, background or self.system.background)
+        return self._encoded(floats(squares))
+
+    def decode(self, codes: ArrayLike) -> np.ndarray:
+        """uint8 pictures (B, R, R, channels) of codes, (B, L) whole numbers, or of tokens, (B, L, C) vectors.
+
+        Tokens need not be in the codebook: `Draft.token_BxLxC` are what a student drew. UserError for other shapes,
+        codes outside the codebook, numbers that are not finite.
+        """
+        array = codes if isinstance(codes, jax.Array) else as_array(codes, "codes")
+        (tokens, dim), whole = self._shape, jnp.issubdtype(array.dtype, jnp.integer)
+        if array.ndim == 3 and array.shape[1:] == (tokens, dim) and jnp.issubdtype(array.dtype, jnp.floating):
+            token_BxLxC = np.asarray(array, np.float32)
+            if not np.isfinite(token_BxLxC).all():
+                raise UserError("tokens have numbers that are not finite")
+            return self._painted(token_BxLxC)
+        if array.ndim == 2 and array.shape[1] == tokens and whole:
+            return self._decoded(self._codes(array))
+        raise UserError(
+            f"codes are {array.dtype} {array.shape}: give whole numbers (B, {tokens}), or tokens, floats "
+            f"(B, {tokens}, {dim})"
+        )
+
+    def reconstruct(self, images: Any, size: str = "crop", background: str | None = None) -> np.ndarray:
+        """uint8 (B, R, R, channels): what the tokenizer keeps of pictures, `decode(encode(images))`.
+
+        No drawing of this model can be closer to them. Arguments and errors are those of `encode`.
+        """
+        return self.decode(self.encode(images, size, background))
+
+    def invert(
+        self,
+        images: Any,
+        labels: ArrayLike | Sequence[str],
+        seed: int = 0,
+        size: str = "crop",
+        background: str | None = None,
+    ) -> jax.Array:
+        """Noise (B, L, C) from which the teacher draws these pictures (their codes), one label each.
+
+        `sample(labels, plan="T0:S", noise=noise)`, S the AR steps, is `reconstruct(images)`, and `S0` comes near. The
+        same noise with another label is another picture; another seed is another of the noises that draw this one.
+        See `noise_of` for what cannot be inverted, and `encode` for `images`, `size` and `background`.
+        """
+        return self.noise_of(self.encode(images, size, background), labels, seed).noise
+
+    def noise_of(self, codes: ArrayLike, labels: ArrayLike | Sequence[str], seed: int = 0) -> Inverted:
+        """`invert` of codes (B, L): noise (B, L, C), and `exact`, bool (B, L), whether each token's draws its code.
+
+        It does, given the codes before it, but where the teacher's filter (top-k, top-p) drops the code, or holds it
+        for all but impossible. Picture i follows from seed, i, codes and label. UserError for codes or labels that
+        cannot be, or without a teacher.
+        """
+        if "teacher" not in self.params:
+            raise UserError("inversion needs a teacher: dd_jax.load(folder, teacher=FOLDER)")
+        code_BxL = self._codes(as_array(codes, "codes"))
+        wanted = as_array(labels, "labels")
+        if (wanted.size if wanted.ndim else 1) != len(code_BxL):
+            raise UserError(f"there are {wanted.size} labels for {len(code_BxL)} images: give one an image")
+        if not len(code_BxL):
+            return Inverted(jnp.zeros((0, *self._shape)), jnp.zeros((0, self._shape[0]), bool))
+        cond = self.conditions.of(labels)
+        root = jax.random.fold_in(rng.stream(seed, "sample"), 1 << 21)
+        keys = rng.example_keys(root, jnp.arange(len(code_BxL)))
+        used = {part: self.params[part] for part in ("teacher", "tokenizer")}
+        return in_programs(functools.partial(self._inverted, used), (cond, code_BxL, keys), BATCH)
+
+    def _codes(self, codes: np.ndarray | jax.Array) -> np.ndarray:
+        """(B, L) int32. UserError for others, or such as are not in the codebook."""
+        array, tokens, vocab = np.asarray(codes), self._shape[0], self._vocab
+        if array.ndim != 2 or array.shape[1] != tokens or array.dtype.kind not in "iu":
+            raise UserError(f"codes are {array.dtype} {array.shape}: give whole numbers (B, {tokens})")
+        if array.size and not (array.min() >= 0 and array.max() < vocab):
+            raise UserError(f"codes must lie in 0..{vocab - 1}, got {array.min()}..{array.max()}")
+        return array.astype(np.int32)
+
+    @functools.cached_property
+    def _vocab(self) -> int:
+        return jax.eval_shape(self.system.tokenizer.codebook, self.params["tokenizer"]).shape[0]
+
+    @functools.cached_property
+    def _decode(self) -> Callable[..., jax.Array]:
+        return jax.jit(self.system.tokenizer.decode)
+
+    def _painted(self, token_BxLxC: np.ndarray) -> np.ndarray:
+        if not len(token_BxLxC):
+            return np.zeros((0, *self._image_shape), np.uint8)
+        return to_uint8(in_programs(functools.partial(self._decode, self.params["tokenizer"]), (token_BxLxC,), BATCH))
+
+    def _decoded(self, code_BxL: np.ndarray) -> np.ndarray:
+        return self._painted(np.asarray(self.system.tokenizer.codebook(self.params["tokenizer"]))[code_BxL])
+
+    def _encoded(self, img_BxRxRxc: np.ndarray) -> np.ndarray:
+        if not len(img_BxRxRxc):
+            return np.zeros((0, self._shape[0]), np.int32)
+        encode = functools.partial(self._encode, self.params["tokenizer"])
+        return np.asarray(in_programs(encode, (img_BxRxRxc,), BATCH), np.int32)
+
+    @functools.cached_property
+    def _encode(self) -> Callable[..., jax.Array]:
+        return jax.jit(self.system.tokenizer.encode)
+
+    @functools.cached_property
+    def _inverted(self) -> Callable[..., Inverted]:
+        return jax.jit(functools.partial(noise_of, self.system.models))
