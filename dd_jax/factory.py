@@ -86,6 +86,7 @@ def build(config: ConfigDict) -> System:
         models=models,
         objective=objective,
         classes=config.data.classes,
+        names=(config.data.name, tuple(config.data.get("class_names") or ())),
         teacher_init=family.teacher_init,
         teacher_params=family.teacher_params,
         rules=family.rules,

@@ -1,37 +1,27 @@
 """The library: `run` a config, then `dd_jax.load(workdir).sample([3, 7], plan="S0")`."""
 
 import difflib
-import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import EllipsisType
-from typing import Any, Never
+from typing import Never
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
-from numpy.typing import ArrayLike
 
 from dd_jax import factory, settings, validate
-from dd_jax.data.conditions import as_array, numbers
-from dd_jax.data.sampleset import to_uint8
-from dd_jax.encoding import Encoding
-from dd_jax.method.fewstep import noise_for, program, run_ops
-from dd_jax.method.interfaces import Draft, Params
+from dd_jax.configs import kinds
+from dd_jax.drawing import Drawing
+from dd_jax.method.interfaces import Params
 from dd_jax.method.inversion import slerp
-from dd_jax.method.models import Models
-from dd_jax.method.plans import Op, parse
 from dd_jax.stages import run as stages
 from dd_jax.stages.parts import PARTS, System, check_recipes, load_params
 from dd_jax.stages.workdir import Workdir
-from dd_jax.system import files, rng, spelling, weights
+from dd_jax.system import files, runtime, spelling, weights
 from dd_jax.system.errors import UserError
 
 __all__ = ["Pipeline", "load", "run", "slerp"]
 COMPANIONS = ("tokenizer", "text", "teacher", "student")  # parts that `load` takes by name
-IDS = 2**31  # there are so many images of a seed
 Folder = str | os.PathLike[str]
 Companion = Folder | EllipsisType | None  # a folder; none: do without; ...: what the folder itself has or names
 
@@ -64,6 +54,8 @@ def load(
     teacher: Companion = ...,
     student: Companion = ...,
     trust: Sequence[str] = (),
+    dtype: str | None = None,
+    parts: Sequence[str] | None = None,
     **unknown: Never,
 ) -> "Pipeline":
     """Open a trained work directory as a `Pipeline`: `load(d).sample([3, 7], plan="S0")`.
@@ -71,9 +63,19 @@ def load(
     Ported weights open the same way: `load("weights/llamagen_l_dd")` finds `weights/vq16` beside it, and the
     teacher that plans with `T` or `J` need. A part elsewhere is given by its folder, `tokenizer=`, `teacher=`;
     one that is not wanted is None: one step needs no teacher. What a run's config names outside the package (see
-    docs/extending.md) is imported from modules in `trust` alone. UserError for what is not there.
+    docs/extending.md) is imported from modules in `trust` alone. `dtype`: what teacher and student compute in, float32
+    or bfloat16; None: as configured. `parts`: of "teacher" and "student", those wanted; the tokenizer, and an encoder
+    of captions, always come along. Compiled programs are kept in the user's cache folder, unless JAX has one already.
+    UserError for what is not there.
     """
-    return Pipeline.load(folder, trust, tokenizer=tokenizer, text=text, teacher=teacher, student=student, **unknown)
+    runtime.cache_compilations()
+    found = {"tokenizer": tokenizer, "text": text, "teacher": teacher, "student": student} | unknown
+    if unwanted := {*(parts or ())} - {*COMPANIONS}:
+        raise UserError(f"parts has {min(unwanted)!r}: choose from {', '.join(COMPANIONS)}")
+    for part in ("teacher", "student"):
+        if parts is not None and part not in parts:
+            found[part] = None
+    return Pipeline.load(folder, trust, dtype, **found)
 
 
 def path_of(folder: Folder) -> Path:
@@ -86,25 +88,27 @@ def path_of(folder: Folder) -> Path:
         raise UserError(f"{folder!r} is no folder: give its path") from error
 
 
-class Pipeline(Encoding):
-    """Models and parameters of one run; one compilation for each kind of plan and batch size."""
+class Pipeline(Drawing):
+    """Models and parameters of one run: `Drawing` is what it draws, `Encoding` what it does with pictures."""
 
     def __init__(self, system: System, params: dict[str, Params]):
         self.system, self.params = system, params
-        self._compiled: dict[tuple[tuple[Op, ...], Models], Any] = {}
 
     @classmethod
-    def load(cls, folder: Folder, trust: Sequence[str] = (), **companions: Companion) -> "Pipeline":
+    def load(
+        cls, folder: Folder, trust: Sequence[str] = (), dtype: str | None = None, **companions: Companion
+    ) -> "Pipeline":
         """Open a finished work directory, or ported weights (see `dd_jax.load`). UserError if there are none."""
         path, given = path_of(folder), _companions(companions)
         if (path / weights.WEIGHTS).exists():
-            return cls._ported(path, given, trust)
+            return cls._ported(path, given, trust, dtype)
         if not (path / "config.json").exists():
             raise UserError(f"{path} has no config.json: train one with python -m dd_jax.main --workdir={path}")
         file, again = path / "config.json", "delete it, and run --stage=report with the settings of this run"
         found = files.read_json(file, again, {})
         validate.check(ConfigDict(spelling.newer(found)), f"{file}: config", whole=False)
         config = factory.frozen(found, trust)
+        _computing_in(config, dtype)
         try:
             config.weights.update({part: str(where) for part, where in given.items() if where})
             system = factory.build(config)
@@ -113,7 +117,9 @@ class Pipeline(Encoding):
         return cls(system, load_params(system, config, path, [part for part in PARTS if given.get(part, path)]))
 
     @classmethod
-    def _ported(cls, path: Path, companions: Mapping[str, Path | None], trust: Sequence[str]) -> "Pipeline":
+    def _ported(
+        cls, path: Path, companions: Mapping[str, Path | None], trust: Sequence[str], dtype: str | None
+    ) -> "Pipeline":
         """A ported model with the others that it needs: given by part, or looked for beside it."""
         about = weights.describe(path)
         if not all(isinstance(about.get(key), kind) for key, kind in {"part": str, "id": str, "config": dict}.items()):
@@ -126,6 +132,7 @@ class Pipeline(Encoding):
             raise UserError(f"{path} is the {about['part']} itself: leave {about['part']}= out")
         validate.check(ConfigDict(spelling.newer(about["config"])), f"{path / weights.CONFIG}: config", whole=False)
         config = factory.frozen(about["config"], trust)
+        _computing_in(config, dtype)
         config.weights[about["part"]] = str(path)
         beside = {part: path.parent / name for part, name in (about.get("companions") or {}).items()}
         found = {part: where for part, where in beside.items() if (where / weights.CONFIG).exists()}
@@ -138,64 +145,13 @@ class Pipeline(Encoding):
         system = factory.build(config)
         return cls(system, load_params(system, config, path, parts))
 
-    def _run(self, plan: str) -> Any:
-        """(parameters, condition, noise, keys, sweeps) -> Draft: one program for plans that differ in sweeps alone."""
-        ops, _ = program(plan, self.system.layout.steps)
-        kind = ops, self.system.models.of(plan)
-        if kind not in self._compiled:
-            self._compiled[kind] = jax.jit(functools.partial(run_ops, *kind))
-        return self._compiled[kind]
 
-    def noise(self, ids: int | ArrayLike, seed: int = 0) -> jax.Array:
-        """(B, L, C) noise of these images of a seed, or of the first so many: image i is the same in any batch."""
-        if np.ndim(as_array(ids, "ids")) == 0:
-            ids = np.arange(numbers(ids, IDS, "a number of images")[0])
-        keys = rng.example_keys(rng.stream(seed, "sample"), jnp.asarray(numbers(ids, IDS, "ids")))
-        return noise_for(keys, *self._shape)
-
-    def tokens(
-        self,
-        labels: ArrayLike | Sequence[str],
-        plan: str = "S0",
-        seed: int = 0,
-        noise: ArrayLike | None = None,
-        ids: ArrayLike | None = None,
-    ) -> Draft:
-        """Latents and codes of one image a label (see `interfaces.Draft`).
-
-        The images are those numbered `ids` of a seed, by default 0, 1, ...; `noise=` fixes the noise instead.
-        UserError for labels, a plan, noise or ids that cannot be.
-        """
-        for op in parse(plan, self.system.layout.steps, self.system.objective.timesteps):
-            network = "student" if op.kind == "S" else "teacher"
-            if network not in self.params:
-                raise UserError(f"plan {plan!r} needs a {network}: dd_jax.load(folder, {network}=FOLDER)")
-        cond = self.conditions.of(labels) if as_array(labels, "labels").size else None
-        count = 0 if cond is None else len(jax.tree.leaves(cond)[0])
-        id_B = numbers(np.arange(count) if ids is None else ids, IDS, "ids")
-        if len(id_B) != count:
-            raise UserError(f"there are {len(id_B)} ids for {count} labels: give one a label")
-        noise_BxLxC = self.noise(id_B, seed) if noise is None else _given_noise(noise, (count, *self._shape))
-        if cond is None:
-            none = jnp.zeros((0, self._shape[0]), jnp.int32)
-            return Draft(noise_BxLxC, none, none[:, 0], none[:, 0])
-        keys = rng.example_keys(jax.random.fold_in(rng.stream(seed, "sample"), 1 << 20), jnp.asarray(id_B))
-        _, sweeps = program(plan, self.system.layout.steps)
-        return self._run(plan)(self.params, cond, noise_BxLxC, keys, sweeps)
-
-    def sample(
-        self,
-        labels: ArrayLike | Sequence[str],
-        plan: str = "S0",
-        seed: int = 0,
-        noise: ArrayLike | None = None,
-        ids: ArrayLike | None = None,
-    ) -> np.ndarray:
-        """uint8 images (B, R, R, channels), one a label (see `tokens`)."""
-        token_BxLxC = self.tokens(labels, plan, seed, noise, ids).token_BxLxC
-        if not len(token_BxLxC):
-            return np.zeros((0, *self._image_shape), np.uint8)
-        return to_uint8(self._decode(self.params["tokenizer"], token_BxLxC))
+def _computing_in(config: ConfigDict, dtype: str | None) -> None:
+    """Set what teacher and student compute in. UserError for a type that they do not."""
+    if dtype is not None and dtype not in kinds.DTYPES:
+        raise UserError(f"dtype={dtype!r}: choose {' or '.join(kinds.DTYPES)}")
+    if dtype:
+        config.dtype.update({"teacher": dtype, "student": dtype})
 
 
 def _companions(given: Mapping[str, Companion]) -> dict[str, Path | None]:
@@ -206,16 +162,3 @@ def _companions(given: Mapping[str, Companion]) -> dict[str, Path | None]:
             told = f"did you mean {near[0]}=?" if near else f"it takes {', '.join(f'{part}=' for part in COMPANIONS)}"
             raise UserError(f"dd_jax.load has no {name}=: {told}")
     return {part: path_of(where) if where is not None else None for part, where in given.items() if where is not ...}
-
-
-def _given_noise(given: ArrayLike, wanted: tuple[int, ...]) -> jax.Array:
-    """Noise that a user brings, float32. UserError for another shape, or numbers that are none."""
-    noise = given if isinstance(given, jax.Array) else as_array(given, "noise")
-    if noise.shape != wanted:
-        raise UserError(f"noise must be {wanted}, one row a label, got {noise.shape}")
-    if not (jnp.issubdtype(noise.dtype, jnp.floating) or jnp.issubdtype(noise.dtype, jnp.integer)):
-        raise UserError(f"noise must be real numbers, got {noise.dtype}")
-    noise = jnp.asarray(noise, jnp.float32)
-    if not jnp.isfinite(noise).all():
-        raise UserError("noise has numbers that are not finite: it must be standard Gaussian")
-    return noise

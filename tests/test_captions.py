@@ -174,7 +174,7 @@ def test_no_encoder_no_captions():
     made, params = system()
     with pytest.raises(UserError, match="captions need their encoder"):
         Pipeline(made, {k: v for k, v in params.items() if k != "text"}).sample(["red fox"])
-    with pytest.raises(UserError, match="draws classes, not captions"):
+    with pytest.raises(UserError, match="no class is called"):
         Classes(10).of(["red fox"])
     published = dataclasses.replace(made.text, words=False)
     with pytest.raises(UserError, match="port_weights flan_t5_xl"):

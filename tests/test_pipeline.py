@@ -132,7 +132,7 @@ def test_library_refuses_in_one_line_what_cannot_be(tiny_run):
     pipe = dd_jax.load(tiny_run[0])
     good = np.zeros((1, 16, pipe.system.tokenizer.code_dim), np.float32)
     cases = [
-        *[(lambda label=label: pipe.sample(label), "labels|classes, not captions") for label in LABELS],
+        *[(lambda label=label: pipe.sample(label), "labels|no class is called") for label in LABELS],
         (lambda: pipe.sample([1], ids=[0, 1]), "there are 2 ids for 1 labels"),
         (lambda: pipe.sample([], ids=[0]), "there are 1 ids for 0 labels"),
         (lambda: pipe.sample([1], ids=[-1]), "ids must lie in"),
@@ -149,7 +149,16 @@ def test_library_refuses_in_one_line_what_cannot_be(tiny_run):
         (lambda: pipe.noise(-1), "a number of images must lie in"),
         (lambda: pipe.noise(1.5), "a number of images must lie in"),
         (lambda: dd_jax.load(tiny_run[0], techer="x"), r"no techer=: did you mean teacher="),
-        (lambda: dd_jax.load(tiny_run[0], dtype="bfloat16"), r"no dtype=: it takes tokenizer=, text="),
+        (lambda: dd_jax.load(tiny_run[0], dtyp="bfloat16"), r"no dtyp=: it takes tokenizer=, text="),
+        (lambda: dd_jax.load(tiny_run[0], dtype="half"), r"dtype='half': choose float32 or bfloat16"),
+        (lambda: dd_jax.load(tiny_run[0], parts=("students",)), r"parts has 'students'"),
+        (lambda: pipe.sample([1], tau=0.0), r"tau=0.0: give one number, above 0"),
+        (lambda: pipe.sample([1, 2], guidance=[1.0, 2.0, 3.0]), r"guidance=float64 \(3,\): give one number or 2"),
+        (lambda: pipe.sample([1], top_k=2.5), r"top_k=2.5"),
+        (lambda: pipe.sample([1], top_p=1.5), r"top_p=1.5: give one number, in \(0, 1\]"),
+        (lambda: pipe.sample([1], temperature="hot"), r"temperature=hot"),
+        (lambda: pipe.sample([1], smooth=True), r"smooth=True is for next-scale models"),
+        (lambda: pipe.compile("S0", 0), r"batches=0"),
         (lambda: dd_jax.load(tiny_run[0], teacher=3), "3 is no folder"),
         (lambda: dd_jax.load(tiny_run[0], teacher=tiny_run[0] / "none"), "no weights in"),
         (lambda: dd_jax.load(None), "None is no folder"),
@@ -177,6 +186,46 @@ def test_one_step_needs_no_teacher(tiny_run):
             pipe.sample([3], plan="S0 J2")
     given = dd_jax.load(tiny_run[0], student=tiny_run[0] / "weights/student", teacher=None)
     np.testing.assert_array_equal(given.sample([3, 7]), whole)
+
+
+def test_settings_of_a_call_compile_nothing(tiny_run):
+    pipe = dd_jax.load(tiny_run[0])
+    pipe.compile(("T0:16", "S0"), batches=(1, 3))
+    sizes = {program: program._cache_size() for program in pipe._compiled.values()}
+    assert [*sizes.values()] == [2, 2]
+    plain = pipe.sample([1, 2, 3], plan="T0:16")
+    draws = [
+        pipe.sample([1, 2, 3], plan="T0:16", **{name: value})
+        for name, values in {
+            "guidance": (0.0, 1.0, 5.0),
+            "temperature": (0.1, 2.0),
+            "top_k": (1, 3, 999),
+            "top_p": (0.1, 0.9),
+            "tau": (0.5,),
+        }.items()
+        for value in values
+    ]
+    for count in (1, 2, 3, 4):
+        np.testing.assert_array_equal(pipe.sample([1, 2, 3, 4][:count], plan="T0:16")[:3], plain[:count])
+    assert {program: program._cache_size() for program in pipe._compiled.values()} == {
+        program: size + (plan == 0) for plan, (program, size) in enumerate(sizes.items())
+    }  # two images are a size of their own
+    assert (draws[2] != plain).any()
+    np.testing.assert_array_equal(draws[-1], plain)  # no flow head there
+    own = pipe.sample([1, 2, 3], plan="T0:16", guidance=[0.0, pipe.system.teacher.guidance, 5.0])
+    np.testing.assert_array_equal(own, np.stack([draws[0][0], plain[1], draws[2][2]]))
+
+
+def test_classes_by_name(tiny_run):
+    pipe = dd_jax.load(tiny_run[0])
+    np.testing.assert_array_equal(pipe.sample(["3", "7-8"]), pipe.sample([3, 7, 8]))
+
+
+def test_loading_a_part_or_another_type(tiny_run):
+    pipe = dd_jax.load(tiny_run[0], parts=("student",), dtype="bfloat16")
+    assert "teacher" not in pipe.params
+    assert pipe.system.student.net.trunk.cfg.dtype == jnp.bfloat16
+    assert pipe.sample([3]).shape == (1, 8, 8, 1)
 
 
 def test_numbers_of_sweeps_are_one_program(tiny_run):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dd_jax.data import labels
 from dd_jax.method.interfaces import Cond
 from dd_jax.system import rng
 from dd_jax.system.errors import UserError
@@ -67,9 +68,11 @@ def assign(pool: np.ndarray, id_B: np.ndarray, scheme: str, seed: int) -> np.nda
 
 @dataclasses.dataclass(frozen=True)
 class Classes:
-    """Class labels 0..count-1."""
+    """Class labels 0..count-1, of a data set whose classes may have names (see `labels.find`)."""
 
     count: int
+    data: str = ""
+    own: tuple[str, ...] = ()
 
     @functools.cached_property
     def pool(self) -> np.ndarray:
@@ -83,9 +86,8 @@ class Classes:
         return Cond(jnp.asarray(number_B, jnp.int32))
 
     def of(self, wanted: ArrayLike | Sequence[str]) -> Cond:
-        if as_array(wanted, "labels").dtype.kind in "US":
-            raise UserError(
-                "this model draws classes, not captions: give their numbers; "
-                "dd_jax.data.labels.find, and --labels on the command line, take names"
-            )
+        given = as_array(wanted, "labels")
+        if given.dtype.kind in "US":
+            found = [labels.find(str(word), self.data, self.count, self.own) for word in given.reshape(-1)]
+            return self(np.concatenate(found).astype(np.int32))
         return self(numbers(wanted, self.count, "labels"))

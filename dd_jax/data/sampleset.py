@@ -203,7 +203,12 @@ def slug(plan: str) -> str:
 
 def to_uint8(img: jax.Array) -> np.ndarray:
     """Images in [-1, 1] -> uint8, truncating clamp(127.5 x + 128, 0, 255)."""
-    return np.asarray(jnp.clip(127.5 * img + 128.0, 0, 255).astype(jnp.uint8))
+    return np.asarray(as_uint8(img))
+
+
+def as_uint8(img: jax.Array) -> jax.Array:
+    """The same, traced."""
+    return jnp.clip(127.5 * img + 128.0, 0, 255).astype(jnp.uint8)
 
 
 def rgb(img_BxRxRxc: np.ndarray) -> np.ndarray:

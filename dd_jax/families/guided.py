@@ -35,12 +35,13 @@ class Guided:
         return self.trunk.blank(batch)
 
     @property
-    def _guided(self) -> bool:
+    def guided(self) -> bool:
+        """Does any step run the null condition too?"""
         return bool(np.any(self.weight_S != 1))
 
     def _doubled(self, guidance_B: jax.Array | None) -> bool:
         """Is the null condition run beside each condition?"""
-        return self._guided or guidance_B is not None
+        return self.guided or guidance_B is not None
 
     def _both(self, cond: Cond) -> Cond:
         """[condition; null condition], or the condition alone without guidance."""

@@ -112,7 +112,7 @@ def student_step(
     logits, token = models.student(params["student"], cond, x_BxLxC, jnp.full(len(x_BxLxC), t))
     known = layout.known(t)
     if models.student.head == "flow":
-        code = flow.transport(x_BxLxC, logits / knobs.tau, codebook_VxC, models.solver)
+        code = flow.transport(x_BxLxC, logits / jnp.reshape(knobs.tau, (-1, 1, 1)), codebook_VxC, models.solver)
     else:
         code = jnp.argmax(logits, -1)
     code = jnp.where(known, flow.nearest(x_BxLxC, codebook_VxC), code)

@@ -44,6 +44,7 @@ class System:
     classes: int
     teacher_init: Callable[[jax.Array, Params], Params]  # (key, tokenizer's) -> trunk
     teacher_params: Callable[[Params, Params], Params]  # (trunk, tokenizer's) -> what the teacher takes
+    names: tuple[str, tuple[str, ...]] = ("", ())  # of the data set, and of its classes where they are its own
     rules: Rules = ()  # how its arrays are cut over several devices
     background: str | None = None  # what transparent pictures are laid on, a colour; none: white
 
@@ -54,7 +55,7 @@ class System:
     def conditions(self, params: dict[str, Params], asked: Prompts | None = None) -> Conditions:
         """What there is to draw; `asked`: other captions than the config's. UserError without an encoder for them."""
         if self.text is None:
-            return Classes(self.classes)
+            return Classes(self.classes, *self.names)
         if "text" not in params:
             raise UserError("captions need their encoder: port flan_t5_xl and name its folder, text=... (weights.text)")
         return self.text.conditions(params["text"], asked)

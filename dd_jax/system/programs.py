@@ -4,15 +4,16 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 
 def in_programs(run: Callable[..., Any], rows: tuple[Any, ...], most: int) -> Any:
     """`run(*rows)`, in which example i depends on row i alone, for at least one row, in parts of `most` rows.
 
-    The last part is padded to a power of two. `rows` and what `run` returns are pytrees of arrays (B, ...).
+    The last part is padded to a power of two. `rows` and what `run` returns are pytrees of arrays (B, ...), which are
+    cut and joined on the host: there a new size compiles nothing.
     """
+    rows = jax.tree.map(np.asarray, rows)
     count = len(jax.tree.leaves(rows)[0])
     parts = []
     for first in range(0, count, most):
@@ -20,5 +21,5 @@ def in_programs(run: Callable[..., Any], rows: tuple[Any, ...], most: int) -> An
         size = min(1 << (held - 1).bit_length(), most)
         at = np.minimum(np.arange(first, first + size), count - 1)  # more of the last one, thrown away again
         found = run(*jax.tree.map(lambda x, at=at: x[at], rows))
-        parts.append(jax.tree.map(lambda x, held=held: x[:held], found))
-    return parts[0] if len(parts) == 1 else jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+        parts.append(jax.tree.map(lambda x, held=held: np.asarray(x)[:held], found))
+    return parts[0] if len(parts) == 1 else jax.tree.map(lambda *x: np.concatenate(x), *parts)

@@ -47,14 +47,25 @@ THREEFRY = define_prng_impl(
 
 def key(seed: int) -> jax.Array:
     """What `jax.random.key(seed)` is by default, in any environment. UserError for a seed outside 0..2^32 - 1."""
+    return jax.random.wrap_key_data(jnp.asarray([0, checked(seed)], jnp.uint32), impl=THREEFRY)
+
+
+def checked(seed: int) -> int:
+    """A seed as a number. UserError for none in 0..2^32 - 1."""
     if not hasattr(seed, "__index__") or not 0 <= operator.index(seed) < 2**32:
         raise UserError(f"the seed is {seed}: choose a whole number in 0..{2**32 - 1}")
-    return jax.random.wrap_key_data(jnp.asarray([0, operator.index(seed)], jnp.uint32), impl=THREEFRY)
+    return operator.index(seed)
 
 
 def stream(seed: int, name: str) -> jax.Array:
     """The root key of one use of randomness."""
     return jax.random.fold_in(key(seed), STREAMS[name])
+
+
+def traced_stream(seed: jax.Array, name: str) -> jax.Array:
+    """`stream` of a seed that is a uint32 scalar of a traced function."""
+    data = jnp.stack([jnp.uint32(0), seed.astype(jnp.uint32)])
+    return jax.random.fold_in(jax.random.wrap_key_data(data, impl=THREEFRY), STREAMS[name])
 
 
 def example_keys(root: jax.Array, id_B: jax.Array) -> jax.Array:

@@ -1,0 +1,237 @@
+"""The way out: labels or captions -> pictures, with settings that may change from call to call. `Pipeline` has it."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dd_jax.data.conditions import as_array, numbers
+from dd_jax.data.sampleset import as_uint8
+from dd_jax.encoding import Encoding
+from dd_jax.method.fewstep import noise_for, program, run_ops
+from dd_jax.method.filtering import AnyFilter, TracedFilter
+from dd_jax.method.interfaces import Cond, Draft
+from dd_jax.method.models import Knobs, Models
+from dd_jax.method.plans import Op, parse
+from dd_jax.system import rng
+from dd_jax.system.errors import UserError
+from dd_jax.system.programs import in_programs
+
+IDS = 2**31  # there are so many images of a seed
+BATCH = 64  # images of one program at most; fewer run in the next power of two
+# What a call may set, for all images or for each: what it must be, and its type.
+SETTINGS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str, Any]] = {
+    "guidance": (np.isfinite, "finite", np.float32),
+    "temperature": (lambda x: x > 0, "above 0 (top_k=1 gives the most likely code)", np.float32),
+    "top_k": (lambda x: x >= 0, "0, which keeps every code, or more", np.int32),
+    "top_p": (lambda x: (x > 0) & (x <= 1), "in (0, 1]; 1.0 keeps every code", np.float32),
+    "tau": (lambda x: x > 0, "above 0", np.float32),
+}
+Setting = ArrayLike | None
+
+
+class Drawing(Encoding):
+    """What a `Pipeline` draws. One program a kind of plan and size of batch, whatever the settings."""
+
+    @functools.cached_property
+    def _compiled(self) -> dict[tuple[tuple[Op, ...], Models, bool], Any]:
+        return {}
+
+    def noise(self, ids: int | ArrayLike, seed: int = 0) -> jax.Array:
+        """(B, L, C) noise of these images of a seed, or of the first so many: image i is the same in any batch."""
+        if np.ndim(as_array(ids, "ids")) == 0:
+            ids = np.arange(numbers(ids, IDS, "a number of images")[0])
+        keys = rng.example_keys(rng.stream(seed, "sample"), jnp.asarray(numbers(ids, IDS, "ids")))
+        return noise_for(keys, *self._shape)
+
+    def tokens(
+        self,
+        labels: ArrayLike | Sequence[str],
+        plan: str = "S0",
+        seed: int = 0,
+        noise: ArrayLike | None = None,
+        ids: ArrayLike | None = None,
+        *,
+        guidance: Setting = None,
+        temperature: Setting = None,
+        top_k: Setting = None,
+        top_p: Setting = None,
+        tau: Setting = None,
+        smooth: bool | None = None,
+    ) -> Draft:
+        """Latents and codes of one image a label (see `interfaces.Draft`).
+
+        `labels`: class numbers or names, or captions. The images are those numbered `ids` of a seed, by default 0, 1,
+        ...; `noise=` fixes the noise instead. The others are settings of this call, each one number, or one an image;
+        None: as configured. Of the teacher, in `T` and `J`: `guidance`, `temperature` > 0, `top_k` (0: all codes),
+        `top_p` in (0, 1]; `smooth` mixes codes (next-scale models). Of a student's flow head, in `S`: `tau` > 0. A
+        student's own guidance is that of the pairs, or of the teacher, that it was trained with: nothing here changes
+        it. UserError for labels, a plan, noise, ids or settings that cannot be.
+        """
+        given = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p, "tau": tau}
+        draft, _ = self._draw(self._cond(labels), plan, seed, noise, ids, given, smooth, decoded=False)
+        return jax.tree.map(jnp.asarray, draft)
+
+    def sample(
+        self,
+        labels: ArrayLike | Sequence[str],
+        plan: str = "S0",
+        seed: int = 0,
+        noise: ArrayLike | None = None,
+        ids: ArrayLike | None = None,
+        *,
+        guidance: Setting = None,
+        temperature: Setting = None,
+        top_k: Setting = None,
+        top_p: Setting = None,
+        tau: Setting = None,
+        smooth: bool | None = None,
+    ) -> np.ndarray:
+        """uint8 images (B, R, R, channels), one a label; arguments and errors are those of `tokens`."""
+        given = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p, "tau": tau}
+        return self._draw(self._cond(labels), plan, seed, noise, ids, given, smooth)[1]
+
+    def compile(self, plans: str | Sequence[str] = ("S0",), batches: int | Sequence[int] = (1,)) -> None:
+        """Compile, side by side, what these plans need for requests of so many images, before the first comes.
+
+        UserError for plans that cannot be, and for batches that are no numbers of images.
+        """
+        plans = (plans,) if isinstance(plans, str) else plans
+        sizes = {1 << (int(n) - 1).bit_length() for n in np.ravel(batches) if n > 0}
+        if not sizes:
+            raise UserError(f"batches={batches}: give the numbers of images of a request, (1, 8)")
+        first = self.conditions.pool[:1]
+
+        def draw(plan: str, count: int) -> None:
+            self._draw(self.conditions(np.repeat(first, count)), plan)
+
+        with ThreadPoolExecutor() as pool:
+            for done in [pool.submit(draw, *todo) for todo in itertools.product(plans, sorted(sizes))]:
+                done.result()
+
+    def _cond(self, labels: ArrayLike | Sequence[str]) -> Cond | None:
+        return self.conditions.of(labels) if as_array(labels, "labels").size else None
+
+    def _draw(
+        self,
+        cond: Cond | None,
+        plan: str,
+        seed: int = 0,
+        noise: ArrayLike | None = None,
+        ids: ArrayLike | None = None,
+        given: Mapping[str, Setting] = MappingProxyType({}),
+        smooth: bool | None = None,
+        decoded: bool = True,
+    ) -> tuple[Draft, np.ndarray]:
+        """(what `tokens` returns, what `sample` returns) of a condition; None: of no image."""
+        ops = parse(plan, self.system.layout.steps, self.system.objective.timesteps)
+        for op in ops:
+            network = "student" if op.kind == "S" else "teacher"
+            if network not in self.params:
+                raise UserError(f"plan {plan!r} needs a {network}: dd_jax.load(folder, {network}=FOLDER)")
+        count = 0 if cond is None else len(jax.tree.leaves(cond)[0])
+        settings = {name: _setting(name, given.get(name), count) for name in SETTINGS}
+        id_B = numbers(np.arange(count) if ids is None else ids, IDS, "ids")
+        if len(id_B) != count:
+            raise UserError(f"there are {len(id_B)} ids for {count} labels: give one a label")
+        shape = count, *self._shape
+        fixed_BxLxC = np.zeros(shape, np.float32) if noise is None else _given_noise(noise, shape)
+        models, root = self._models(plan, smooth), np.uint32(rng.checked(seed))
+        if cond is None:
+            none: Any = np.zeros((0, self._shape[0]), np.int32)
+            return Draft(jnp.asarray(fixed_BxLxC), none, none[:, 0], none[:, 0]), np.zeros(
+                (0, *self._image_shape), np.uint8
+            )
+        kinds, sweeps = program(plan, self.system.layout.steps)
+        if any(op.kind in "TJ" for op in ops):
+            cond = self._guided(cond, settings["guidance"], count)
+        run = self._program(kinds, models, decoded)
+        rows = cond, id_B, fixed_BxLxC, np.full(count, noise is not None), knobs_of(models, settings, count)
+        found: tuple[Draft, np.ndarray] = in_programs(lambda *rows: run(self.params, root, *rows, sweeps), rows, BATCH)
+        return found
+
+    def _models(self, plan: str, smooth: bool | None) -> Models:
+        """As the plan wants them, and this call."""
+        models = self.system.models.of(plan)
+        if smooth is None or bool(smooth) == models.smooth:
+            return models
+        if smooth and self.system.layout.uniform:
+            raise UserError("smooth=True is for next-scale models: leave it out")
+        return dataclasses.replace(models, smooth=bool(smooth), categorical=models.categorical or bool(smooth))
+
+    def _program(self, kinds: tuple[Op, ...], models: Models, decoded: bool) -> Any:
+        """Noise to pictures in one program, for a size of batch; plans that differ in sweeps alone share it.
+
+        (parameters, seed, condition, ids, noise, whether it is given, knobs, sweeps) -> (Draft, uint8 images or none).
+        """
+
+        def run(params, seed, cond, id_B, fixed_BxLxC, fix_B, knobs, sweeps):
+            root = rng.traced_stream(seed, "sample")
+            noise = noise_for(rng.example_keys(root, id_B), *self._shape)
+            noise = jnp.where(fix_B[:, None, None], fixed_BxLxC, noise)
+            keys = rng.example_keys(jax.random.fold_in(root, 1 << 20), id_B)
+            draft = run_ops(kinds, models, params, cond, noise, keys, sweeps, knobs)
+            return draft, as_uint8(
+                self.system.tokenizer.decode(params["tokenizer"], draft.token_BxLxC)
+            ) if decoded else None
+
+        return self._compiled.setdefault((kinds, models, decoded), jax.jit(run))
+
+    def _guided(self, cond: Cond, guidance: np.ndarray | None, count: int) -> Cond:
+        """With a guidance of each image, unless the teacher has none and none is asked for."""
+        own = getattr(self.system.teacher, "guidance", None)
+        if guidance is None and (own is None or not getattr(self.system.teacher, "guided", False)):
+            return cond
+        if own is None:
+            raise UserError("this model's teacher takes no guidance: leave guidance= out")
+        return dataclasses.replace(cond, guidance_B=_rows(guidance, own, count, np.float32))
+
+
+def knobs_of(models: Models, settings: Mapping[str, np.ndarray | None], count: int) -> Knobs:
+    """Arrays (B,) of what a call sets, and of what it leaves as the models have it."""
+
+    def traced(own: AnyFilter) -> TracedFilter:
+        names = ("temperature", "top_k", "top_p")
+        return TracedFilter(*(_rows(settings[name], getattr(own, name), count, SETTINGS[name][2]) for name in names))
+
+    tau_B = _rows(settings["tau"], models.knobs.tau, count, np.float32)
+    return Knobs(tau_B, traced(models.filter), traced(models.draw))
+
+
+def _rows(given: np.ndarray | None, own: Any, count: int, dtype: Any) -> Any:
+    return np.full(count, own, dtype) if given is None else np.broadcast_to(given, count).astype(dtype)
+
+
+def _setting(name: str, given: Setting, count: int) -> np.ndarray | None:
+    """Checked numbers, one or (B,). UserError for what cannot be."""
+    if given is None:
+        return None
+    fits, told, dtype = SETTINGS[name]
+    found = as_array(given, name)
+    kinds = "iu" if dtype is np.int32 else "iuf"
+    if found.dtype.kind not in kinds or found.shape not in ((), (count,)) or not np.all(fits(found)):
+        shown = given if np.ndim(found) == 0 else f"{found.dtype} {found.shape}"
+        one = f"one number or {count}" if count != 1 else "one number"
+        raise UserError(f"{name}={shown}: give {one}, {told}")
+    return found
+
+
+def _given_noise(given: ArrayLike, wanted: tuple[int, ...]) -> np.ndarray:
+    """Noise that a user brings, float32. UserError for another shape, or numbers that are none."""
+    noise = as_array(given, "noise")
+    if noise.shape != wanted:
+        raise UserError(f"noise must be {wanted}, one row a label, got {noise.shape}")
+    if not (jnp.issubdtype(noise.dtype, jnp.floating) or jnp.issubdtype(noise.dtype, jnp.integer)):
+        raise UserError(f"noise must be real numbers, got {noise.dtype}")
+    noise = noise.astype(np.float32)
+    if not np.isfinite(noise).all():
+        raise UserError("noise has numbers that are not finite: it must be standard Gaussian")
+    return noise
