@@ -80,14 +80,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Every method on every run, the table after each."""
     parser = argparse.ArgumentParser("python -m scripts.study", description=__doc__.partition("\n\n")[2])
     parser.add_argument("study", help="a module with METHODS, e.g. dd_jax.configs.studies")
-    parser.add_argument("runs", nargs="+", type=files.local, help="finished runs, one a seed")
-    parser.add_argument("--out", type=files.local, required=True, help="where runs and table.txt go")
+    parser.add_argument("runs", nargs="+", type=Path, help="finished runs, one a seed")
+    parser.add_argument("--out", type=Path, required=True, help="where runs and table.txt go")
     parser.add_argument("--seconds", type=float, default=250.0, help="charged time of each (default: 250)")
     parser.add_argument("--only", default="", help="names of methods, by commas")
     args = parser.parse_args(argv)
+    if not args.seconds > 0:
+        parser.error(f"--seconds={args.seconds:g}: a number above 0")
     try:
+        files.spelled_in(args)
+        files.check_folder(args.out)
         study(args)
-    except UserError as error:
+    except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
 
 
@@ -95,7 +99,7 @@ def study(args: argparse.Namespace) -> None:
     """UserError for what is not there."""
     try:
         methods: dict[str, dict[str, Any]] = importlib.import_module(args.study).METHODS
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError, SyntaxError) as error:
         raise UserError(f"{args.study} is no module with METHODS ({error})") from error
     names = [name for name in args.only.split(",") if name] or list(methods)
     for name in names:

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TOOLS = ("aot", "compare", "fake_release", "figures", "flow_overhead", "memory", "merge_pairs", "neighbours")
+TOOLS = ("aot", "compare", "fake_release", "figures", "flow_overhead", "memory", "merge_pairs", "neighbours", "study")
 DIGITS = "--config=digits_llamagen"
 # Words of a command, and what its one line says (argparse shows the usage besides).
 WRONG = {
     **{f"{tool}": "--config=NAME is missing: name a file" for tool in ("aot", "memory", "flow_overhead")},
-    **{f"{tool}": "arguments are required" for tool in ("compare", "fake_release", "figures", "merge_pairs")},
+    **{f"{tool}": "arguments are required" for tool in ("compare", "fake_release", "figures", "merge_pairs", "study")},
     "publish_pairs": "arguments are required",
     **{f"{tool} --nope=1 a b": "nope|are required|invalid choice" for tool in (*TOOLS, "publish_pairs")},
     **{f"{tool} --config=nope": "no nope: name a file" for tool in ("aot", "memory", "flow_overhead")},
@@ -61,6 +61,13 @@ WRONG = {
     "merge_pairs OUT": "arguments are required",
     "merge_pairs OUT /no/such": "no pair set in /no/such",
     "publish_pairs to /no/such OUT": "no pair set in /no/such|tensorflow",
+    "study nope RUN --out OUT": "nope is no module with METHODS",
+    "study .nope RUN --out OUT": ".nope is no module with METHODS",
+    "study dd_jax.configs.studies RUN --out OUT": "RUN has no trained student",
+    "study dd_jax.configs.studies gs://b/x --out OUT": "is a URL",
+    "study dd_jax.configs.studies RUN --out /dev/null/x": "cannot write into /dev/null",
+    "study dd_jax.configs.studies RUN --out OUT --only=nope": "no method 'nope': it has",
+    "study dd_jax.configs.studies RUN --out OUT --seconds=0": "--seconds=0: a number above 0",
     "publish_pairs over a b": "invalid choice: 'over'",
 }
 HELP = {f"{tool} {word}": "" for tool in (*TOOLS, "publish_pairs") for word in ("--help", "-h")}
