@@ -138,7 +138,7 @@ def skip(models: Models, n: int, drop: bool = False) -> Generator:
         if kept:
             used = {name: params[name] for name in ("teacher", "tokenizer")}
             begun = _draft(noise, code)
-            code = advance(Op("T", 0, kept), by_flow, used, cond, noise, key_B, begun, 0).code_BxL
+            code = advance(Op("T", 0, kept), by_flow, used, cond, noise, key_B, begun, 0, by_flow.knobs).code_BxL
         token = codebook[code]
         if drop:
             token = jnp.where(layout.known(kept)[..., None], token, 0.0)
