@@ -79,5 +79,5 @@ def agreement(
     noise = noise_for(keys, models.layout.tokens, codebook.shape[-1])
     none = jnp.zeros(len(code), jnp.int32)
     draft = Draft(codebook[code], code, none, none)
-    again = advance(Op("J"), models, params, conditions(rows["label"]), noise, keys, draft, 1)
+    again = advance(Op("J"), models, params, conditions(rows["label"]), noise, keys, draft, 1, models.knobs)
     return float(jnp.mean(again.code_BxL == code))
