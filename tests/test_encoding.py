@@ -6,6 +6,7 @@ from PIL import Image
 
 import dd_jax
 from dd_jax.system.errors import UserError
+from dd_jax.system.programs import in_programs
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +36,19 @@ def test_codes_of_pictures_and_back(pipe, images):
     assert pipe.decode(code[:0]).shape == (0, 8, 8, 1)
 
 
-def test_batches_of_any_size_are_few_programs(tiny_run, images):
-    pipe = dd_jax.load(tiny_run[0])
-    many = np.concatenate([images] * 5)
-    code = pipe.encode(many)
-    for count in (1, 2, 3, 4, 5, 9, 13, 16, 33):
-        np.testing.assert_array_equal(pipe.encode(many[:count]), code[:count])
-    assert pipe._encode._cache_size() <= 5  # 1, 2, 4, 8, 16
+def test_batches_of_any_size_are_few_programs():
+    sizes = []
+
+    def run(x, y):
+        sizes.append(len(x))
+        return {"sum": x + y, "twice": 2 * x}
+
+    for count in (1, 2, 3, 5, 16, 37):
+        x, y = np.arange(count), np.ones((count, 1))[:, 0]
+        found = in_programs(run, (x, y), 16)
+        np.testing.assert_array_equal(found["sum"], x + 1)
+        np.testing.assert_array_equal(found["twice"], 2 * x)
+    assert sizes == [1, 2, 4, 8, 16, 16, 16, 8]
 
 
 def test_the_noise_of_pictures_draws_them(pipe, images):
