@@ -13,7 +13,7 @@ from dd_jax.data import given
 from dd_jax.data.conditions import Conditions, as_array
 from dd_jax.data.examples import floats
 from dd_jax.data.sampleset import to_uint8
-from dd_jax.method.interfaces import Params
+from dd_jax.method.interfaces import Cond, Params
 from dd_jax.method.inversion import Inverted, noise_of
 from dd_jax.stages.parts import System
 from dd_jax.system import rng
@@ -91,7 +91,7 @@ class Encoding:
         seed: int = 0,
         size: str = "crop",
         background: str | None = None,
-    ) -> jax.Array:
+    ) -> np.ndarray:
         """Noise (B, L, C) from which the teacher draws these pictures (their codes), one label each.
 
         `sample(labels, plan="T0:S", noise=noise)`, S the AR steps, is `reconstruct(images)`, and `S0` comes near. The
@@ -114,12 +114,11 @@ class Encoding:
         if (wanted.size if wanted.ndim else 1) != len(code_BxL):
             raise UserError(f"there are {wanted.size} labels for {len(code_BxL)} images: give one an image")
         if not len(code_BxL):
-            return Inverted(jnp.zeros((0, *self._shape)), jnp.zeros((0, self._shape[0]), bool))
-        cond = self.conditions.of(labels)
-        root = jax.random.fold_in(rng.stream(seed, "sample"), 1 << 21)
-        keys = rng.example_keys(root, jnp.arange(len(code_BxL)))
+            return Inverted(np.zeros((0, *self._shape), np.float32), np.zeros((0, self._shape[0]), bool))
         used = {part: self.params[part] for part in ("teacher", "tokenizer")}
-        return in_programs(functools.partial(self._inverted, used), (cond, code_BxL, keys), BATCH)
+        run = functools.partial(self._inverted, used, np.uint32(rng.checked(seed)))
+        rows = self.conditions.of(labels), code_BxL, np.arange(len(code_BxL), dtype=np.int32)
+        return Inverted(*in_programs(run, rows, BATCH))
 
     def _codes(self, codes: np.ndarray | jax.Array) -> np.ndarray:
         """(B, L) int32. UserError for others, or such as are not in the codebook."""
@@ -158,4 +157,8 @@ class Encoding:
 
     @functools.cached_property
     def _inverted(self) -> Callable[..., Inverted]:
-        return jax.jit(functools.partial(noise_of, self.system.models))
+        def run(params: dict[str, Params], seed: Any, cond: Cond, code_BxL: Any, id_B: Any) -> Inverted:
+            root = jax.random.fold_in(rng.traced_stream(seed, "sample"), 1 << 21)
+            return noise_of(self.system.models, params, cond, code_BxL, rng.example_keys(root, id_B))
+
+        return jax.jit(run)

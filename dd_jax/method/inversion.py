@@ -6,7 +6,7 @@ it is a draw from all noises that the flow maps to c: over codes drawn from p, s
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +24,8 @@ LEAST = 64  # tokens of a part, if there are so many
 class Inverted(NamedTuple):
     """What `invert` returns."""
 
-    noise: jax.Array  # (..., C) float32
-    exact: jax.Array  # (...) bool: `flow.transport` maps this noise to the code that was given
+    noise: Any  # an array (..., C) float32
+    exact: Any  # (...) bool: `flow.transport` maps this noise to the code that was given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,10 @@ class Backwards:
     `steps` lie evenly in (-log(1 - u))^(1 / bend) from u = `end` to 0: the data prediction changes most where a code
     is decided, which no grid knows beforehand. Of tokens that do not come back under `transport`, which has errors of
     its own, another noise is drawn, `redraws` times at most.
+
+    Share of codes that come back at once, without redraws, 16 evaluations forwards: V 64, C 4, MNIST's teacher: .999;
+    V 4096, C 32: .999; V 16384, C 8, unit norm: .998, and of peaked p (likeliest code .3) .991, in 47 steps .994, in
+    62 .996. Plain Heun steps of x have noise of deviation .98 to .99 at C 32.
     """
 
     steps: int = 31
