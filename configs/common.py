@@ -198,3 +198,31 @@ def demo(family: str) -> ConfigDict:
     config.baselines = ConfigDict({"onestep": True, "skip": (), "skip_drop": ()})
     config.speed = ConfigDict({"plans": ("S0",), "batches": (1,), "repeats": 5, "training": True})
     return config
+
+
+TAUS = (0.55, 0.7, 0.85, 1.0)
+
+
+def flow(config: ConfigDict, two: int) -> ConfigDict:
+    """A demo behind a flow head: half of each batch pairs, half fresh noises; `two` is its second step's boundary."""
+    config.student.head = "flow"
+    config.train.update({"objective": "mixed", "embedding": 0.0, "distance": "none"})
+    config.train.timesteps = (0, 0, 0, two)
+    config.sample.tau = 0.7
+    config.evaluate.taus = TAUS
+    return config
+
+
+def flow_at_scale(config: ConfigDict) -> ConfigDict:
+    """A full-size model behind a flow head: on-policy alone, so no pairs; the teacher's pass takes LPIPS's place."""
+    config.student.head, config.student.split = "flow", None
+    config.train.update({"objective": "on_policy", "ce": 1.0, "embedding": 0.0, "distance": "none"})
+    config.train.timesteps = (0,)
+    config.dtype.student = "bfloat16"
+    config.sample.tau = 0.7
+    config.sample.by_plan = ConfigDict()
+    config.sample.plans = ("S0",)
+    config.evaluate.plans = config.speed.plans = ("S0",)
+    config.published = ""
+    config.ported = ConfigDict({part: name for part, name in config.ported.items() if part in ("tokenizer", "teacher")})
+    return config
