@@ -17,13 +17,15 @@ from dd_jax.method.inversion import slerp
 from dd_jax.stages import run as stages
 from dd_jax.stages.parts import PARTS, System, check_recipes, load_params
 from dd_jax.stages.workdir import Workdir
-from dd_jax.system import files, runtime, spelling, weights
+from dd_jax.system import files, hub, runtime, spelling, weights
 from dd_jax.system.errors import UserError
 
 __all__ = ["Pipeline", "load", "run", "slerp"]
 COMPANIONS = ("tokenizer", "text", "teacher", "student")  # parts that `load` takes by name
 Folder = str | os.PathLike[str]
-Companion = Folder | EllipsisType | None  # a folder; none: do without; ...: what the folder itself has or names
+Companion = (
+    Folder | EllipsisType | None
+)  # a folder, or a name on the Hub; none: do without; ...: what the folder itself has or names
 
 
 def run(config: ConfigDict, workdir: Folder, stage: str = "all", source: Folder | None = None) -> None:
@@ -60,6 +62,7 @@ def load(
 ) -> "Pipeline":
     """Open a trained work directory as a `Pipeline`: `load(d).sample([3, 7], plan="S0")`.
 
+    A model on the Hub has a name in place of a folder, `load("hf://owner/name")`, and is fetched once (docs/hub.md).
     Ported weights open the same way: `load("weights/llamagen_l_dd")` finds `weights/vq16` beside it, and the
     teacher that plans with `T` or `J` need. A part elsewhere is given by its folder, `tokenizer=`, `teacher=`;
     one that is not wanted is None: one step needs no teacher. What a run's config names outside the package (see
@@ -78,9 +81,11 @@ def load(
     return Pipeline.load(folder, trust, dtype, **found)
 
 
-def path_of(folder: Folder) -> Path:
-    """An absolute path, `~` expanded. UserError for what is none."""
+def path_of(folder: Folder) -> Folder:
+    """An absolute path, `~` expanded, or a name on the Hub. UserError for what is neither."""
     try:
+        if hub.named(folder):
+            return str(hub.Address.of(folder))
         return files.expand(folder)
     except UserError:
         raise
@@ -99,9 +104,10 @@ class Pipeline(Drawing):
         cls, folder: Folder, trust: Sequence[str] = (), dtype: str | None = None, **companions: Companion
     ) -> "Pipeline":
         """Open a finished work directory, or ported weights (see `dd_jax.load`). UserError if there are none."""
-        path, given = path_of(folder), _companions(companions)
-        if (path / weights.WEIGHTS).exists():
-            return cls._ported(path, given, trust, dtype)
+        given, where = _companions(companions), weights.drawing(path_of(folder))
+        if hub.named(where) or (Path(where) / weights.WEIGHTS).exists():
+            return cls._ported(where, given, trust, dtype)
+        path = Path(where)
         if not (path / "config.json").exists():
             raise UserError(f"{path} has no config.json: train one with python -m dd_jax.main --workdir={path}")
         file, again = path / "config.json", "delete it, and run --stage=report with the settings of this run"
@@ -118,30 +124,33 @@ class Pipeline(Drawing):
 
     @classmethod
     def _ported(
-        cls, path: Path, companions: Mapping[str, Path | None], trust: Sequence[str], dtype: str | None
+        cls, path: Folder, companions: Mapping[str, Folder | None], trust: Sequence[str], dtype: str | None
     ) -> "Pipeline":
         """A ported model with the others that it needs: given by part, or looked for beside it."""
+        file = f"{path}/{weights.CONFIG}"
         about = weights.describe(path)
         if not all(isinstance(about.get(key), kind) for key, kind in {"part": str, "id": str, "config": dict}.items()):
-            raise UserError(f"{path / weights.CONFIG} is damaged (it does not say what it is): {weights.AGAIN}")
+            raise UserError(f"{file} is damaged (it does not say what it is): {weights.AGAIN}")
         if about["part"] not in ("tokenizer", "teacher", "student"):
             uses = {part: f"--config.weights.{part}" for part in ("lpips", "text", "classifier")}
             use = uses.get(about["part"], "python -m dd_jax.metrics.score")
             raise UserError(f"{path} holds {about['id']}, which draws no images: it is for {use}")
         if about["part"] in companions:
             raise UserError(f"{path} is the {about['part']} itself: leave {about['part']}= out")
-        validate.check(ConfigDict(spelling.newer(about["config"])), f"{path / weights.CONFIG}: config", whole=False)
+        validate.check(ConfigDict(spelling.newer(about["config"])), f"{file}: config", whole=False)
         config = factory.frozen(about["config"], trust)
         _computing_in(config, dtype)
         config.weights[about["part"]] = str(path)
-        beside = {part: path.parent / name for part, name in (about.get("companions") or {}).items()}
-        found = {part: where for part, where in beside.items() if (where / weights.CONFIG).exists()}
+        named = {part: name for part, name in (about.get("companions") or {}).items() if part not in companions}
+        beside = {part: weights.beside(path, name) for part, name in named.items()}
+        found = {part: where for part, where in beside.items() if weights.present(where)}
         for part, where in {**found, **companions}.items():
             config.weights[part] = str(where) if where else None
         parts = [part for part in PARTS if config.weights.get(part)]
         if "tokenizer" not in parts:
             name = (about.get("companions") or {}).get("tokenizer", "tokenizer")
-            raise UserError(f"{path} needs its tokenizer {name}: python -m port_weights {name} --out {path.parent}")
+            out = f'weights, then tokenizer="weights/{name}"' if hub.named(path) else Path(path).parent
+            raise UserError(f"{path} needs its tokenizer {name}: python -m port_weights {name} --out {out}")
         system = factory.build(config)
         return cls(system, load_params(system, config, path, parts))
 
@@ -154,7 +163,7 @@ def _computing_in(config: ConfigDict, dtype: str | None) -> None:
         config.dtype.update({"teacher": dtype, "student": dtype})
 
 
-def _companions(given: Mapping[str, Companion]) -> dict[str, Path | None]:
+def _companions(given: Mapping[str, Companion]) -> dict[str, Folder | None]:
     """Folders by part, None for those that are not wanted. UserError for parts that there are not."""
     for name in given:
         if name not in COMPANIONS:

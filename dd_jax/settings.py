@@ -9,7 +9,7 @@ from absl import app
 from ml_collections import ConfigDict
 
 from dd_jax.configs import about, find
-from dd_jax.system import files
+from dd_jax.system import files, hub
 from dd_jax.system.errors import UserError
 
 # Those that are paths, or may be.
@@ -39,14 +39,20 @@ def start(main: Callable[[list[str]], Any], **more: Any) -> None:
 
 
 def spelled(config: ConfigDict) -> ConfigDict:
-    """The config with ~ put in where a setting is a path. UserError, which names the setting, for a URL."""
+    """The config with ~ put in where a setting is a path. UserError, which names the setting, for a URL.
+
+    Weights may be a name on the Hub, which stays as it is.
+    """
     for name in PATHS:
         section, _, field = name.partition(".")
         fields = config.get(section)
         if fields is None or not isinstance(value := fields.get(field), str):
             continue
         try:
-            fields[field] = files.spelled(value)
+            if hub.named(value) and (section == "weights" or field == "inception"):
+                hub.Address.of(value)
+            else:
+                fields[field] = files.spelled(value)
         except UserError as error:
             raise UserError(f"config.{name}: {error}") from None
     return config

@@ -4,35 +4,27 @@ Whether the network answers is asked first, once and briefly: the clients try ag
 """
 
 import http.client
-import os
 import shutil
-import socket
-import threading
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from dd_jax.system import files
 from dd_jax.system.errors import UserError
-
-HUB = "https://huggingface.co"
-PATIENCE = 1.5  # seconds within which a host that is there answers
+from dd_jax.system.hub import HUB, client, home, reach
 
 
 def hub(name: str, repo: str, names: Sequence[str], out: Path) -> list[Path]:
     """A repository's files, from the client's cache if they are there. UserError that says what to fetch by hand."""
-    home = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
     links = " and ".join(f"{HUB}/{repo}/resolve/main/{one}" for one in names)
     by_hand = _by_hand(name, links, Path(names[0]).name, out)
     try:
-        from huggingface_hub import hf_hub_download, try_to_load_from_cache  # only here: slow to import
-
-        kept = [try_to_load_from_cache(repo, one) for one in names]
+        hub = client()
+        kept = [hub.try_to_load_from_cache(repo, one) for one in names]
         if all(isinstance(path, str) for path in kept):
             return [Path(str(path)) for path in kept]
-        reach(home)
-        return [Path(hf_hub_download(repo, one)) for one in names]
+        reach(home())
+        return [Path(hub.hf_hub_download(repo, one)) for one in names]
     except Exception as error:  # no network, no such file, no space: all end in the same advice
         why = str(error) if isinstance(error, ConnectionError) else type(error).__name__
         raise UserError(f"cannot download {' and '.join(names)} ({why}); {by_hand}") from error
@@ -61,34 +53,6 @@ def fetch(name: str, urls: Sequence[str], sha256: Sequence[str], out: Path) -> l
             path.unlink()
             raise UserError(f"{url} is not the file that was published: its sha256 does not begin with {checksum}")
     return found
-
-
-def reach(url: str) -> None:
-    """ConnectionError if the host of an address, or the proxy before it, does not answer within seconds."""
-    where = urlsplit(url)
-    if not where.hostname:  # a file
-        return
-    forbidden = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "ON", "YES")
-    if forbidden and where.hostname.endswith("huggingface.co"):
-        raise ConnectionError("HF_HUB_OFFLINE is set")
-    proxy = urllib.request.getproxies().get(where.scheme)
-    if proxy and not urllib.request.proxy_bypass(where.hostname):
-        where = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    port = where.port or (80 if where.scheme == "http" else 443)
-    done: list[Exception | None] = []
-
-    def ask() -> None:
-        try:
-            socket.create_connection((where.hostname or "", port), PATIENCE).close()
-            done.append(None)
-        except OSError as error:
-            done.append(error)
-
-    asking = threading.Thread(target=ask, daemon=True)  # a name may take minutes to be looked up in vain
-    asking.start()
-    asking.join(PATIENCE)
-    if not done or done[0] is not None:
-        raise ConnectionError(f"no connection to {where.hostname}")
 
 
 def _by_hand(name: str, links: str, src: str, out: Path) -> str:

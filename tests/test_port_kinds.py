@@ -16,12 +16,12 @@ import dd_jax
 from dd_jax.configs import llamagen as llamagen_configs
 from dd_jax.configs import var as var_configs
 from dd_jax.scripts.fake_release import state_dict
-from dd_jax.system import weights
+from dd_jax.system import hub, weights
 from dd_jax.system.errors import UserError
 from dd_jax.system.torch_old import open_torch
 from dd_jax.system.torch_writer import write_torch
 from port_weights import __main__ as cli
-from port_weights import download, models, prefixes
+from port_weights import models, prefixes
 from port_weights.catalog import CATALOG, find
 from port_weights.source import StateDict, open_weights
 
@@ -223,7 +223,7 @@ def test_offline_it_answers_at_once_and_once(tmp_path):
 
 
 def test_a_host_that_never_answers_is_given_up(monkeypatch):
-    monkeypatch.setattr(download, "PATIENCE", 0.05)
+    monkeypatch.setattr(hub, "PATIENCE", 0.05)
 
     def silent(*more):
         time.sleep(0.3)
@@ -231,7 +231,7 @@ def test_a_host_that_never_answers_is_given_up(monkeypatch):
 
     monkeypatch.setattr(socket, "create_connection", silent)
     with pytest.raises(ConnectionError, match=r"no connection to example\.org"):
-        download.reach("https://example.org/x")
+        hub.reach("https://example.org/x")
 
 
 def test_light_commands_import_no_jax():

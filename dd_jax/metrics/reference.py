@@ -24,7 +24,7 @@ from dd_jax.data.images import Images
 from dd_jax.metrics import inception, others, protocols
 from dd_jax.metrics.features import Extractor
 from dd_jax.metrics.moments import Moments
-from dd_jax.system import files, runtime, weights
+from dd_jax.system import files, hub, runtime, weights
 from dd_jax.system.errors import UserError
 
 Gaussian = tuple[np.ndarray, np.ndarray]  # mean (F,) and covariance (F, F)
@@ -150,7 +150,9 @@ def main() -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("images", help="folder, .npz, or tfds:NAME[:SPLIT]")
     parser.add_argument("--protocol", required=True, help=", ".join(protocols.PROTOCOLS))
-    parser.add_argument("--inception", required=True, type=Path, help="what `python -m port_weights inception` wrote")
+    parser.add_argument(
+        "--inception", required=True, type=hub.path, help="what `python -m port_weights inception` wrote"
+    )
     parser.add_argument("--out", type=Path, help="where to write (default: NAME_PROTOCOL.npz)")
     parser.add_argument("--resolution", type=int, help="make squares of so many pixels of photographs of any size")
     parser.add_argument("--keep", type=int, default=KEEP, help="images whose features precision and recall will use")

@@ -22,7 +22,7 @@ from dd_jax.metrics import inception, neighbours, protocols, scores
 from dd_jax.metrics.features import Extractor
 from dd_jax.metrics.protocols import Protocol
 from dd_jax.metrics.reference import Reference, read
-from dd_jax.system import files, runtime
+from dd_jax.system import files, hub, runtime
 from dd_jax.system.errors import UserError
 from dd_jax.system.progress import Progress
 
@@ -119,7 +119,9 @@ def main() -> None:
     parser.add_argument("samples", help="an .npz with arr_0, an .npy, a folder of pictures, or tfds:NAME")
     parser.add_argument("--reference", required=True, type=Path, help="statistics of real images")
     parser.add_argument("--protocol", required=True, help=", ".join(protocols.PROTOCOLS))
-    parser.add_argument("--inception", required=True, type=Path, help="what `python -m port_weights inception` wrote")
+    parser.add_argument(
+        "--inception", required=True, type=hub.path, help="what `python -m port_weights inception` wrote"
+    )
     parser.add_argument("--resolution", type=int, help="make squares of so many pixels of pictures of any size")
     parser.add_argument("--json", type=Path, help="also write the result here")
     parser.add_argument("--batch", type=int, default=64, help="images of a step, over all devices")

@@ -35,7 +35,7 @@ def from_workdir(workdir: str | os.PathLike, config: Mapping[str, Any], record: 
     """
     workdir = Path(workdir)
     scores, speed = tables.read_scores(workdir / "scores"), _json(workdir / "speed.json")
-    results = _results(workdir / "results.jsonl", optional=bool(scores))
+    results = read_results(workdir / "results.jsonl", optional=bool(scores))
     classes = (config.get("data") or {}).get("classes") or 10
     hot = [row for row in results if "tau" in row]
     first, others = _by_split(_timed([row for row in results if "tau" not in row], config))
@@ -109,7 +109,8 @@ def _timed(results: Sequence[Row], config: Mapping[str, Any]) -> list[Row]:
     return [{**row, **more} for row, more in zip(results, timed, strict=True)]
 
 
-def _results(path: Path, optional: bool) -> list[Row]:
+def read_results(path: Path, optional: bool = False) -> list[Row]:
+    """results.jsonl, [] where it is `optional` and not there. UserError for one that is damaged, or missing."""
     try:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
     except FileNotFoundError as error:

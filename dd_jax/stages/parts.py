@@ -21,7 +21,7 @@ from dd_jax.method.student import Student
 from dd_jax.metrics.classifier import Classifier
 from dd_jax.metrics.lpips import LPIPS
 from dd_jax.stages.workdir import located
-from dd_jax.system import files, rng, weights
+from dd_jax.system import files, hub, rng, weights
 from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import Rules
 from dd_jax.text.captions import Text
@@ -122,7 +122,7 @@ def load_params(
 
 
 def named(config: ConfigDict, part: str, workdir: Path) -> Path | None:
-    """The folder of ported weights that a config names for a part.
+    """The folder of ported weights that a config names for a part; one on the Hub is fetched.
 
     A relative path counts from the current folder, else from the work directory or one that holds it: a run that was
     made elsewhere still finds what lies beside it.
@@ -130,6 +130,8 @@ def named(config: ConfigDict, part: str, workdir: Path) -> Path | None:
     given = config.weights.get(part)
     if not given:
         return None
+    if hub.named(given):
+        return weights.place(given)
     path = files.local(given)
     places = [path, *(parent / path for parent in (workdir, *workdir.parents))]
     return next((place for place in places if (place / weights.CONFIG).exists()), path)

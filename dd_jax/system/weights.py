@@ -1,5 +1,9 @@
-"""Weights of one model as a self-describing folder: config.json says what they are, weights.safetensors holds them."""
+"""Weights of one model as a self-describing folder: config.json says what they are, weights.safetensors holds them.
 
+A folder may be on the Hub, hf://owner/name/folder: whatever takes a folder of weights takes such a name (`place`).
+"""
+
+import functools
 import hashlib
 import json
 import struct
@@ -12,7 +16,7 @@ from flax import traverse_util
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from dd_jax.system import files
+from dd_jax.system import files, hub
 from dd_jax.system.errors import UserError
 
 Params = Any  # a plain nested dict of arrays
@@ -22,6 +26,12 @@ NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 BUFFERS = NAMES | {"int64": "I64"}
 AGAIN = "port the weights again, or delete the folder and run the stage that made it"
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+BESIDE = ("spiece.model",)  # files without weights that may come along
+Folder = hub.Folder
+
+
+class AbsentError(UserError):
+    """A folder on the Hub that holds no weights."""
 
 
 def save(folder: str | Path, params: Params, about: Mapping[str, Any], dtype: str = "") -> Path:
@@ -40,9 +50,54 @@ def save(folder: str | Path, params: Params, about: Mapping[str, Any], dtype: st
     return folder
 
 
-def describe(folder: str | Path) -> dict[str, Any]:
+def place(folder: Folder) -> Path:
+    """Where a folder is on this machine; one on the Hub is fetched first. UserError if that has no weights."""
+    return _fetched(str(folder)) if hub.named(folder) else Path(folder)
+
+
+@functools.cache  # parts of one model come from one commit, and the Hub is asked once
+def _fetched(name: str) -> Path:
+    address = hub.Address.of(name)
+    path, fresh = hub.fetch(address, (CONFIG, WEIGHTS, *BESIDE))
+    if not (path / CONFIG).exists() or not (path / WEIGHTS).exists():
+        raise AbsentError(f"{address} holds no {CONFIG} and {WEIGHTS}: name a folder that does, hf://owner/name/FOLDER")
+    file = path / WEIGHTS
+    if WEIGHTS in fresh and sha256(file) != describe(path).get("sha256"):
+        file.resolve().unlink()  # what the client keeps: another try fetches it again
+        file.unlink(missing_ok=True)
+        raise UserError(f"{address}/{WEIGHTS} has another checksum than its {CONFIG} says: try again, or publish again")
+    return path
+
+
+def present(folder: Folder) -> bool:
+    """Does a folder hold finished weights? One on the Hub that does is fetched. UserError where that cannot be told."""
+    if not hub.named(folder):
+        return (Path(folder) / CONFIG).exists()
+    try:
+        place(folder)
+    except AbsentError:
+        return False
+    return True
+
+
+def beside(folder: Folder, name: str) -> Folder:
+    """The folder of a companion, where it lies beside this one; what is named on the Hub is there."""
+    if hub.named(name):
+        return name
+    return str(hub.Address.of(folder).beside(name)) if hub.named(folder) else Path(folder).parent / name
+
+
+def drawing(folder: Folder) -> Folder:
+    """The folder itself, or the student in it, else the teacher: what a repository or `weights/` of a run draws with."""
+    inside: list[Folder] = []
+    for part in ("", "student", "teacher"):
+        inside.append(str(hub.Address.of(folder).inner(part)) if hub.named(folder) else Path(folder) / part)
+    return next((one for one in inside if present(one) and (place(one) / WEIGHTS).exists()), folder)
+
+
+def describe(folder: Folder) -> dict[str, Any]:
     """config.json. UserError if the folder holds no finished weights."""
-    path = Path(folder) / CONFIG
+    path = place(folder) / CONFIG
     try:
         about: dict[str, Any] | None = files.read_json(path, AGAIN)
     except NotADirectoryError:
@@ -54,12 +109,12 @@ def describe(folder: str | Path) -> dict[str, Any]:
     return about
 
 
-def load(folder: str | Path, expected: Params | None, verify: bool = False, dtype: Any = np.float32) -> Params:
+def load(folder: Folder, expected: Params | None, verify: bool = False, dtype: Any = np.float32) -> Params:
     """Parameters shaped like `expected` (anything with shapes; None: as they are), as `dtype`.
 
     `verify` reads the file once more for its checksum. UserError for a damaged file or another model's weights.
     """
-    about, path = describe(folder), Path(folder) / WEIGHTS
+    about, path = describe(folder), place(folder) / WEIGHTS
     if verify and sha256(path) != about["sha256"]:
         raise UserError(f"{path} is damaged (its checksum differs from {CONFIG}): {AGAIN}")
     try:

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +58,7 @@ class Text:
             raise UserError(
                 "captions need their encoder: python -m port_weights flan_t5_xl, then --config.weights.text=FOLDER"
             )
-        return SentencePiece(Path(self.folder), self.sizes.tokens)
+        return SentencePiece(weights.place(self.folder), self.sizes.tokens)
 
     @functools.cached_property
     def cfg(self) -> T5Config:

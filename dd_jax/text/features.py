@@ -79,7 +79,7 @@ class TextEncoder:
         where = dataclasses.replace(placement or ALONE, rules=RULES)
         params = weights.load(folder, expected, dtype=jnp.dtype(dtype))
         params = jax.device_put(params) if where.mesh is None else where.put(params, fsdp=False)
-        tokenizer = SentencePiece(Path(folder), cfg.tokens)
+        tokenizer = SentencePiece(weights.place(folder), cfg.tokens)
         return cls(cfg, params, tokenizer, batch, placement=where, digest=about["sha256"])
 
     @functools.cached_property
