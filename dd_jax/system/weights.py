@@ -88,7 +88,7 @@ def beside(folder: Folder, name: str) -> Folder:
 
 
 def drawing(folder: Folder) -> Folder:
-    """The folder itself, or the student in it, else the teacher: what a repository or `weights/` of a run draws with."""
+    """The folder itself, or the student in it, else the teacher: what a repository, or a run's `weights/`, draws by."""
     inside: list[Folder] = []
     for part in ("", "student", "teacher"):
         inside.append(str(hub.Address.of(folder).inner(part)) if hub.named(folder) else Path(folder) / part)
