@@ -23,9 +23,8 @@ from dd_jax.system.errors import UserError
 __all__ = ["Pipeline", "load", "run", "slerp"]
 COMPANIONS = ("tokenizer", "text", "teacher", "student")  # parts that `load` takes by name
 Folder = str | os.PathLike[str]
-Companion = (
-    Folder | EllipsisType | None
-)  # a folder, or a name on the Hub; none: do without; ...: what the folder itself has or names
+# A folder, or a name on the Hub; none: do without; ...: what the folder itself has or names.
+Companion = Folder | EllipsisType | None
 
 
 def run(config: ConfigDict, workdir: Folder, stage: str = "all", source: Folder | None = None) -> None:

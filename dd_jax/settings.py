@@ -20,7 +20,7 @@ PATHS = (
     "sample.prompts",
     "evaluate.inception",
     "evaluate.reference_statistics",
-    *(f"weights.{part}" for part in ("tokenizer", "teacher", "student", "text", "classifier", "lpips")),
+    *(f"weights.{part}" for part in ("tokenizer", "teacher", "student", "start", "text", "classifier", "lpips")),
 )
 
 

@@ -100,8 +100,7 @@ def _load(run: Published) -> str:
             f"Before that, `python -m port_weights {ids} --out weights` fetches what others published{optional}.",
         ]
     plans = dict.fromkeys(str(row.get("plan")) for row in run.results if kind(row) in ("student", "refined", "teacher"))
-    letters = " ".join(plans)
-    told = [f"- `{text[0]}`: {text[1]}" for letter, text in words.PLANS.items() if letter in letters]
+    told = [f"- {name}: {text.removeprefix('a plan: ')}" for name, text in words.of_plans(" ".join(plans)).items()]
     if plans:
         lines += ["", f"Plans that were measured: {', '.join(f'`{plan}`' for plan in plans)}.", "", *told]
     return "\n".join(lines)

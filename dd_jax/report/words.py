@@ -52,7 +52,7 @@ def section(results: Sequence[Row], scores: Sequence[Row] = (), published: bool 
         return ""
     used = {key for row in results for key in row if row[key] is not None} | {"steps"}
     found: dict[str, str] = dict(ALWAYS)
-    found |= _plans(" ".join([*(str(row.get("plan") or "") for row in [*results, *scores]), PUBLISHED * published]))
+    found |= of_plans(" ".join([*(str(row.get("plan") or "") for row in [*results, *scores]), PUBLISHED * published]))
     names = " ".join(f"{row.get('generator')} {row.get('plan')}" for row in [*results, *scores]) + " skip" * published
     for name, (told, text) in METHODS.items():
         if name in names or published:
@@ -69,7 +69,7 @@ def section(results: Sequence[Row], scores: Sequence[Row] = (), published: bool 
     return f'<h2 id="words">Words</h2><dl class="words">{definitions(found)}</dl>'
 
 
-def _plans(plans: str) -> dict[str, str]:
+def of_plans(plans: str) -> dict[str, str]:
     """What the words of these plans do, the same letter's together."""
     words: dict[str, list[str]] = {}
     for letter, what in WORD.findall(plans):
