@@ -46,7 +46,8 @@ def export(
     where it is made). UserError for a plan, sizes or platforms that cannot be.
     """
     check(pipe, plan, batches, platforms)
-    used, draw = {}, _drawing(pipe, plan)
+    used: Arrays = {}
+    draw = _drawing(pipe, plan)
     given = traverse_util.flatten_dict({part: pipe.params[part] for part in _networks(pipe, plan)}, sep="/")
     made = {}
     for batch in batches:
@@ -98,7 +99,8 @@ def _drawing(pipe: Pipeline, plan: str) -> Callable[..., jax.Array]:
         *shown, noise_BxLxC = inputs
         cond = Cond(caption_BxPxF=shown[0], valid_BxP=shown[1]) if captions else Cond(shown[0])
         params = traverse_util.unflatten_dict(arrays, sep="/")
-        token_BxLxC = run_ops(ops, models, params, cond, noise_BxLxC, None, sweeps).token_BxLxC
+        no_key_B = jnp.zeros(noise_BxLxC.shape[0])  # nothing is drawn by chance
+        token_BxLxC = run_ops(ops, models, params, cond, noise_BxLxC, no_key_B, sweeps).token_BxLxC
         token_BxLxC = jax.lax.optimization_barrier(token_BxLxC)  # as where tokens and pixels are programs of their own
         return as_uint8(pipe.system.tokenizer.decode(params["tokenizer"], token_BxLxC))
 

@@ -151,7 +151,7 @@ class Pipeline(Drawing):
             out = f'weights, then tokenizer="weights/{name}"' if hub.named(path) else Path(path).parent
             raise UserError(f"{path} needs its tokenizer {name}: python -m port_weights {name} --out {out}")
         system = factory.build(config)
-        return cls(system, load_params(system, config, path, parts))
+        return cls(system, load_params(system, config, weights.place(path), parts))
 
 
 def _computing_in(config: ConfigDict, dtype: str | None) -> None:

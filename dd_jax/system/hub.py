@@ -92,6 +92,7 @@ def fetch(address: Address, names: Sequence[str]) -> tuple[Path, list[str]]:
     """
     inside = [str(PurePosixPath(address.folder) / name) for name in names]
     asked: dict[str, Any] = {"revision": address.revision, "endpoint": home()}
+    offline: ConnectionError | None = None
     asked["allow_patterns"] = [glob.escape(name) for name in inside]
     try:
         before = [client().try_to_load_from_cache(address.repo, name, revision=address.revision) for name in inside]
@@ -100,8 +101,6 @@ def fetch(address: Address, names: Sequence[str]) -> tuple[Path, list[str]]:
             reach(home())
         except ConnectionError as why:
             asked["local_files_only"], offline = True, why
-        else:
-            offline = None
         try:
             folder = Path(client().snapshot_download(address.repo, **asked)) / address.folder
         except FileNotFoundError as error:
