@@ -50,7 +50,7 @@ def test_several_sizes_share_their_weights(tiny_run, tmp_path):
 def test_what_cannot_be_exported_is_one_line(tiny_run, tmp_path, monkeypatch, capsys):
     student = tiny_run[0] / "weights/student"
     cases = {
-        ("--plan", "S3"): "the student was trained for steps [0, 5], not 3",
+        ("--plan", "S0 S3"): "the student was trained for steps [0, 5], not 3",
         ("--plan", "S0 X"): "cannot read 'X'",
         ("--batch", "0"): "batch sizes are 0: give whole numbers",
         ("--batch", "x"): "--batch x: give batch sizes, as 1,8",
