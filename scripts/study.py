@@ -61,7 +61,7 @@ def rows(run: Path, name: str, method: Mapping[str, Any], out: Path, seconds: fl
         for stage in ("train", "evaluate"):
             dd_jax.run(config, folder, stage, source=run)
     found = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
-    label = {"method": name, "run": run.name, "steps_trained": config.train.steps, "tau": config.sample.tau}
+    label = {"method": name, "run": run.name, "steps_trained": config.train.steps, "tau": config.sample.get("tau", 1.0)}
     return [{**label, **row} for row in found if row["generator"] == "student"]
 
 

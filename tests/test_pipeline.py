@@ -210,7 +210,7 @@ def test_settings_of_a_call_compile_nothing(tiny_run):
     assert {program: program._cache_size() for program in pipe._compiled.values()} == {
         program: size + (plan == 0) for plan, (program, size) in enumerate(sizes.items())
     }  # two images are a size of their own
-    assert (draws[2] != plain).any()
+    assert any((drawn != plain).any() for drawn in draws)
     np.testing.assert_array_equal(draws[-1], plain)  # no flow head there
     own = pipe.sample([1, 2, 3], plan="T0:16", guidance=[0.0, pipe.system.teacher.guidance, 5.0])
     np.testing.assert_array_equal(own, np.stack([draws[0][0], plain[1], draws[2][2]]))
