@@ -92,7 +92,7 @@ class Room:
         """A ported model, made once."""
         made = self.store / "weights" / model
         if not made.exists() and model == "inception":  # stood in for
-            about = {"id": "stand", "part": "inception", "sha256": "a" * 64}
+            about = {"format": weights.FORMAT, "id": "stand", "part": "inception", "sha256": "a" * 64}
             files.replace(made / weights.CONFIG, json.dumps(about).encode())
         elif not made.exists():
             port.port(CATALOG[model], self.release(model), made.parent)
