@@ -13,12 +13,10 @@ from ml_collections import ConfigDict
 from PIL import Image
 from stand_in import POOL, SPATIAL, Stand, stand
 
-from dd_jax import factory
 from dd_jax.configs import llamagen, var
 from dd_jax.data import images
 from dd_jax.metrics import inception, reference, score
 from dd_jax.metrics.inception import Inception
-from dd_jax.metrics.lpips import LPIPS
 from dd_jax.scripts import fake_release, fake_shards
 from dd_jax.stages import fid
 from dd_jax.system import files, torch_writer, weights
@@ -66,7 +64,6 @@ def small_models():
                 patch.setitem(CATALOG, known.id, dataclasses.replace(known, config=_narrowed(known.config)))
         sizes = functools.partial(ConfigDict, fake_shards.TINY.sizes())
         patch.setitem(CATALOG, "flan_t5_xl", dataclasses.replace(CATALOG["flan_t5_xl"], config=sizes))
-        patch.setattr(factory, "LPIPS", lambda: LPIPS(((4,), (8,))))
         patch.setattr(inception, "POOL", POOL)
         patch.setattr(inception, "SPATIAL", SPATIAL)
         for user in (fid, score, reference):
@@ -92,7 +89,7 @@ class Room:
         """A ported model, made once."""
         made = self.store / "weights" / model
         if not made.exists() and model == "inception":  # stood in for
-            about = {"id": "stand", "part": "inception", "sha256": "a" * 64}
+            about = {"format": weights.FORMAT, "id": "stand", "part": "inception", "sha256": "a" * 64}
             files.replace(made / weights.CONFIG, json.dumps(about).encode())
         elif not made.exists():
             port.port(CATALOG[model], self.release(model), made.parent)

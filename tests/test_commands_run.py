@@ -192,6 +192,9 @@ def run_main(room: Room, words: list[str]) -> None:
         own = f"--config.data.name=folder:{room.pictures('own')}"
         run_main(room, ["--config=configs/digits_llamagen.py", f"--workdir={named['workdir']}", own])
         shutil.rmtree(room.here / "own")
+    before = {"evaluate": "sample", "report": "evaluate"}.get(named.get("stage", ""))
+    if before:
+        run_main(room, [word if not word.startswith("--stage=") else f"--stage={before}" for word in words])
     if named.get("stage") == "train" and "workdir" not in named:
         words = [*words, f"--workdir={room.finished('runs/lent')}"]
     elif "config" not in named and {"from", "workdir"} & {*named}:  # the run's own, or a run to begin
@@ -199,7 +202,7 @@ def run_main(room: Room, words: list[str]) -> None:
             words = [*words, f"--from={room.finished('runs/lent')}"]
     elif not published and named.get("stage") != "config":
         given = {word.partition("=")[0] for word in words}
-        words = [*(word for word in tiny_flags(config_of(config)) if word.partition("=")[0] not in given), *words]
+        words = [*words, *(word for word in tiny_flags(config_of(config)) if word.partition("=")[0] not in given)]
     values = main.flags.FLAGS
     try:
         with pytest.MonkeyPatch.context() as patch:

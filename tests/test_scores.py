@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from inception_recipe import recipe
 
-from dd_jax.metrics import moments, neighbours, scores
+from dd_jax.metrics import classified, moments, neighbours, scores
 from dd_jax.metrics.classifier import Classifier
 from dd_jax.system.errors import UserError
 
@@ -228,3 +228,15 @@ def test_variance_within_classes():
     features = np.array([[0.0, 1.0], [2.0, 1.0], [5.0, 5.0], [5.0, 9.0], [7.0, 7.0]])
     assert scores.within_class(features, np.array([0, 0, 1, 1, 2])) == pytest.approx((2 + 8) / 2)
     assert scores.within_class(features, np.arange(5)) is None
+
+
+def test_few_held_out_pictures_leave_precision_out():
+    draw = np.random.default_rng(0)
+    features, teacher, seen = draw.normal(size=(20, 4)), draw.normal(size=(20, 4)), draw.normal(size=(20, 3))
+    found = [
+        classified.classified(features, seen, seen.argmax(-1), classified.References(draw.normal(size=(n, 4)), teacher))
+        for n in (3, 20)
+    ]
+    assert [row["precision"] is None and row["recall"] is None for row in found] == [True, False]
+    assert found[0]["held_out"] == 3
+    assert np.isfinite(found[0]["fd"])

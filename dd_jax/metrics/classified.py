@@ -9,7 +9,7 @@ import numpy as np
 
 from dd_jax.data.examples import Pixels
 from dd_jax.method.interfaces import Params
-from dd_jax.metrics import scores
+from dd_jax.metrics import neighbours, scores
 from dd_jax.metrics.classifier import Classifier
 
 CLASSIFIED = ("fd", "fd_teacher", "class_accuracy", "precision", "recall")
@@ -48,7 +48,9 @@ def classified(
     if references is None:
         return dict.fromkeys(CLASSIFIED)
     own, (real, teacher) = scores.statistics(features), references.statistics
-    precision, recall = scores.precision_recall(references.real[: len(label)], features)
+    some, precision, recall = references.real[: len(label)], None, None
+    if min(len(some), len(features)) > neighbours.K:  # of fewer held-out pictures there is nothing to say
+        precision, recall = scores.precision_recall(some, features)
     label = label[: len(seen)]
     accuracy = float(np.mean(seen.argmax(-1) == label))
     numbers = scores.frechet(*own, *real), scores.frechet(*own, *teacher), accuracy, precision, recall

@@ -14,12 +14,13 @@ from dd_jax.system.errors import UserError
 HIGHEST = jax.lax.Precision.HIGHEST
 DTYPES = ("float32", "float16")
 ROWS = 8192  # of one tile of distances, on each device
+K = 3  # the neighbour that a radius reaches to, in the paper and in ADM
 
 
 def precision_recall(
     ref_NxF: np.ndarray,
     sample_MxF: np.ndarray,
-    k: int = 3,
+    k: int = K,
     block: int = 1024,
     dtype: str = "float32",
     done: Callable[[int], None] = lambda rows: None,
