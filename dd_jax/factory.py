@@ -125,7 +125,7 @@ def _objective(config: ConfigDict, split: int) -> Objective:
         split=split,
         weights=Weights(train.ce, train.embedding),
         distance=train.distance,
-        fresh=train.fresh if share is None else share,
+        fresh=train.get("fresh", 0.5) if share is None else share,
         **given,
     )
 
