@@ -5,7 +5,7 @@
         --config.weights.tokenizer=weights/vq16 --config.weights.teacher=weights/llamagen_l
 
 No pairs are drawn and no LPIPS is needed; `--config.train.objective=mixed` uses half of a batch of pairs. Hardware:
-8 A100-80GB or a TPU slice of like peak. Expected, by FLOPs (at 40 % of peak), not measured: training 21 h, 8 of them
+8 A100-80GB or a TPU slice of like peak. Expected, by FLOPs (at 40 % of peak), not measured: training 20 h, 8 of them
 for the teacher, and 2 h for the flow's passes over the codebook. Not run at full size: `--config.smoke=true` tries
 every stage on a laptop. `:384` after the file's name takes the 24 x 24 grid.
 """

@@ -5,7 +5,7 @@
         --config.weights.tokenizer=weights/var_vae --config.weights.teacher=weights/var_d16
 
 No pairs are drawn and no LPIPS is needed; `--config.train.objective=mixed` uses half of a batch of pairs. Hardware:
-8 A100-80GB or a TPU slice of like peak. Expected, by FLOPs (at 40 % of peak), not measured: training 84 h, 34 of them
+8 A100-80GB or a TPU slice of like peak. Expected, by FLOPs (at 40 % of peak), not measured: training 60 h, 25 of them
 for the teacher. Not run at full size: `--config.smoke=true` tries every stage on a laptop.
 """
 
