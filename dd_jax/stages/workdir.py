@@ -202,7 +202,7 @@ def _flatten(name: str, value: Any, into: dict[str, Any]) -> None:
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    keys, old = sorted({*old, *new}), spelling.MEANT | old
+    keys, old, new = sorted({*old, *new}), spelling.MEANT | old, spelling.MEANT | new
     return [(key, old.get(key), new.get(key)) for key in keys if not spelling.same(key, old.get(key), new.get(key))]
 
 
