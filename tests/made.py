@@ -41,8 +41,8 @@ def narrow(config: ConfigDict) -> ConfigDict:
         config.text.sizes = ConfigDict(TEXT)
         config.text.dtype = "float32"
         config.model.caption_dim = TEXT["width"]
-    config.pairs.update({"count": 32, "shard": 16, "batch": 16})
-    config.train.update({"steps": 3, "batch": 16, "checkpoint_every": 2, "distance_batch": 0})
+    config.pairs.update({"count": 8, "shard": 4, "batch": 4})
+    config.train.update({"steps": 2, "batch": 4, "checkpoint_every": 2, "distance_batch": 0})
     config.sample.update({"count": 8, "few": 2, "batch": 4, "shard": 4})
     config.sample.resolution = None
     config.sample.filter.top_k = min(config.sample.filter.top_k, 20)

@@ -29,6 +29,7 @@ CANNOT = {  # how a command begins, or a word that it has -> why it is not run h
     "--coordinator=auto": "asks the pod or SLURM that it runs in for its address (tests/test_processes.py runs two)",
     "tfds:imagenet2012": "needs ImageNet, prepared",
     "dd_jax.metrics.clip": "fetches CLIP's weights",
+    "--config=...": "stands for each of the demos, which are run",
 }
 # What is smaller here than a page has it, word by word.
 INSTEAD = {
@@ -39,7 +40,7 @@ INSTEAD = {
     "--config.pairs.count=300": "--config.pairs.count=64",
     "--config.evaluate.count=250": "--config.evaluate.count=40",
     "--config.evaluate.reference=250": "--config.evaluate.reference=40",
-    "--config=...": "--config=configs/digits_llamagen.py",
+    "--config.train.accumulate=8": "--config.train.accumulate=2",
     "--config.text.prompts=FILE": "--config.text.prompts=captions.txt",
     "--batches=4,8,16": "--batches=1,2,3",
     "--depths=2,4,8": "--depths=1,2,3",
