@@ -102,7 +102,7 @@ ABOUT = {
     "pairs.labels": "what is drawn: balanced (classes in turns) or uniform",
     "pairs.first": "first id, where several machines draw parts of a set; none: 0",
     "pairs.verify": "--stage=pairs looks at the set that is there, and makes none",
-    "student.head": "logits, embedding, both (as released), flow: codes drawn from logits that see no own noise; velocity: csd",
+    "student.head": "logits, embedding, both (as released), flow (logits that see no own noise draw codes), velocity",
     "student.split": "logits head before this AR step, embedding head from it on; none: logits everywhere",
     "student.same_step": "tokens of one step see each other",
     "train.timesteps": "boundaries t that take turns in a batch: the student learns to go on from the first t steps",

@@ -7,7 +7,7 @@
 
 Hardware: 8 A100-80GB; its authors report 52.6 h on 8 A800, without the 200,000 steps in which they teach the teacher to
 read vectors, which are not needed here: the score network reads codes. `--config.smoke=true` tries every stage on a
-laptop first. Not trained here: the method, its identities and this config's programs are tested.
+laptop first. Not trained here: the method, its identities and its programs are tested.
 Published: teacher FID 4.11; one step 8.59. docs/csd.md has the equations and what was chosen.
 """
 

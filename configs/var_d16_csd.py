@@ -6,8 +6,8 @@
         --config.train.remat=true --config.dtype.student=bfloat16
 
 Hardware: 8 A100-80GB; its authors report 115.5 h on 8 A800, most of them for the head's own regression.
-`--config.smoke=true` tries every stage on a laptop first. Not trained here: the method, its identities and this config's
-programs are tested.
+`--config.smoke=true` tries every stage on a laptop first. Not trained here: the method, its identities and its programs
+are tested.
 Published: teacher FID 4.19; one step 6.21, before alignment 8.35. docs/csd.md has the equations and what was chosen.
 """
 

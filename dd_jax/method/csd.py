@@ -11,6 +11,7 @@ scores agree, each conditional of the codes is the teacher's, and so is their jo
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -24,9 +25,12 @@ from dd_jax.method.interfaces import Cond, Params, ScoredStudent
 from dd_jax.method.models import Models
 from dd_jax.nn.layers import Dense, layer_norm
 from dd_jax.system import rng
+from dd_jax.system.errors import UserError
 
 LEAST = 0.02  # least t that is drawn: below it the teacher's D is the nearest code
 SHORT = 0.05  # least distance of q from D, in units of the codebook's, that a token's loss is divided by
+# The fewest steps that train each network in each way.
+SHORTEST = {"steps": 6, "csd": {"start_steps": (1, 1), "updates": (1, 1), "align_at": 2, "align": 1, "start_batch": 0}}
 HEAD, START, SCORE, GENERATOR = range(4)  # whose turn a step is
 Seen = dict[str, jax.Array]
 SEEN = ("gts", "regression", "fcs", "csd", "gap", "off_code")  # what is told of them, see `Distiller`
@@ -46,6 +50,17 @@ class Csd:
     align: int = 0  # so many updates of the score network alone; 0: never
     draws: int = 4  # noised copies of a token that the score network learns from
     alpha: float = 1.0  # of the student's loss; 1: the cross term alone
+
+    @classmethod
+    def of(cls, train: Mapping[str, Any]) -> "Csd":
+        """What a config says of it. UserError for what does not go together."""
+        plan = cls(**{key: tuple(x) if isinstance(x, list | tuple) else x for key, x in train["csd"].items()})
+        if tuple(train["timesteps"]) != (0,):
+            raise UserError(f"config.train.timesteps={tuple(train['timesteps'])}: csd trains one step: set it to (0,)")
+        if train["steps"] <= plan.first:
+            told = f"config.train.steps={train['steps']}, and config.train.csd.start_steps take {plan.first}"
+            raise UserError(f"{told}: more of them")
+        return plan
 
     @property
     def residual(self) -> bool:

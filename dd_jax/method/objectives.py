@@ -1,7 +1,7 @@
 """What the student's training minimises, by name: Alg. 2's loss on pairs, and divergences on fresh noises.
 
-`csd` has losses in turns, and a second network: see `csd`. Of the others, a batch has rows of several kinds; one forward
-reads them all, and each kind has its loss.
+`csd` has losses in turns, and a second network: see `csd`. Of the others, a batch has rows of several kinds; one
+forward reads them all, and each kind has its loss.
 """
 
 import dataclasses
