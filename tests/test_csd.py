@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import tiny
 
 from dd_jax import factory
 from dd_jax.configs import llamagen_l_csd, var_d16_csd
+from dd_jax.data.conditions import Classes
 from dd_jax.method import csd, flow
 from dd_jax.method.csd import GENERATOR, HEAD, SCORE, START, Csd, Distiller
 from dd_jax.method.fewstep import run_plan
@@ -21,10 +23,10 @@ from dd_jax.method.losses import Weights
 from dd_jax.method.models import Models
 from dd_jax.method.objectives import Objective
 from dd_jax.stages.scores import Turns
-from dd_jax.stages.train import example, frozen_for, stepper
+from dd_jax.stages.train import begin, example, frozen_for, run, stepper
 from dd_jax.system import rng
 from dd_jax.system.errors import UserError
-from dd_jax.training.loop import Recipe
+from dd_jax.training.loop import Recipe, load_ema
 
 FAMILIES = {"raster": tiny.raster, "scales": tiny.scales}
 both = pytest.mark.parametrize("family", FAMILIES)
@@ -150,66 +152,6 @@ def test_turns_are_as_published():
     assert full.counts(llamagen_l_csd.get_config().train.steps) == (60_000, 12_000)
 
 
-OBJECTIVE = Objective((0,), 9, Weights(0.0, 0.0), fresh=1.0)
-RECIPE = Recipe(9, BATCH, 3e-3, warmup=0, ema=0.5)
-
-
-def trained(plan, steps, state=None, family="raster", first=0, **more):
-    models, params = FAMILIES[family](head="velocity")
-    objective, recipe = dataclasses.replace(OBJECTIVE, csd=plan), dataclasses.replace(RECIPE, **more)
-    step = stepper(recipe, objective, models, None, 0)
-    frozen = frozen_for(objective, models.tokenizer, params)
-    if state is None:
-        state = Turns(models, plan, recipe).begin(params["student"], params)
-    seen = []
-    for i in range(first, first + steps):
-        batch = example(BATCH, objective, models)
-        batch["fresh"]["id"] = BATCH * i + batch["fresh"]["id"] + jnp.arange(BATCH)
-        if "id" in batch:
-            batch["id"] = batch["id"] + jnp.arange(BATCH)
-        state, metrics = step(state, batch, frozen)
-        seen.append((state, metrics))
-        state = jax.tree.map(jnp.copy, state)
-    return seen
-
-
-def test_every_turn_moves_its_own_network():
-    plan = Csd(start_steps=(1, 1), updates=(1, 1), align_at=2, align=1, draws=2)
-    states = [state for state, _ in trained(plan, 6)]
-    same = lambda a, b: jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), a, b))  # noqa: E731
-    score, student = [s.params["score"] for s in states], [s.params["student"] for s in states]
-    assert same(score[1]["trunk"], states[0].params["score"]["trunk"]) is False  # the whole network's turn
-    assert same(student[0], student[1])
-    assert not same(student[2], student[1])  # begun again, as the score network was
-    assert same(student[2]["trunk"]["layers_1"], score[1]["trunk"]["layers_1"])
-    assert same(score[3], score[2])
-    assert not same(student[3], student[2])
-    assert not same(states[3].ema, states[3].params["student"])
-    assert same(student[4], states[3].ema)  # aligned
-    assert not same(score[4], score[3])
-    assert not same(score[5], score[4])
-    assert [int(s.opt["count"]) for s in states] == [0, 0, 0, 1, 1, 1]
-
-
-def test_the_head_learns_alone_at_first():
-    plan = Csd(start_steps=(2, 0), draws=2)
-    _, params = tiny.raster(head="velocity")
-    (state, metrics), _ = trained(plan, 2, weight_decay=0.1)
-    still = jax.tree.map(lambda a, b: bool((a == b).all()), state.params["score"]["trunk"], params["teacher"]["trunk"])
-    assert jax.tree.all(still)
-    assert metrics["gts"] == metrics["loss"] > 0
-
-
-def test_micro_batches_add_up_and_a_saved_state_goes_on():
-    plan = Csd(start="residual", start_steps=(0, 1), updates=(1, 1), draws=2)
-    whole, parts = trained(plan, 3), trained(plan, 3, accumulate=2)
-    for (_, metrics), (_, seen) in zip(whole, parts, strict=True):
-        assert metrics["loss"] == pytest.approx(float(seen["loss"]), rel=1e-3, abs=1e-6)
-    again = trained(plan, 1, jax.tree.map(jnp.copy, whole[1][0]), first=2)
-    for a, b in zip(jax.tree.leaves(again[-1][0]), jax.tree.leaves(whole[-1][0]), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
 @both
 def test_a_student_draws_codes(family):
     models, params = FAMILIES[family](head="velocity")
@@ -273,29 +215,112 @@ class ToyStudent:
     def backbone(self, teacher):
         return teacher
 
+    def init_from_score(self, params, score):
+        return {**params, "head": score["head"]}
+
+
+WIDTH = 32
+MODELS = Models(Toy(), ToyStudent(), tiny.Table(), Filter(), flow.FlowSolver(), 2)
+
+
+def toy():
+    """(the student's parameters, tokenizer and teacher)."""
+    draw = np.random.default_rng(0)
+    normal = lambda *shape: jnp.asarray(draw.normal(size=shape) / shape[0] ** 0.5, jnp.float32)  # noqa: E731
+    given = jnp.zeros((1, 2, 2)), jnp.zeros((1, 2)), jnp.zeros((1, 2, WIDTH)), jnp.zeros((1, 1))
+    head = jax.jit(lambda key: rng.fresh(csd.VelocityHead(2), key, *given))(rng.key(0))
+    student = {"a": 2 * normal(2, WIDTH), "b": normal(1, WIDTH), "c": normal(WIDTH, WIDTH), "d": normal(1, WIDTH)}
+    trunk = {"rows": 8 * normal(5, WIDTH)}
+    return student | {"e": normal(1, WIDTH), "head": head}, {
+        "tokenizer": {"codebook": PLANE},
+        "teacher": {"trunk": trunk},
+    }
+
+
+ALL = Csd(start_steps=(1, 1), updates=(1, 1), align_at=2, align=1, draws=2)
+RECIPE = Recipe(6, BATCH, 3e-3, warmup=0, ema=0.5, weight_decay=0.1)
+
+
+@functools.cache
+def program():
+    objective = Objective((0,), 2, Weights(0.0, 0.0), fresh=1.0, csd=ALL)
+    return stepper(RECIPE, objective, MODELS, None, 0), objective
+
+
+@functools.cache
+def trained(first=0):
+    """[(state, metrics)] of six steps, or of those behind the first ones."""
+    (step, objective), (student, params) = program(), toy()
+    frozen = frozen_for(objective, MODELS.tokenizer, params)
+    state = trained()[first - 1][0] if first else Turns(MODELS, ALL, RECIPE).begin(student, params)
+    seen = []
+    for i in range(first, RECIPE.steps):
+        batch = example(BATCH, objective, MODELS)
+        batch["id"] = batch["id"] + jnp.arange(BATCH)
+        batch["fresh"]["id"] = BATCH * i + batch["id"]
+        state, metrics = step(jax.tree.map(jnp.copy, state), batch, frozen)
+        seen.append((state, metrics))
+    return seen
+
+
+def same(a, b):
+    return jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), a, b))
+
+
+def test_every_turn_moves_its_own_network():
+    states = [state for state, _ in trained()]
+    score, student = [s.params["score"] for s in states], [s.params["student"] for s in states]
+    began, teacher = toy()
+    assert same(score[0]["trunk"], teacher["teacher"]["trunk"])  # the head alone, and no decay
+    assert not same(score[1]["trunk"], score[0]["trunk"])
+    assert same(student[1], began)
+    assert not same(student[2], began)
+    assert same(student[2]["head"], score[1]["head"])  # begun again, as the score network was
+    assert same(score[3], score[2])
+    assert not same(student[3], student[2])
+    assert not same(states[3].ema, student[3])
+    assert same(student[4], states[3].ema)  # aligned
+    assert not same(score[4], score[3])
+    assert not same(score[5], score[4])
+    assert [int(s.opt["count"]) for s in states] == [0, 0, 0, 1, 1, 1]
+    assert {name for name, x in trained()[0][1].items() if float(x)} == {"gts", "loss", "grad_norm"}
+
+
+def test_a_state_goes_on_to_the_same_bits():
+    assert same(trained(first=3)[-1][0], trained()[-1][0])
+
+
+def test_a_training_that_was_stopped_ends_as_another_one_in_any_micro_batches(tmp_path):
+    student, params = toy()
+    objective = Objective((0,), 2, Weights(0.0, 0.0), fresh=1.0, csd=Csd("residual", updates=(1, 1), draws=1))
+    recipe = dataclasses.replace(RECIPE, steps=4, checkpoint_every=2)
+    frozen = frozen_for(objective, MODELS.tokenizer, params)
+
+    def train_in(folder, recipe):
+        run(folder, recipe, objective, MODELS, student, frozen, None, None, Classes(3), "balanced", 0)
+        return load_ema(folder, recipe, lambda: student, lambda x: begin(recipe, objective, MODELS, x, params, 0))
+
+    whole = train_in(tmp_path / "a", recipe)
+    shutil.copytree(tmp_path / "a" / "2", tmp_path / "b" / "2")
+    again = train_in(tmp_path / "b", dataclasses.replace(recipe, accumulate=2))
+    for a, b, c in zip(*map(jax.tree.leaves, (again, whole, student)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+        assert (a != c).any() or not a.any()
+
 
 @pytest.mark.slow
 def test_a_toy_converges_to_the_teachers_joint_distribution():
-    width, draw = 64, np.random.default_rng(0)
-    normal = lambda *shape: jnp.asarray(draw.normal(size=shape) / shape[0] ** 0.5, jnp.float32)  # noqa: E731
-    models = Models(Toy(), ToyStudent(), tiny.Table(), Filter(), flow.FlowSolver(), 2)
     plan = Csd(start="residual", score_lr=2e-3, updates=(5, 5), draws=4)
     recipe = Recipe(6 * 1500, 256, 1e-3, warmup=100, ema=0.99, b1=0.0, b2=0.99, final_lr=0.02, clip=10.0)
-    student = {"a": 2 * normal(2, width), "b": normal(1, width), "c": normal(width, width), "d": normal(1, width)}
-    head = rng.fresh(
-        csd.VelocityHead(2), rng.key(0), jnp.zeros((1, 2, 2)), jnp.zeros((1, 2)), jnp.zeros((1, 2, width)),
-        jnp.zeros((1, 1)),
-    )  # fmt: skip
-    student |= {"e": normal(1, width), "head": head}
-    params = {"tokenizer": {"codebook": PLANE}, "teacher": {"trunk": {"rows": 8 * normal(5, width)}}}
-    turns = Turns(models, plan, recipe)
+    student, params = toy()
+    turns = Turns(MODELS, plan, recipe)
     step = jax.jit(turns.step, donate_argnums=0)
     state, frozen = turns.begin(student, params), {"codebook": PLANE, **params}
     for i in range(recipe.steps):
         fresh = {"id": 256 * i + jnp.arange(256), "cond": Cond(jnp.zeros(256, jnp.int32))}
         state, seen = step(state, {"fresh": fresh}, frozen)
     noise = jax.random.normal(rng.key(9), (20_000, 2, 2))
-    code = np.asarray(flow.nearest(models.student(state.ema, None, noise, None)[1], flow.framed(PLANE)))
+    code = np.asarray(flow.nearest(MODELS.student(state.ema, None, noise, None)[1], flow.framed(PLANE)))
     found = np.zeros((4, 4))
     np.add.at(found, (code[:, 0], code[:, 1]), 1 / len(code))
     far = 0.5 * np.abs(found - FIRST[:, None] * SECOND).sum()

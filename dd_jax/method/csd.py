@@ -190,19 +190,17 @@ class Distiller:
         velocity: Any = head.apply({"params": score["head"]}, x, t, *seen)
         return x - t[..., None] * velocity - data
 
-    def keys(self, rows: dict[str, Any], use: int, step: Any = 0) -> jax.Array:
-        """One key an example for each use of randomness, so that nothing depends on how a batch is cut."""
-        keys = rng.example_keys(rng.stream(self.seed, "csd"), rows["id"])
-        return jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, use), step))(keys)
-
     def rows(self, rows: dict[str, Any], step: Any) -> dict[str, Any]:
-        """A batch's examples with their randomness: noise (B, L, C) of fresh ones, or of pairs, and keys."""
-        key_B = rng.example_keys(rng.stream(self.seed, "pairs"), rows["id"]) if "code" in rows else self.keys(rows, 0)
-        return {**rows, "noise_key": key_B, "key": self.keys(rows, 1, step)}
+        """A batch's examples, pairs or fresh, with the keys of their noise and, new in every step, of x_t.
+
+        One of each an example, so that nothing depends on how a batch is cut.
+        """
+        key_B = rng.example_keys(rng.stream(self.seed, "pairs" if "code" in rows else "csd"), rows["id"])
+        return {**rows, "noise": key_B, "key": jax.vmap(jax.random.fold_in, (0, None))(key_B, step)}
 
     def generate(self, student: Params, rows: dict[str, Any], codebook_VxC: jax.Array) -> jax.Array:
         """q (B, L, C) = G(noise), in the codebook's frame."""
-        noise = noise_for(rows["noise_key"], self.models.layout.tokens, codebook_VxC.shape[1])
+        noise = noise_for(rows["noise"], self.models.layout.tokens, codebook_VxC.shape[1])
         _, q = self.models.student(student, rows["cond"], noise, jnp.zeros(len(noise), jnp.int32))
         assert q is not None
         return q
