@@ -54,7 +54,10 @@ class Csd:
     @classmethod
     def of(cls, train: Mapping[str, Any]) -> "Csd":
         """What a config says of it. UserError for what does not go together."""
-        plan = cls(**{key: tuple(x) if isinstance(x, list | tuple) else x for key, x in train["csd"].items()})
+        fields: dict[str, Any] = {}
+        for key, x in train["csd"].items():
+            fields[key] = tuple(x) if isinstance(x, list | tuple) else x
+        plan = cls(**fields)
         if tuple(train["timesteps"]) != (0,):
             raise UserError(f"config.train.timesteps={tuple(train['timesteps'])}: csd trains one step: set it to (0,)")
         if train["steps"] <= plan.first:

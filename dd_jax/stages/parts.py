@@ -115,10 +115,8 @@ def load_params(
         else:
             if name == "student" and (located(workdir, "pairs") / pairset.MANIFEST).exists():
                 pairset.check_noise(located(workdir, "pairs"))  # it maps that noise, and no other
-            begin = functools.partial(_begun, system, Recipe.of(recipes[name]))
-            params[name] = load_ema(
-                located(workdir, name), Recipe.of(recipes[name]), init, begin if name == "student" else None
-            )
+            begin = functools.partial(_begun, system, Recipe.of(recipes[name])) if name == "student" else None
+            params[name] = load_ema(located(workdir, name), Recipe.of(recipes[name]), init, begin)
     if "teacher" in params:
         trunk = jax.tree.map(lambda x: x.astype(dtype or config.dtype.teacher), params["teacher"])
         params["teacher"] = system.teacher_params(trunk, params["tokenizer"])
