@@ -163,6 +163,8 @@ class Distiller:
 
     def init(self, key: jax.Array, teacher: Params, codebook_VxC: jax.Array) -> Params:
         """The score network's start: the teacher's trunk, and a head whose last layer is zero."""
+        if not hasattr(self.models.teacher, "features"):
+            raise UserError("config.train.objective=csd reads a teacher's `features`, which this family's has not")
         cond, shape = self.models.teacher.blank(1), (1, self.models.layout.tokens)
         read = self.student.backbone(self.models.teacher).features
         trunk = jax.tree.map(lambda x: x.astype(jnp.float32), teacher["trunk"])

@@ -232,7 +232,9 @@ def fit(
     return state
 
 
-def load_ema(folder: Path, recipe: Recipe, init: Callable[[], Params], begin: Any = None) -> Params:
+def load_ema(
+    folder: Path, recipe: Recipe, init: Callable[[], Params], begin: Callable[[Params], TrainState] | None = None
+) -> Params:
     """The averaged parameters of a finished run that began at `init()`. UserError if it is not finished.
 
     `begin(init())`: its state then, where it was not `init_state`'s.
