@@ -115,7 +115,7 @@ class Student:
 
     def with_head(self, head: str) -> "Student":
         """The same trunk behind another of `HEADS`."""
-        ahead = {"ahead": head == "flow"} if hasattr(self.net.trunk, "ahead") else {}
+        ahead = {"ahead": head in AHEAD} if hasattr(self.net.trunk, "ahead") else {}
         return dataclasses.replace(self, net=self.net.clone(head=head, trunk=self.net.trunk.clone(**ahead)))
 
     def init(self, key: jax.Array) -> Params:
