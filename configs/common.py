@@ -56,6 +56,7 @@ def distil(steps: int, batch: int, lr: float, **more: Any) -> ConfigDict:
         "grid_every": 0,  # steps between two looks at pictures of fixed noises (student/grids, and `nll`); 0: none
         # pairs: Alg. 2. on_policy, mixed (flow head): a share `fresh` of the batch are new noises, whose codes are the
         # student's own, drawn at `tau`, and the teacher's distributions behind these codes are what it learns.
+        # csd (velocity head): Distilled Decoding 2's scores, see `csd`.
         "objective": "pairs",
         "fresh": 0.5,
         "tau": 1.0,
@@ -65,7 +66,14 @@ def distil(steps: int, batch: int, lr: float, **more: Any) -> ConfigDict:
         "forward_kl": (1.0,),  # of the student from the teacher: covers all that the teacher draws
         "reverse_kl": (0.3,),  # of the teacher from the student: avoids what the teacher would not draw
     }
-    return recipe(steps, batch, lr, **(fields | more))
+    found = recipe(steps, batch, lr, **(fields | more))
+    # Conditional score distillation (see `method.csd`). gts: a score network regressed on the teacher's own scores over
+    # the pairs, its head alone and then all, is where both networks begin. residual: the score network is the teacher's
+    # score and a correction; the student begins as regressed on the pairs. Then, by turns, so many score updates and
+    # one of the student, whose lr is `lr`; after step `align_at` so many score updates alone, and other turns.
+    turns = {"updates": (5, 2), "align_at": 0, "align": 0, "score_lr": 2e-4, "draws": 4, "alpha": 1.0}
+    found.csd = ConfigDict({"start": "gts", "start_steps": (0, 0), "start_batch": 0, "start_lr": 2e-4, **turns})
+    return found
 
 
 def pairs(count: int, shard: int, batch: int, labels: str) -> ConfigDict:

@@ -60,6 +60,13 @@ def each(kind: Kind, least: int = 0) -> Kind:
     return Kind(told, lambda x: isinstance(x, tuple | list) and len(x) >= least and all(map(kind, x)))
 
 
+def pair(kind: Kind) -> Kind:
+    """Two of them."""
+    return Kind(
+        f"a list of two, each {kind}", lambda x: isinstance(x, tuple | list) and len(x) == 2 and all(map(kind, x))
+    )
+
+
 def table(fields: dict[str, Kind]) -> Kind:
     """{name: {field: value}}, of these fields."""
     known = ", ".join(f"{name} ({kind})" for name, kind in fields.items())
@@ -189,17 +196,27 @@ KINDS = {
     "pairs.labels": choice("balanced", "uniform"),
     "pairs.first": optional(whole()),
     "pairs.verify": SWITCH,
-    "student.head": choice("logits", "embedding", "both", "flow"),
+    "student.head": choice("logits", "embedding", "both", "flow", "velocity"),
     "student.split": optional(whole()),
     "student.same_step": SWITCH,
     "train.timesteps": each(whole(), 1),
-    "train.objective": choice("pairs", "on_policy", "mixed"),
+    "train.objective": choice("pairs", "on_policy", "mixed", "csd"),
     "train.fresh": real(0, 1, above=True),
     "train.tau": real(0, above=True),
     "train.pairs": each(real(0), 1),
     "train.middle": real(0),
     "train.forward_kl": each(real(0), 1),
     "train.reverse_kl": each(real(0), 1),
+    "train.csd.start": choice("gts", "residual"),
+    "train.csd.start_steps": pair(whole()),
+    "train.csd.start_batch": whole(),
+    "train.csd.start_lr": real(0),
+    "train.csd.score_lr": real(0),
+    "train.csd.updates": pair(whole(1)),
+    "train.csd.align_at": whole(),
+    "train.csd.align": whole(),
+    "train.csd.draws": whole(1),
+    "train.csd.alpha": real(),
     "train.ce": real(0),
     "train.embedding": real(0),
     "train.distance": NAME,
@@ -279,7 +296,7 @@ LEFT: tuple[str, ...] = ("model.", "classifier", "text.", "tokenizer.", "pretrai
 LEFT += ("train.distance_batch", "data.background", "student.head", "sample.tau", "evaluate.taus")
 LEFT += ("evaluate.beside", "data.class_names")
 LEFT += tuple(f"train.{name}" for name in ("objective", "fresh", "tau", "pairs", "middle", "forward_kl", "reverse_kl"))
-LEFT += ("flow.start", "flow.end", "flow.normalise", *(f"data.{name}" for name in WARP))
+LEFT += ("train.csd.", "flow.start", "flow.end", "flow.normalise", *(f"data.{name}" for name in WARP))
 
 
 def of(name: str) -> Kind | None:

@@ -13,6 +13,7 @@ from dd_jax.families import tokenizer
 from dd_jax.families.llamagen import build as llamagen
 from dd_jax.families.var import build as var
 from dd_jax.method import baselines, distances
+from dd_jax.method.csd import SHORTEST, Csd
 from dd_jax.method.filtering import Filter
 from dd_jax.method.flow import FlowSolver
 from dd_jax.method.interfaces import Family
@@ -21,6 +22,7 @@ from dd_jax.method.losses import Weights
 from dd_jax.method.models import Knobs, Models, Special
 from dd_jax.method.objectives import OBJECTIVES, Objective
 from dd_jax.method.plans import parse, spelled
+from dd_jax.method.student import AHEAD
 from dd_jax.metrics.classifier import Classifier
 from dd_jax.metrics.lpips import LPIPS
 from dd_jax.stages import speed
@@ -97,7 +99,7 @@ def build(config: ConfigDict) -> System:
 def _split(config: ConfigDict, steps: int) -> int:
     """The AR step from which on vectors are regressed. UserError where the head and its settings contradict."""
     head, split = config.student.get("head", "both"), config.student.split
-    if head in ("logits", "flow") and (split is not None or config.train.embedding):
+    if head in ("logits", "flow", "velocity") and (split is not None or config.train.embedding):
         raise UserError(
             f"config.student.head={head} regresses no vectors: "
             "set --config.student.split=None and --config.train.embedding=0"
@@ -112,11 +114,18 @@ def _objective(config: ConfigDict, split: int) -> Objective:
     train, head = config.train, config.student.get("head", "both")
     name = train.get("objective", "pairs")
     share = OBJECTIVES[name]
-    if share != 0 and head != "flow":
+    if (name == "csd") != (head == "velocity"):
+        raise UserError(
+            f"config.train.objective={name} and config.student.head={head}: csd trains the velocity head, and nothing "
+            "else does"
+        )
+    if share != 0 and head not in AHEAD:
         raise UserError(
             f"config.train.objective={name} needs the distribution of each token, which the flow head alone has: "
             f"set config.student.head=flow (it is {head})"
         )
+    if name == "csd":
+        return Objective((0,), split, Weights(0.0, 0.0), fresh=1.0, csd=Csd.of(train))
     given: dict[str, Any] = {key: train[key] for key in ("tau", "pairs", "middle", "distance_batch") if key in train}
     given |= {key: train[f"{key}_kl"] for key in ("forward", "reverse") if f"{key}_kl" in train}
     given |= {key: tuple(value) for key, value in given.items() if isinstance(value, list | tuple)}
@@ -239,6 +248,8 @@ def shrink(config: ConfigDict) -> ConfigDict:
     # A gradient through the decoder and LPIPS takes about 2 GB an image of 256 px, more of larger ones.
     few = 2 if config.data.resolution <= 256 else 1
     config.train.update({"steps": 4, "batch": few, "accumulate": 1, "checkpoint_every": 2})
+    if config.train.get("objective") == "csd":
+        config.train.update({"steps": SHORTEST["steps"], "csd": SHORTEST["csd"]})
     if config.train.get("distance_batch"):
         config.train.distance_batch = 0  # CPUs are slow at convolutions inside loops
     config.sample.update({"count": 4, "few": 4, "batch": 4})

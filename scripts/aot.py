@@ -40,7 +40,7 @@ from dd_jax.system import files, rng
 from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import Placement, make_mesh
 from dd_jax.text import t5
-from dd_jax.training.loop import Recipe, TrainState, init_state
+from dd_jax.training.loop import Recipe, TrainState
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Settings.")
 TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Chip and shape of the slice.")
@@ -85,11 +85,12 @@ class Programs:
         distance = train.distance_of(system.objective, system.tokenizer, system.classifier, system.lpips)
         step = train.stepper(recipe, system.objective, system.models, distance, self.config.seed, self.placement)
         frozen = shapes(lambda params: train.frozen_for(system.objective, system.tokenizer, params), self.params)
-        state: TrainState = shapes(lambda params: init_state(params, recipe.optimizer()), self.params["student"])
+        given = recipe, system.objective, system.models
+        state: TrainState = shapes(lambda params: train.begin(*given, params["student"], params, 0), self.params)
         rows = shapes(lambda: train.example(recipe.batch, system.objective, system.models))
         place = self.placement
-        given = place.shardings(state), place.spread(rows, "data"), place.spread(frozen)
-        return step, jax.tree.map(_at, (state, rows, frozen), given), recipe.batch
+        at = place.shardings(state), place.spread(rows, "data"), place.spread(frozen)
+        return step, jax.tree.map(_at, (state, rows, frozen), at), recipe.batch
 
     def pairs(self, batch: int) -> tuple[Any, tuple, int]:
         """Algorithm 1."""

@@ -18,7 +18,7 @@ from dd_jax.method.flow import FlowSolver
 from dd_jax.method.interfaces import Cond
 from dd_jax.method.layout import Layout
 from dd_jax.method.models import Models
-from dd_jax.method.student import Student, StudentNet
+from dd_jax.method.student import AHEAD, Student, StudentNet
 
 CLASSES, VOCAB, CODE, WIDTH, SIDE, SIDES = 3, 12, 4, 32, 3, (1, 2, 3)
 
@@ -69,7 +69,7 @@ def scales(guidance=1.5, head="both", **kwargs):
     cfg = VARConfig(WIDTH, 2, 2, VOCAB, SIDES, CLASSES, CODE)
     layout, trunk, quantizer = Layout.scales(SIDES), VAR(cfg), Quantizer(SIDES, VOCAB, CODE)
     teacher = ScaleTeacher(trunk, quantizer, layout, guidance=guidance, **kwargs)
-    net = StudentNet(VAR(cfg, distilled=True, ahead=head == "flow"), layout, CODE, WIDTH, head=head)
+    net = StudentNet(VAR(cfg, distilled=True, ahead=head in AHEAD), layout, CODE, WIDTH, head=head)
     return _system(teacher, Student(net, inherit_scales), _scale_shapes(trunk, quantizer, layout))
 
 

@@ -106,13 +106,16 @@ def student_step(
 ) -> jax.Array:
     """Eq. 6: known tokens stay; the others are the likeliest code before the split, regressed from it on.
 
-    The flow head's are the codes that their own noise, which X_t holds, draws from its logits / tau.
+    The flow head's are the codes that their own noise, which X_t holds, draws from its logits / tau; the velocity
+    head's those nearest to what it answers in the codebook's frame.
     """
     layout = models.layout
     logits, token = models.student(params["student"], cond, x_BxLxC, jnp.full(len(x_BxLxC), t))
     known = layout.known(t)
     if models.student.head == "flow":
         code = flow.transport(x_BxLxC, logits / jnp.reshape(knobs.tau, (-1, 1, 1)), codebook_VxC, models.solver)
+    elif models.student.head == "velocity" and token is not None:
+        code, token = flow.nearest(token, flow.framed(codebook_VxC)), None
     else:
         code = jnp.argmax(logits, -1)
     code = jnp.where(known, flow.nearest(x_BxLxC, codebook_VxC), code)

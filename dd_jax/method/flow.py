@@ -165,6 +165,13 @@ def nearest(x: jax.Array, codebook_VxC: jax.Array) -> jax.Array:
     return jnp.argmax(product - jnp.sum(codebook_VxC**2, -1) / 2, -1).astype(jnp.int32)
 
 
+def framed(codebook_VxC: jax.Array) -> jax.Array:
+    """(c - mean) / rms: the codebook in its own units, around 0 and as wide as the noise."""
+    centred_VxC = codebook_VxC - jnp.mean(codebook_VxC, 0)
+    width = jnp.sqrt(jnp.mean(centred_VxC**2))
+    return centred_VxC / jnp.where(width > 0, width, 1)  # a single repeated entry has none
+
+
 def _transport(noise_BxC: jax.Array, logits_BxV: jax.Array, codebook_VxC: jax.Array, solver: FlowSolver) -> jax.Array:
     """`transport` on flat, float arrays."""
     codebook_VxC, mean_BxC, scale_B = _frame(logits_BxV, codebook_VxC, solver.normalise)
@@ -205,9 +212,7 @@ def _frame(logits_BxV: jax.Array, codebook_VxC: jax.Array, normalise: bool) -> t
     B, C = len(logits_BxV), codebook_VxC.shape[1]
     if not normalise:
         return codebook_VxC, jnp.zeros((B, C), logits_BxV.dtype), jnp.ones((B,), logits_BxV.dtype)
-    centred_VxC = codebook_VxC - jnp.mean(codebook_VxC, 0)
-    width = jnp.sqrt(jnp.mean(centred_VxC**2))
-    codebook_VxC = centred_VxC / jnp.where(width > 0, width, 1)  # a single repeated entry has none
+    codebook_VxC = framed(codebook_VxC)
     prob_BxV = jax.nn.softmax(logits_BxV, -1)
     mean_BxC = jnp.dot(prob_BxV, codebook_VxC, precision=HIGHEST)
     square_B = jnp.dot(prob_BxV, jnp.mean(codebook_VxC**2, -1), precision=HIGHEST)

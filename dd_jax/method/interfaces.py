@@ -72,6 +72,14 @@ class Teacher(Protocol):
         ...
 
 
+class ReadingTeacher(Teacher, Protocol):
+    """A teacher whose stream can be read before its output layer: conditional score distillation needs it."""
+
+    def features(self, params: Params, cond: Cond, code_BxL: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What it knows of every token given the codes of earlier steps (B, L, D), and of the condition (B, D)."""
+        ...
+
+
 class WindowTeacher(Teacher, Protocol):
     """A teacher of one-token steps that can also score a window behind an exact prefix (`refine.refine`)."""
 
@@ -93,13 +101,28 @@ class Student(Protocol):
     def __call__(
         self, params: Params, cond: Cond, x_BxLxC: jax.Array, t_B: jax.Array
     ) -> tuple[jax.Array, jax.Array | None]:
-        """X_t and t -> (logits_BxLxV, token_BxLxC) of every token; no vectors where no head regresses them."""
+        """X_t and t -> (logits_BxLxV, token_BxLxC) of every token; no vectors where no head regresses them.
+
+        The velocity head has no logits (V = 0), and vectors in the codebook's frame.
+        """
         ...
 
     def deeply(
         self, params: Params, cond: Cond, x_BxLxC: jax.Array, t_B: jax.Array
     ) -> tuple[jax.Array, jax.Array | None, jax.Array]:
         """The same, and the logits that the output layer reads at mid-depth; only training with them calls it."""
+        ...
+
+
+class ScoredStudent(Student, Protocol):
+    """A student of continuous tokens, as conditional score distillation trains it."""
+
+    def backbone(self, teacher: Any) -> ReadingTeacher:
+        """The teacher's network, computing as this student does: what the score network is made of."""
+        ...
+
+    def init_from_score(self, params: Params, score: Params) -> Params:
+        """`params` begun again as a score network that was regressed on the teacher's scores."""
         ...
 
 

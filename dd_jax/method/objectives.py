@@ -1,6 +1,7 @@
 """What the student's training minimises, by name: Alg. 2's loss on pairs, and divergences on fresh noises.
 
-A batch has rows of several kinds. One forward reads them all; each kind has its loss.
+`csd` has losses in turns, and a second network: see `csd`. Of the others, a batch has rows of several kinds; one
+forward reads them all, and each kind has its loss.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from dd_jax.method import losses, on_policy
+from dd_jax.method.csd import Csd
 from dd_jax.method.fewstep import noise_for
 from dd_jax.method.interfaces import Params
 from dd_jax.method.layout import Layout
@@ -20,7 +22,7 @@ from dd_jax.method.models import Models
 from dd_jax.system.rng import example_keys, stream
 
 # The share of a batch that are fresh noises; None: config.train.fresh says it.
-OBJECTIVES: dict[str, float | None] = {"pairs": 0.0, "on_policy": 1.0, "mixed": None}
+OBJECTIVES: dict[str, float | None] = {"pairs": 0.0, "on_policy": 1.0, "mixed": None, "csd": 1.0}
 # name -> {"cond", "x" (X_t), "t", "id", and a pair's "code"}
 Parts = dict[str, dict[str, Any]]
 Metrics = dict[str, jax.Array]
@@ -41,10 +43,13 @@ class Objective:
     pairs: tuple[float, ...] = (1.0,)
     forward: tuple[float, ...] = (1.0,)  # KL(teacher || student)
     reverse: tuple[float, ...] = (0.3,)  # KL(student || teacher)
+    csd: Csd | None = None  # conditional score distillation instead of all that
     middle: float = 0.0  # of the same loss (forward) on what the output layer reads behind half of the blocks
 
     def rows(self, batch: int) -> tuple[int, int]:
-        """(pairs, fresh noises) of a batch."""
+        """(pairs, fresh noises) of a batch. CSD reads either of them in a step, and pairs only at its start."""
+        if self.csd is not None:
+            return (self.csd.start_batch or batch) * (self.csd.first > 0), batch
         fresh = round(self.fresh * batch)
         return batch - fresh, fresh
 

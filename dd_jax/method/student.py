@@ -4,6 +4,8 @@
 `both`: as released, logits before `config.student.split` and regressed vectors from it on. `flow` (not in the paper):
 logits are read where the noises of earlier steps alone are, so that p_i is the student's distribution of token i given
 those; its own noise, which is independent of them, then draws the code by the exact flow, all tokens at once.
+`velocity` (Distilled Decoding 2): the same stream and a token's own noise go through a small network that answers with
+a continuous token, in the codebook's frame (see `flow.framed`); its nearest code is drawn.
 """
 
 import dataclasses
@@ -13,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dd_jax.method.csd import VelocityHead
 from dd_jax.method.interfaces import Cond, Inherit, Params
 from dd_jax.method.layout import Layout
 from dd_jax.nn.layers import Dense, layer_norm, modulate
@@ -21,7 +24,8 @@ from dd_jax.system import rng
 from dd_jax.system.errors import UserError
 from dd_jax.system.runtime import jit_once
 
-HEADS = ("logits", "embedding", "both", "flow")
+HEADS = ("logits", "embedding", "both", "flow", "velocity")
+AHEAD = ("flow", "velocity")  # those whose stream holds the noises of earlier steps alone
 
 
 class EmbeddingHead(nn.Module):
@@ -42,10 +46,10 @@ class EmbeddingHead(nn.Module):
 class StudentNet(nn.Module):
     """[condition; x_1..x_L] through the trunk; output i predicts token i from its noise and earlier steps.
 
-    Behind the flow head, from earlier steps alone: see `Layout.ahead` and `interfaces.AheadTrunk`.
+    Behind a head that reads ahead, from earlier steps alone: see `Layout.ahead` and `interfaces.AheadTrunk`.
     """
 
-    trunk: Any  # a `Trunk`, and for the flow head an `AheadTrunk`
+    trunk: Any  # a `Trunk`, and for a head that reads ahead an `AheadTrunk`
     layout: Layout
     code_dim: int
     width: int
@@ -57,6 +61,8 @@ class StudentNet(nn.Module):
         self.n_d_embed = nn.Embed(2, self.width, embedding_init=nn.initializers.normal(0.02))
         if self.regresses:
             self.embedding_head = EmbeddingHead(self.code_dim)
+        if self.head == "velocity":
+            self.velocity_head = VelocityHead(self.code_dim)
 
     @property
     def regresses(self) -> bool:
@@ -64,7 +70,7 @@ class StudentNet(nn.Module):
         return self.head in ("embedding", "both")
 
     def __call__(self, cond: Cond, x_BxLxC: jax.Array, t_B: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-        layout, ahead = self.layout, self.head == "flow"
+        layout, ahead = self.layout, self.head in AHEAD
         kind_BxNx2 = jax.nn.one_hot(layout.is_data(t_B, ahead).astype(jnp.int32), 2)
         mask = layout.teacher_mask(layout.ahead) if ahead else layout.student_mask(self.same_step)
         held = self.trunk.before(x_BxLxC) if ahead else x_BxLxC
@@ -73,6 +79,9 @@ class StudentNet(nn.Module):
             (middle,) = self.trunk.get_variable(MIDDLE, "stream")
             self.sow(MIDDLE, "logits", self.trunk.logits(middle[:, -layout.tokens :], cond_BxD))
         h = h[:, -layout.tokens :]
+        if self.head == "velocity":  # q = eps - v; no logits
+            token = x_BxLxC - self.velocity_head(x_BxLxC, jnp.ones(x_BxLxC.shape[:2]), h, cond_BxD)
+            return jnp.zeros((*token.shape[:2], 0)), token
         return self.trunk.logits(h, cond_BxD), self.embedding_head(h, cond_BxD) if self.regresses else None
 
 
@@ -106,7 +115,7 @@ class Student:
 
     def with_head(self, head: str) -> "Student":
         """The same trunk behind another of `HEADS`."""
-        ahead = {"ahead": head == "flow"} if hasattr(self.net.trunk, "ahead") else {}
+        ahead = {"ahead": head in AHEAD} if hasattr(self.net.trunk, "ahead") else {}
         return dataclasses.replace(self, net=self.net.clone(head=head, trunk=self.net.trunk.clone(**ahead)))
 
     def init(self, key: jax.Array) -> Params:
@@ -121,7 +130,7 @@ class Student:
         """
         fresh = self.init(key)
         taken = {name: other[name] for name in fresh if name in other}
-        start = {**fresh, **taken, "trunk": self.inherit(fresh["trunk"], other["trunk"])}
+        start = {**fresh, **taken, "trunk": self._trunk(fresh, other["trunk"])}
         if jax.tree.map(jnp.shape, start) != jax.tree.map(jnp.shape, fresh):
             raise UserError("config.weights.start is a student of other sizes than config.model says")
         return start
@@ -131,6 +140,19 @@ class Student:
 
         def make(key: jax.Array, trunk: Params) -> Params:  # in one program: nothing is drawn that is then replaced
             fresh = self.init(key)
-            return {**fresh, "trunk": self.inherit(fresh["trunk"], trunk)}
+            return {**fresh, "trunk": self._trunk(fresh, trunk)}
 
         return jit_once(make)(key, teacher_trunk)
+
+    def _trunk(self, fresh: Params, other: Params) -> Params:
+        """What the family inherits of another trunk, as far as this student's head reads it."""
+        found = self.inherit(fresh["trunk"], other)
+        return {name: found[name] for name in fresh["trunk"]}
+
+    def backbone(self, teacher: Any) -> Any:
+        """The teacher's network, computing as this student does (precision, rematerialisation): what CSD trains."""
+        return dataclasses.replace(teacher, trunk=teacher.trunk.clone(cfg=self.net.trunk.cfg))
+
+    def init_from_score(self, params: Params, score: Params) -> Params:
+        """`params` begun again as a score network (CSD): its blocks and its head."""
+        return {**params, "trunk": self._trunk(params, score["trunk"]), "velocity_head": score["head"]}

@@ -20,13 +20,14 @@ from dd_jax.method.objectives import Objective
 from dd_jax.method.student import Student
 from dd_jax.metrics.classifier import Classifier
 from dd_jax.metrics.lpips import LPIPS
+from dd_jax.stages import train
 from dd_jax.stages.workdir import located
 from dd_jax.system import files, hub, rng, weights
 from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import Rules
 from dd_jax.text.captions import Text
 from dd_jax.text.prompts import Prompts
-from dd_jax.training.loop import Recipe, load_ema
+from dd_jax.training.loop import Recipe, TrainState, load_ema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,11 +115,21 @@ def load_params(
         else:
             if name == "student" and (located(workdir, "pairs") / pairset.MANIFEST).exists():
                 pairset.check_noise(located(workdir, "pairs"))  # it maps that noise, and no other
-            params[name] = load_ema(located(workdir, name), Recipe.of(recipes[name]), init)
+            begin = functools.partial(_begun, system, Recipe.of(recipes[name])) if name == "student" else None
+            params[name] = load_ema(located(workdir, name), Recipe.of(recipes[name]), init, begin)
     if "teacher" in params:
         trunk = jax.tree.map(lambda x: x.astype(dtype or config.dtype.teacher), params["teacher"])
         params["teacher"] = system.teacher_params(trunk, params["tokenizer"])
     return params
+
+
+def _begun(system: System, recipe: Recipe, student: Params) -> TrainState:
+    """A student's training at its start, for its structure: other parts at random."""
+    key = rng.key(0)
+    tokenizer = system.tokenizer.init(key)
+    teacher = system.teacher_params(system.teacher_init(key, tokenizer), tokenizer)
+    params = {"tokenizer": tokenizer, "teacher": teacher}
+    return train.begin(recipe, system.objective, system.models, student, params, 0)
 
 
 def named(config: ConfigDict, part: str, workdir: Path) -> Path | None:

@@ -21,10 +21,10 @@ from dd_jax.method.interfaces import Params
 from dd_jax.method.plans import cost, parse
 from dd_jax.nn.attention import work as attention_work
 from dd_jax.stages.parts import System
-from dd_jax.stages.train import distance_of, example, frozen_for, stepper
+from dd_jax.stages.train import begin, distance_of, example, frozen_for, stepper
 from dd_jax.system import files, flops, rng
 from dd_jax.system.progress import Progress
-from dd_jax.training.loop import Recipe, init_state
+from dd_jax.training.loop import Recipe
 
 DECODE = "decode"  # in the place of a plan: code vectors to pictures, which every plan ends with
 COLUMNS = (
@@ -131,7 +131,7 @@ def time_training(system: System, config: ConfigDict, params: dict[str, Params])
     distance = distance_of(system.objective, system.tokenizer, system.classifier, system.lpips)
     step = stepper(recipe, system.objective, system.models, distance, config.seed)
     batch = example(recipe.batch, system.objective, system.models)
-    state = init_state(params["student"], recipe.optimizer())
+    state = begin(recipe, system.objective, system.models, params["student"], params, config.seed)
     needed = flops.count(step, state, batch, frozen)
 
     def advance() -> Any:

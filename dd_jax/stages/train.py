@@ -20,6 +20,7 @@ from dd_jax.method.models import Models
 from dd_jax.method.objectives import Objective
 from dd_jax.metrics.classifier import Classifier
 from dd_jax.metrics.lpips import LPIPS
+from dd_jax.stages import scores
 from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import ALONE, Placement
 from dd_jax.training.log import Extras
@@ -136,23 +137,41 @@ def stepper(
     UserError as `check_batch`.
     """
     check_batch(recipe, objective, placement)
-    step = functools.partial(
-        train_step,
-        models=models,
-        objective=objective,
-        tx=recipe.optimizer(),
-        ema=recipe.ema,
-        distance=distance,
-        seed=seed,
-        steps=recipe.steps,
-        accumulate=recipe.accumulate,
-    )
+    if objective.csd is not None:
+        step: Any = scores.Turns(models, objective.csd, recipe, seed).step
+    else:
+        step = functools.partial(
+            train_step,
+            models=models,
+            objective=objective,
+            tx=recipe.optimizer(),
+            ema=recipe.ema,
+            distance=distance,
+            seed=seed,
+            steps=recipe.steps,
+            accumulate=recipe.accumulate,
+        )
 
     def placed(state: TrainState, batch: dict, frozen: dict) -> tuple[TrainState, Metrics]:
         state, metrics = step(state, batch, frozen)
         return placement.keep(state), metrics
 
     return placement.jit(placed, donate_argnums=0)
+
+
+def begin(
+    recipe: Recipe,
+    objective: Objective,
+    models: Models,
+    student: Params,
+    params: dict[str, Params],
+    seed: int,
+    placement: Placement = ALONE,
+) -> TrainState:
+    """The state at step 0. `params`: tokenizer and teacher, of which CSD's second network is made."""
+    if objective.csd is None:
+        return init_state(student, recipe.optimizer(), placement)
+    return scores.Turns(models, objective.csd, recipe, seed).begin(student, params, placement)
 
 
 def run(
@@ -176,7 +195,8 @@ def run(
     """
     step = stepper(recipe, objective, models, distance, seed, placement)
     batch_at = batches(recipe, objective, pairs, conditions, labels, seed, placement)
-    state, frozen = init_state(start, recipe.optimizer(), placement), placement.whole(frozen)
+    state = begin(recipe, objective, models, start, frozen, seed, placement)
+    frozen = placement.whole(frozen)
     devices = 1 if placement.mesh is None else placement.mesh.size
     throughput = Throughput(
         lambda s, b: step.trace(s, b, frozen).jaxpr.jaxpr, recipe.batch * models.layout.tokens, devices

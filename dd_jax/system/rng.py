@@ -19,6 +19,7 @@ from jax.extend.random import define_prng_impl, threefry_prng_impl
 from dd_jax.system.errors import UserError
 
 STREAMS = {"pairs": 0, "sample": 1, "evaluate": 2, "reference": 3, "train": 4, "init": 5, "on_policy": 6}
+STREAMS |= {"csd": 7}
 ROUNDING = 2e-4  # by which noise may differ between kinds of devices
 
 

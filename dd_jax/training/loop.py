@@ -232,10 +232,16 @@ def fit(
     return state
 
 
-def load_ema(folder: Path, recipe: Recipe, init: Callable[[], Params]) -> Params:
-    """The averaged parameters of a finished run that began at `init()`. UserError if it is not finished."""
+def load_ema(
+    folder: Path, recipe: Recipe, init: Callable[[], Params], begin: Callable[[Params], TrainState] | None = None
+) -> Params:
+    """The averaged parameters of a finished run that began at `init()`. UserError if it is not finished.
+
+    `begin(init())`: its state then, where it was not `init_state`'s.
+    """
+    begin = begin or (lambda params: init_state(params, recipe.optimizer()))
     with Checkpoints(folder) as checkpoints:
         if checkpoints.latest() != recipe.steps:
             raise UserError(f"{folder} is at step {checkpoints.latest()} of {recipe.steps}: run its stage first")
-        state, _ = checkpoints.restore(jax.eval_shape(lambda: init_state(init(), recipe.optimizer())))
+        state, _ = checkpoints.restore(jax.eval_shape(lambda: begin(init())))
     return state.ema

@@ -210,12 +210,16 @@ class GPT(nn.Module):
         h = self.stream(h, hide_padding(mask_NxN, 0, cond.valid_BxP))
         return h, pool(cond_BxPxD, cond.valid_BxP)
 
-    def teach(self, cond: Cond, code_BxL: jax.Array, mask_MxM) -> jax.Array:
-        """Teacher forcing: logits (B, L, V) of every token given those before it."""
+    def read(self, cond: Cond, code_BxL: jax.Array, mask_MxM) -> tuple[jax.Array, jax.Array]:
+        """Teacher forcing: the stream (B, L, D) behind which every token is predicted, and the condition (B, D)."""
         cond_BxPxD = self.embed_cond(cond)
         h = self.place(jnp.concatenate([cond_BxPxD, self.embed(code_BxL[:, :-1])], 1))
         h = self.stream(h, hide_padding(mask_MxM, 0, cond.valid_BxP))
-        return self.logits(h[:, cond_BxPxD.shape[1] - 1 :])
+        return h[:, cond_BxPxD.shape[1] - 1 :], pool(cond_BxPxD, cond.valid_BxP)
+
+    def teach(self, cond: Cond, code_BxL: jax.Array, mask_MxM) -> jax.Array:
+        """Teacher forcing: logits (B, L, V) of every token given those before it."""
+        return self.logits(*self.read(cond, code_BxL, mask_MxM))
 
 
 def inherit(fresh: dict, teacher: dict) -> dict:

@@ -72,8 +72,14 @@ class RasterTeacher(Guided):
         return {**state, "pending": self._apply(params, h, self.layout.cond + s, method="place")}
 
     def forward(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
-        mask = self.layout.teacher_mask(self.layout.step_N[:-1])
-        return self._apply(params, cond, code_BxL, mask, method="teach")
+        return self._apply(params, cond, code_BxL, self._mask, method="teach")
+
+    def features(self, params: Params, cond: Cond, code_BxL: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return self._apply(params, cond, code_BxL, self._mask, method="read")
+
+    @property
+    def _mask(self) -> np.ndarray:
+        return self.layout.teacher_mask(self.layout.step_N[:-1])
 
     def parallel(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
         logits = self.forward(params, self._both(cond), self._repeat(code_BxL, cond.guidance_B))

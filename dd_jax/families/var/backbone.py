@@ -238,12 +238,15 @@ class VAR(nn.Module):
         h = self.stream(h + (kind_BxNx2 @ nd_2xD).astype(h.dtype), cond_BxD, mask_NxN, (kind_BxNx2, nd_2xD))
         return h + by_kind(*self.flag((kind_BxNx2, nd_2xD), -1)), cond_BxD
 
-    def teach(self, cond: Cond, x_BxMxC: jax.Array, mask_LxL) -> jax.Array:
-        """Teacher forcing: x are the feature maps of scales 1.. (B, L - 1, C) -> logits (B, L, V)."""
+    def read(self, cond: Cond, x_BxMxC: jax.Array, mask_LxL) -> tuple[jax.Array, jax.Array]:
+        """Teacher forcing: x are the feature maps of scales 1.. (B, L - 1, C) -> stream (B, L, D), condition (B, D)."""
         cond_BxD = self.embed_cond(cond)
         h = jnp.concatenate([self.start_token(cond_BxD), self.embed(x_BxMxC, 1)], 1)
-        h = self.stream(h, cond_BxD, mask_LxL)
-        return self.logits(h, cond_BxD)
+        return self.stream(h, cond_BxD, mask_LxL), cond_BxD
+
+    def teach(self, cond: Cond, x_BxMxC: jax.Array, mask_LxL) -> jax.Array:
+        """The same -> logits (B, L, V)."""
+        return self.logits(*self.read(cond, x_BxMxC, mask_LxL))
 
 
 def inherit(fresh: dict, teacher: dict) -> dict:

@@ -11,7 +11,7 @@ from dd_jax.families.var.teacher import ScaleTeacher
 from dd_jax.families.var.tokenizer import VQVAE
 from dd_jax.method.interfaces import Family, Params
 from dd_jax.method.layout import Layout
-from dd_jax.method.student import Student, StudentNet
+from dd_jax.method.student import AHEAD, Student, StudentNet
 from dd_jax.system import rng
 from dd_jax.system.errors import UserError
 
@@ -44,7 +44,7 @@ def build(config: ConfigDict) -> Family:
     trunk = VAR(dataclasses.replace(cfg, dtype=jnp.dtype(config.dtype.teacher)), gate_init=gate_init)
     teacher = ScaleTeacher(trunk, tokenizer.quantizer, layout, config.guidance, config.sample.unmasked_prefix)
     head = config.student.get("head", "both")
-    student_trunk = VAR(student_cfg, distilled=True, ahead=head == "flow", gate_init=gate_init)
+    student_trunk = VAR(student_cfg, distilled=True, ahead=head in AHEAD, gate_init=gate_init)
     net = StudentNet(student_trunk, layout, cfg.code_dim, cfg.width, config.student.same_step, head)
 
     def teacher_init(key: jax.Array, tokenizer_params: Params) -> Params:

@@ -74,9 +74,14 @@ class ScaleTeacher(Guided):
         return {**state, "f_hat": f_hat, "pending": pending}
 
     def forward(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
+        return self._forced(params, cond, code_BxL, "teach")
+
+    def features(self, params: Params, cond: Cond, code_BxL: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return self._forced(params, cond, code_BxL, "read")
+
+    def _forced(self, params: Params, cond: Cond, code_BxL: jax.Array, method: str) -> Any:
         x = self.quantizer.teacher_input(params["quantizer"], code_BxL)
-        mask = self.layout.teacher_mask(self.layout.step_L)
-        return self._apply(params, cond, x, mask, method="teach")
+        return self._apply(params, cond, x, self.layout.teacher_mask(self.layout.step_L), method=method)
 
     def parallel(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
         logits = self.forward(params, self._both(cond), self._repeat(code_BxL, cond.guidance_B))
