@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -54,7 +55,7 @@ class Editing(Drawing):
         hole = masks.holes(mask, images, side, channels, size)
         keep_BxL = np.broadcast_to(~pinning.footprints(hole, self.system.layout), (len(squares), self._shape[0]))
         draft = self.repaint(self._encoded(floats(squares)), keep_BxL, labels, plan, candidates, seed, **settings)
-        drawn = self._painted(draft.token_BxLxC)
+        drawn = self._painted(np.asarray(draft.token_BxLxC))
         if blend is None:
             return drawn
         weight = masks.soft(hole, float(blend))[..., None]
@@ -82,11 +83,12 @@ class Editing(Drawing):
             raise UserError(f"share={share} of the tokens: it lies in (0, 1]")
         code_BxL = self.encode(images, size, background)
         root = jax.random.fold_in(rng.stream(seed, "sample"), 1 << 22)
-        keys = rng.example_keys(root, np.arange(len(code_BxL), dtype=np.int32))
+        keys = rng.example_keys(root, jnp.arange(len(code_BxL)))
         chance_BxL = jax.vmap(lambda key: jax.random.uniform(key, code_BxL.shape[1:]))(keys)
         rank_BxL = np.argsort(np.argsort(np.asarray(chance_BxL)))
         keep_BxL = rank_BxL >= max(1, round(float(share) * code_BxL.shape[1]))
-        return self._painted(self.repaint(code_BxL, keep_BxL, labels, plan, candidates, seed, **settings).token_BxLxC)
+        draft = self.repaint(code_BxL, keep_BxL, labels, plan, candidates, seed, **settings)
+        return self._painted(np.asarray(draft.token_BxLxC))
 
     def repaint(
         self,
@@ -117,8 +119,8 @@ class Editing(Drawing):
         self._matched(labels, count)
         if count * many > IDS:
             raise UserError(f"candidates={many} of {count} images: there are {IDS} images of a seed")
-        checked = {name: checked_setting(name, value, count) for name, value in settings.items()}
-        each = {name: np.repeat(x, many) if np.ndim(x) else x for name, x in checked.items()}
+        each: dict[str, Setting] = {name: checked_setting(name, value, count) for name, value in settings.items()}
+        each = {name: np.repeat(x, many) if isinstance(x, np.ndarray) and x.ndim else x for name, x in each.items()}
         # A student reads the noise of what is kept; teachers read codes alone.
         reads = "S" in plan and keep_BxL.any()
         noise = np.asarray(self.noise_of(code_BxL, labels, seed).noise) if reads else None
@@ -130,7 +132,8 @@ class Editing(Drawing):
         draft, _ = self._draw(cond, plan, seed, noise, None, each, decoded=False, pinned=pinned)
         if cond is None or many == 1:
             return draft
-        score = self._scores(self._guided(cond, each.get("guidance"), count * many), draft.code_BxL)
+        guidance = checked_setting("guidance", each.get("guidance"), count * many)
+        score = self._scores(self._guided(cond, guidance, count * many), draft.code_BxL)
         fit = np.where(pinning.behind(pinned.keep_BxL, self.system.layout), score, 0).sum(-1, dtype=np.float64)
         best = np.arange(count) * many + fit.reshape(count, many).argmax(-1)
         return jax.tree.map(lambda x: x[best], draft)

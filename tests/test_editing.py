@@ -71,15 +71,20 @@ def test_kept_codes_stay_and_the_fixed_point_is_the_teachers_repaint(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_nothing_kept_is_drawing_and_everything_kept_comes_back(family):
-    """And the student's own words keep, with vectors of the kept codes."""
     _, _, _, code, keep = system(family)
-    plan = f"S0 T0:1 S1 J{1 if family == 'raster' else 0}"
-    plain, free, full, some = (drawn(family, plan, x) for x in (None, np.zeros_like(keep), np.ones_like(keep), keep))
-    for own, other in zip(plain, free, strict=True):
+    teachers, all_words = WORDS[family]
+    for own, other in zip(drawn(family, teachers), drawn(family, teachers, np.zeros_like(keep)), strict=True):
         np.testing.assert_array_equal(own, other)
-    np.testing.assert_array_equal(full.code_BxL, code)
-    np.testing.assert_array_equal(some.code_BxL[keep], code[keep])
-    assert (some.code_BxL[~keep] != code[~keep]).any()
+    np.testing.assert_array_equal(drawn(family, all_words, np.ones_like(keep)).code_BxL, code)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_student_keeps_codes_and_draws_the_others_as_ever(family):
+    _, params, _, code, keep = system(family)
+    free, kept = drawn(family, "S0", np.zeros_like(keep)), drawn(family, "S0", keep)
+    np.testing.assert_array_equal(kept.code_BxL, np.where(keep, code, free.code_BxL))
+    np.testing.assert_array_equal(kept.token_BxLxC[keep], params["tokenizer"]["codebook"][code[keep]])
+    np.testing.assert_array_equal(kept.token_BxLxC[~keep], free.token_BxLxC[~keep])
 
 
 def test_mixed_codes_keep_their_vectors_too():
