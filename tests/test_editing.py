@@ -54,7 +54,7 @@ def drawn(family, plan, keep=None):
 
 
 # Words of all kinds, in two programs a family; the second ends at the fixed point.
-WORDS = {"raster": ("T0:9", "S0 T4:6 S6 J*"), "scales": ("T0:3", "S0 J*")}
+WORDS = {"raster": ("T0:9", "S0 T4:6 J*"), "scales": ("T0:3", "S0 J*")}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
