@@ -84,7 +84,7 @@ class Editing(Drawing):
         code_BxL = self.encode(images, size, background)
         root = jax.random.fold_in(rng.stream(seed, "sample"), 1 << 22)
         keys = rng.example_keys(root, jnp.arange(len(code_BxL)))
-        chance_BxL = jax.vmap(lambda key: jax.random.uniform(key, code_BxL.shape[1:]))(keys)
+        chance_BxL = jax.vmap(lambda key: jax.random.uniform(key, code_BxL.shape[1:], jnp.float32))(keys)
         rank_BxL = np.argsort(np.argsort(np.asarray(chance_BxL)))
         keep_BxL = rank_BxL >= max(1, round(float(share) * code_BxL.shape[1]))
         draft = self.repaint(code_BxL, keep_BxL, labels, plan, candidates, seed, **settings)
