@@ -20,6 +20,7 @@ from dd_jax.method.fewstep import noise_for, program, run_ops
 from dd_jax.method.filtering import AnyFilter, TracedFilter
 from dd_jax.method.interfaces import Cond, Draft
 from dd_jax.method.models import Knobs, Models
+from dd_jax.method.pinning import Pinned
 from dd_jax.method.plans import Op, parse
 from dd_jax.system import rng
 from dd_jax.system.errors import UserError
@@ -130,20 +131,25 @@ class Drawing(Encoding):
         given: Mapping[str, Setting] = MappingProxyType({}),
         smooth: bool | None = None,
         decoded: bool = True,
+        pinned: Pinned | None = None,
     ) -> tuple[Draft, np.ndarray]:
-        """(what `tokens` returns, what `sample` returns) of a condition; None: of no image."""
+        """(what `tokens` returns, what `sample` returns) of a condition; None: of no image.
+
+        With `pinned` tokens, `noise` is that of these alone: the others have their own.
+        """
         ops = parse(plan, self.system.layout.steps, self.system.objective.timesteps)
         for op in ops:
             network = "student" if op.kind == "S" else "teacher"
             if network not in self.params:
                 raise UserError(f"plan {plan!r} needs a {network}: dd_jax.load(folder, {network}=FOLDER)")
         count = 0 if cond is None else len(jax.tree.leaves(cond)[0])
-        settings = {name: _setting(name, given.get(name), count) for name in SETTINGS}
+        settings = {name: checked_setting(name, given.get(name), count) for name in SETTINGS}
         id_B = numbers(np.arange(count) if ids is None else ids, IDS, "ids")
         if len(id_B) != count:
             raise UserError(f"there are {len(id_B)} ids for {count} labels: give one a label")
         shape = count, *self._shape
         fixed_BxLxC = np.zeros(shape, np.float32) if noise is None else _given_noise(noise, shape)
+        fixed = noise is not None if pinned is None or noise is None else pinned.keep_BxL
         models, root = self._models(plan, smooth), np.uint32(rng.checked(seed))
         if cond is None:
             none: Any = np.zeros((0, self._shape[0]), np.int32)
@@ -154,7 +160,8 @@ class Drawing(Encoding):
         if any(op.kind in "TJ" for op in ops):
             cond = self._guided(cond, settings["guidance"], count)
         run = self._program(kinds, models, decoded)
-        rows = cond, id_B, fixed_BxLxC, np.full(count, noise is not None), knobs_of(models, settings, count)
+        knobs = dataclasses.replace(knobs_of(models, settings, count), pinned=pinned)
+        rows = cond, id_B, fixed_BxLxC, np.broadcast_to(fixed, shape[:2]), knobs
         found: tuple[Draft, np.ndarray] = in_programs(lambda *rows: run(self.params, root, *rows, sweeps), rows, BATCH)
         return found
 
@@ -170,13 +177,13 @@ class Drawing(Encoding):
     def _program(self, kinds: tuple[Op, ...], models: Models, decoded: bool) -> Any:
         """Noise to pictures in one program, for a size of batch; plans that differ in sweeps alone share it.
 
-        (parameters, seed, condition, ids, noise, whether it is given, knobs, sweeps) -> (Draft, uint8 images or none).
+        (parameters, seed, condition, ids, noise, where it is given, knobs, sweeps) -> (Draft, uint8 images or none).
         """
 
-        def run(params, seed, cond, id_B, fixed_BxLxC, fix_B, knobs, sweeps):
+        def run(params, seed, cond, id_B, fixed_BxLxC, fixed_BxL, knobs, sweeps):
             root = rng.traced_stream(seed, "sample")
             noise = noise_for(rng.example_keys(root, id_B), *self._shape)
-            noise = jnp.where(fix_B[:, None, None], fixed_BxLxC, noise)
+            noise = jnp.where(fixed_BxL[..., None], fixed_BxLxC, noise)
             keys = rng.example_keys(jax.random.fold_in(root, 1 << 20), id_B)
             draft = run_ops(kinds, models, params, cond, noise, keys, sweeps, knobs)
             return draft, as_uint8(
@@ -210,7 +217,7 @@ def _rows(given: np.ndarray | None, own: Any, count: int, dtype: Any) -> Any:
     return np.full(count, own, dtype) if given is None else np.broadcast_to(given, count).astype(dtype)
 
 
-def _setting(name: str, given: Setting, count: int) -> np.ndarray | None:
+def checked_setting(name: str, given: Setting, count: int) -> np.ndarray | None:
     """Checked numbers, one or (B,). UserError for what cannot be."""
     if given is None:
         return None

@@ -110,15 +110,19 @@ class Encoding:
         if "teacher" not in self.params:
             raise UserError("inversion needs a teacher: dd_jax.load(folder, teacher=FOLDER)")
         code_BxL = self._codes(as_array(codes, "codes"))
-        wanted = as_array(labels, "labels")
-        if (wanted.size if wanted.ndim else 1) != len(code_BxL):
-            raise UserError(f"there are {wanted.size} labels for {len(code_BxL)} images: give one an image")
+        self._matched(labels, len(code_BxL))
         if not len(code_BxL):
             return Inverted(np.zeros((0, *self._shape), np.float32), np.zeros((0, self._shape[0]), bool))
         used = {part: self.params[part] for part in ("teacher", "tokenizer")}
         run = functools.partial(self._inverted, used, np.uint32(rng.checked(seed)))
         rows = self.conditions.of(labels), code_BxL, np.arange(len(code_BxL), dtype=np.int32)
         return Inverted(*in_programs(run, rows, BATCH))
+
+    def _matched(self, labels: ArrayLike | Sequence[str], count: int) -> None:
+        """UserError unless there are as many labels as images."""
+        wanted = as_array(labels, "labels")
+        if (wanted.size if wanted.ndim else 1) != count:
+            raise UserError(f"there are {wanted.size} labels for {count} images: give one an image")
 
     def _codes(self, codes: np.ndarray | jax.Array) -> np.ndarray:
         """(B, L) int32. UserError for others, or such as are not in the codebook."""

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from dd_jax import factory, settings, validate
 from dd_jax.configs import kinds
-from dd_jax.drawing import Drawing
+from dd_jax.editing import Editing
 from dd_jax.method.interfaces import Params
 from dd_jax.method.inversion import slerp
 from dd_jax.stages import run as stages
@@ -92,8 +92,8 @@ def path_of(folder: Folder) -> Folder:
         raise UserError(f"{folder!r} is no folder: give its path") from error
 
 
-class Pipeline(Drawing):
-    """Models and parameters of one run: `Drawing` is what it draws, `Encoding` what it does with pictures."""
+class Pipeline(Editing):
+    """Models and parameters of one run: `Drawing` is what it draws, the other two what it does to pictures."""
 
     def __init__(self, system: System, params: dict[str, Params]):
         self.system, self.params = system, params

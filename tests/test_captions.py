@@ -170,6 +170,15 @@ def test_pipeline_takes_captions():
         pipe.sample([5])
 
 
+def test_a_caption_repaints():
+    made, params = system()
+    pipe = Pipeline(made, params)
+    code, keep = np.zeros((2, 9), int), np.arange(9) % 3 < [[1], [2]]
+    best = pipe.repaint(code, keep, ["red fox", "a fox nobody has seen"], "J1", candidates=2, seed=3)
+    assert_array_equal(best.code_BxL[keep], code[keep])
+    assert (best.code_BxL[~keep] != 0).any()
+
+
 def test_no_encoder_no_captions():
     made, params = system()
     with pytest.raises(UserError, match="captions need their encoder"):

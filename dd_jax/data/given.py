@@ -33,12 +33,12 @@ def squares(images: Any, side: int, channels: int, size: str = "crop", backgroun
     if size not in SIZES:
         raise UserError(f'size={size!r} is unknown: "crop" takes the central square, "fit" the whole picture')
     ground = decode.ground(background)
-    found = [_square(one, name, side, MODES[channels], ground, size == "fit") for name, one in _each(images, channels)]
+    found = [_square(one, name, side, MODES[channels], ground, size == "fit") for name, one in each(images, channels)]
     return np.stack(found) if found else np.zeros((0, side, side, channels), np.uint8)
 
 
-def _each(images: Any, channels: int) -> list[tuple[str, Any]]:
-    """(what errors call it, picture) one by one."""
+def each(images: Any, channels: int) -> list[tuple[str, Any]]:
+    """(what errors call it, picture) one by one. UserError for what is no list of pictures."""
     if isinstance(images, (Image.Image, str, os.PathLike)):
         return [("the image", images)]
     if isinstance(images, (list, tuple)) and not (images and isinstance(images[0], (list, int, float))):

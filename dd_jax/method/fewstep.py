@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -73,24 +74,30 @@ def advance(
 ) -> Draft:
     """One word of a plan. Compiled once for all plans that share it, or inside the caller's jit."""
     models = models.turned(knobs)
-    layout, (x, code, exact, before) = models.layout, draft
+    layout, (x, code, exact, before), pinned = models.layout, draft, knobs.pinned
     codebook = models.tokenizer.codebook(params["tokenizer"])
     if op.kind == "S":  # Alg. 3: X <- Concat(X[:t], noise[t:]); X <- F(X, t)
         x = student_step(models, params, cond, layout.mix(op.a, x, noise_BxLxC), op.a, codebook, knobs)
-        return Draft(x, flow.nearest(x, codebook), jnp.minimum(exact, op.a), before)
+        code = flow.nearest(x, codebook)
+        if pinned is not None:
+            x, code = pinned.tokens(x, codebook), pinned.codes(code)
+        return Draft(x, code, jnp.minimum(exact, op.a), before)
     if op.kind == "J":
-        code, exact, ran = refine(models, params, cond, code, noise_BxLxC, exact, sweeps, op.window)
+        code, exact, ran = refine(models, params, cond, code, noise_BxLxC, exact, sweeps, op.window, pinned)
         return Draft(codebook[code], code, exact, before + ran)
-    # Alg. 4: q_t ~ p(. | X[:t])
-    decode = functools.partial(ar.decode, models.teacher, params["teacher"], cond)
+
+    def decode(pick: ar.Pick, draft: Any) -> Any:  # Alg. 4: q_t ~ p(. | X[:t])
+        pick = pick if pinned is None else pinned.pick(pick, layout, codebook)
+        return ar.decode(models.teacher, params["teacher"], cond, pick, op.a, op.b, draft)
+
     if models.smooth:
         pick = ar.by_mixture(key_B, codebook, layout, models.draw)
-        code, x = decode(pick, op.a, op.b, (code, codebook[code]))
+        code, x = decode(pick, (code, codebook[code]))
         return Draft(x, code, jnp.minimum(exact, op.a), before)
     if models.categorical:
-        code = decode(ar.by_chance(key_B, models.draw), op.a, op.b, code)
+        code = decode(ar.by_chance(key_B, models.draw), code)
         return Draft(codebook[code], code, jnp.minimum(exact, op.a), before)
-    code = decode(ar.by_flow(noise_BxLxC, codebook, layout, models.filter, models.solver), op.a, op.b, code)
+    code = decode(ar.by_flow(noise_BxLxC, codebook, layout, models.filter, models.solver), code)
     certain = jnp.where(exact >= op.a, jnp.maximum(exact, op.b), exact)
     return Draft(codebook[code], code, certain, before)
 

@@ -6,6 +6,7 @@ masks, X_t and the split between the two heads become one line each.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -42,6 +43,12 @@ class Layout:
     def uniform(self) -> bool:
         """Are all steps of one size? Then a step number may be traced."""
         return len(set(self.sizes)) == 1
+
+    @property
+    def maps(self) -> tuple[int, ...]:
+        """Sides of the square maps that the tokens make, in order: one map in raster order, else one a step."""
+        counts = (self.tokens,) if max(self.sizes) == 1 else self.sizes
+        return tuple(math.isqrt(count) for count in counts)
 
     @functools.cached_property
     def start(self) -> np.ndarray:

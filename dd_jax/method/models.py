@@ -9,6 +9,7 @@ from dd_jax.method import flow
 from dd_jax.method.filtering import AnyFilter, Filter, TracedFilter
 from dd_jax.method.interfaces import Student, Teacher, Tokenizer
 from dd_jax.method.layout import Layout
+from dd_jax.method.pinning import Pinned
 from dd_jax.method.plans import spelled
 
 
@@ -20,6 +21,7 @@ class Knobs:
     # Of the teacher's logits, through the flow and in categorical draws; None: the models' own.
     filter: TracedFilter | None = None
     draw: TracedFilter | None = None
+    pinned: Pinned | None = None  # tokens that stay as they are; None: no plan heeds any
 
 
 @dataclasses.dataclass(frozen=True)

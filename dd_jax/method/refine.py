@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from dd_jax.method import flow
 from dd_jax.method.interfaces import Cond, Params, State
 from dd_jax.method.models import Models
+from dd_jax.method.pinning import Pinned
 from dd_jax.system.errors import UserError
 
 Sweep = Callable[[jax.Array, jax.Array, State], tuple[jax.Array, jax.Array, State]]
@@ -22,13 +23,16 @@ def refine(
     exact_B: jax.Array,
     sweeps: jax.Array | int | None = None,
     window: int | None = None,
+    pinned: Pinned | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Refine in parallel: code_i <- FM(noise_i, p(. | draft_<i)) everywhere, `sweeps` times or to the end.
 
     -> (code_BxL, certified leading steps (B,), sweeps run (B,)). A sweep that reproduces the first m steps of
     its input makes steps <= m the teacher's own, since they depended on exact ones only: k sweeps make k
-    steps exact from any draft, and the fixed point is the teacher's sample for this noise.
+    steps exact from any draft, and the fixed point is the teacher's sample for this noise. `pinned` codes are the
+    draft's and the fixed point's alike: no sweep changes them.
     """
+    draft_BxL = draft_BxL if pinned is None else pinned.codes(draft_BxL)
     layout, steps = models.layout, models.layout.steps
     if window:
         exact_B = jnp.zeros_like(exact_B)  # keys and values are kept from the first sweep on
@@ -44,6 +48,7 @@ def refine(
         code, exact, ran, k, state = carry
         new, seen, state = sweep(code, exact, state)
         new = jnp.where(layout.step_L < exact[:, None], code, new)  # certain steps are frozen
+        new = new if pinned is None else pinned.codes(new)
         agree = jnp.min(jnp.where(code == new, steps, layout.step_L), -1)  # leading steps that did not change
         return new, jnp.minimum(agree + 1, seen), ran + (exact < steps), k + 1, state
 
