@@ -53,7 +53,7 @@ def narrow(config: ConfigDict) -> ConfigDict:
     return config
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def small_models():
     """Published configs, and the catalogue of their files, at toy sizes; the networks of scores stood in for."""
     with pytest.MonkeyPatch.context() as patch:

@@ -50,18 +50,13 @@ QUICK = (  # beginnings of those that CI runs; the others are slow
     "port_weights list",
     "port_weights MODEL",
     "port_weights vq16 llamagen_l_dd --",
-    "port_weights var_vae",
     "port_weights --export",
-    "port_weights flan_t5_xl",
     "scripts.fake_release",
-    "scripts.publish_pairs",
     "scripts.compare",
-    "scripts.figures",
     "dd_jax.scripts.compare",
     "dd_jax.metrics",
     "dd_jax.main --stage=config",
     "dd_jax.main --config=configs/llamagen_l.py --stage=config",
-    "dd_jax.main --config=configs/llamagen_l.py --labels",
 )
 KNOWN = {"dd_jax.main", "port_weights", "dd_jax.metrics.score", "dd_jax.metrics.reference", "dd_jax.scripts.compare"}
 KNOWN |= {f"scripts.{name}" for name in ("compare", "figures", "publish_pairs", "merge_pairs", "fake_release")}

@@ -17,7 +17,7 @@ from dd_jax.system import files, processes, runtime
 from dd_jax.system.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-URLS = ["gs://bucket/x", "s3://bucket/x", "hf://owner/x", "https://host/x", "file:///x"]
+URLS = ["gs://bucket/x", "s3://bucket/x", "ftp://host/x", "https://host/x", "file:///x"]
 
 
 def test_packages_are_the_folders():

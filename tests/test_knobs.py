@@ -40,8 +40,7 @@ def test_a_filter_of_each_image():
         np.testing.assert_array_equal(kept, Filter(*settings)(row))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("categorical", [False, True])
+@pytest.mark.parametrize(("family", "categorical"), [("raster", False), ("scales", True)])
 def test_knobs_draw_what_settings_draw(family, categorical):
     """One program for all values; the last step of the draft is refined too."""
     build, compiled = FAMILIES[family], []

@@ -88,8 +88,7 @@ def test_one_compilation_a_plan_and_shape(ported):
     for plan in ("S0", "S0 T6:8 S8"):
         for labels, seed in (([0, 5], 1), ([3, 3], 2), ([6, 1], 3)):
             pipe.sample(labels, plan=plan, seed=seed)
-        assert pipe._run(plan)._cache_size() == 1
-    assert pipe._decode._cache_size() == 1
+    assert [program._cache_size() for program in pipe._compiled.values()] == [1, 1]
 
 
 def test_companions_by_hand(ported, tmp_path):

@@ -46,12 +46,18 @@ LISTS = {
 }
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+def deep_ones_slow(names):
+    """Tracing 24 blocks and more takes seconds, and shows what 16 and 20 show."""
+    deep = ("var_d24", "var_d30", "var_d36")
+    return [pytest.param(name, marks=[pytest.mark.slow] * name.startswith(deep)) for name in names]
+
+
+@pytest.mark.parametrize("name", deep_ones_slow(PARAMETERS))
 def test_published_parameter_counts(name):
     assert find(name).count() == find(name).parameters == PARAMETERS[name]
 
 
-@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize("name", deep_ones_slow(LISTS))
 def test_published_keys(name):
     known, golden = find(name), helpers.read_json(f"var/keys_{LISTS[name]}.json")
     zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), known.expected())
