@@ -20,7 +20,7 @@ from dd_jax.system.errors import UserError
 
 FAMILIES = {"raster": tiny.raster, "scales": tiny.scales}
 RECIPES = {"V64 C4": (64, 4, False), "V4096 C32": (4096, 32, False), "V16384 C8": (16384, 8, True)}
-STEPS = {2.0: Backwards(redraws=0), 4.0: Backwards(steps=62, bend=2.0, redraws=0)}  # flat p, and peaked: max near .3
+STEPS = {2.0: Backwards(steps=47, redraws=0), 4.0: Backwards(steps=62, bend=2.0, redraws=0)}  # flat p, and peaked: max near .3
 invert = jax.jit(inversion.invert, static_argnums=(4, 5))
 run = jax.jit(transport, static_argnums=3)
 
