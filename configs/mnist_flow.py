@@ -2,7 +2,7 @@
 
     python -m dd_jax.main --config=configs/mnist_flow.py
 
-Two CPU cores, 8 to 12 minutes. Expect a Frechet distance to the teacher of two thirds of mnist_llamagen.py's in one step.
+Two CPU cores, 8 to 12 minutes. Expect two thirds of mnist_llamagen.py's distance to the teacher in one step.
 docs/method.md says what the head is, and what was measured.
 """
 

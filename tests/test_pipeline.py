@@ -13,8 +13,10 @@ import pytest
 from conftest import tiny_config
 
 import dd_jax
-from dd_jax import pipeline
+from dd_jax import factory, pipeline
 from dd_jax.data import pairset
+from dd_jax.stages.run import Run, _todo
+from dd_jax.stages.workdir import Workdir
 from dd_jax.system.errors import UserError
 
 pytestmark = pytest.mark.xdist_group("pipeline")
@@ -360,3 +362,23 @@ def test_resumed_training_equals_uninterrupted(tiny_run, copy):
     pipeline.run(tiny_run[1], str(copy), "train")
     jax.tree.map(np.testing.assert_array_equal, dd_jax.load(copy).params["student"], before)
     assert (copy / "student/curve.jsonl").read_text() == curve
+
+
+def test_on_policy_training_needs_no_pairs_and_resumes_to_the_same_bits(tiny_run, tmp_path):
+    source, config = tiny_run[0], tiny_config("llamagen")
+    config.student.head = "flow"
+    config.baselines.update({"onestep": False, "skip": (), "skip_drop": ()})
+    config.train.update({"objective": "on_policy", "embedding": 0.0, "distance": "none", "steps": 4, "batch": 4})
+    config.train.update({"checkpoint_every": 2, "timesteps": (0,), "grid_every": 0})
+    work = tmp_path / "flow"
+    here = Run(factory.build(config), config, Workdir(work, config.to_dict(), source))
+    assert "pairs" not in here.reads("train")
+    assert "pairs" not in _todo(here, "all")
+    pipeline.run(config, work, "train", source)
+    before = dd_jax.load(work).params["student"]
+    shutil.rmtree(work / "student/4")
+    pipeline.run(config, work, "train", source)
+    jax.tree.map(np.testing.assert_array_equal, dd_jax.load(work).params["student"], before)
+    config.train.objective, config.student.head = "mixed", "both"
+    with pytest.raises(UserError, match=r"objective=mixed needs .*: set config.student.head=flow"):
+        pipeline.run(config, tmp_path / "other", "train", source)
