@@ -21,6 +21,7 @@ from dd_jax.training.loop import init_state
 
 FAMILIES = {"raster": tiny.raster, "scales": tiny.scales}
 both = pytest.mark.parametrize("family", FAMILIES)
+twin_slow = pytest.mark.parametrize("family", ["raster", pytest.param("scales", marks=pytest.mark.slow)])
 BATCH = 4
 
 
@@ -89,7 +90,7 @@ def test_known_tokens_stay_and_tau_is_traced(family):
     assert (flow.nearest(token, codebook) == hot).all()
 
 
-@both
+@twin_slow
 def test_plans_go_on_behind_it(family):
     models, params, noise = built(family)
     steps = models.layout.steps
@@ -170,7 +171,7 @@ def numbered(models, pairs, fresh, step=0):
     return (rows(pairs) | code if pairs else {}) | ({"fresh": rows(fresh)} if fresh else {})
 
 
-@both
+@twin_slow
 def test_on_policy_training_brings_student_and_teacher_together(family):
     models, _, _ = built(family)
     objective = Objective((0,), models.layout.steps, losses.Weights(1.0, 0.0), fresh=1.0)

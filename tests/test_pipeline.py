@@ -193,8 +193,7 @@ def test_one_step_needs_no_teacher(tiny_run):
 def test_settings_of_a_call_compile_nothing(tiny_run):
     pipe = dd_jax.load(tiny_run[0])
     pipe.compile(("T0:16", "S0"), batches=(1, 3))
-    sizes = {program: program._cache_size() for program in pipe._compiled.values()}
-    assert [*sizes.values()] == [2, 2]
+    assert [program._cache_size() for program in pipe._compiled.values()] == [2, 2]
     plain = pipe.sample([1, 2, 3], plan="T0:16")
     draws = [
         pipe.sample([1, 2, 3], plan="T0:16", **{name: value})
@@ -209,9 +208,8 @@ def test_settings_of_a_call_compile_nothing(tiny_run):
     ]
     for count in (1, 2, 3, 4):
         np.testing.assert_array_equal(pipe.sample([1, 2, 3, 4][:count], plan="T0:16")[:3], plain[:count])
-    assert {program: program._cache_size() for program in pipe._compiled.values()} == {
-        program: size + (plan == 0) for plan, (program, size) in enumerate(sizes.items())
-    }  # two images are a size of their own
+    again = sorted(program._cache_size() for program in pipe._compiled.values())
+    assert again == [2, 3]  # two images are a size of their own, of one plan
     assert any((drawn != plain).any() for drawn in draws)
     np.testing.assert_array_equal(draws[-1], plain)  # no flow head there
     own = pipe.sample([1, 2, 3], plan="T0:16", guidance=[0.0, pipe.system.teacher.guidance, 5.0])
