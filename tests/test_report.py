@@ -371,7 +371,7 @@ def test_words_are_those_of_the_runs_own_plans():
     for word in ("<dt>J2, J*</dt>", "2 times, or until nothing changes", "<dt>skip-3</dt>", "its last 3 steps"):
         assert word in told
     assert "T0:16" not in told
-    assert build._heading(rows[2]).startswith("Refined 2\N{MULTIPLICATION SIGN}\n")
+    assert build._heading(rows[2]).startswith("Refined 2x\n")
     assert build._heading(REFINED).startswith("Certified\n")
 
 

@@ -190,7 +190,7 @@ def _heading(row: Row) -> str:
         return f"{count or 'Student'}\n{plan}"
     if kind(row) == "refined":
         sweeps = plan.rpartition("J")[2]
-        how = "Certified" if sweeps == "*" else f"Refined {sweeps}\N{MULTIPLICATION SIGN}"
+        how = "Certified" if sweeps == "*" else f"Refined {sweeps}x"  # the picture's font has no multiplication sign
         return f"{how}\n{plan}"
     second = count.lower()
     return f"{names[kind(row)]}\n{second}".rstrip()
