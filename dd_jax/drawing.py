@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any
@@ -13,13 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dd_jax import calls
+from dd_jax.calls import Setting
 from dd_jax.data.conditions import as_array, numbers
 from dd_jax.data.sampleset import as_uint8
 from dd_jax.encoding import Encoding
 from dd_jax.method.fewstep import noise_for, program, run_ops
-from dd_jax.method.filtering import AnyFilter, TracedFilter
 from dd_jax.method.interfaces import Cond, Draft
-from dd_jax.method.models import Knobs, Models
+from dd_jax.method.models import Models
 from dd_jax.method.pinning import Pinned
 from dd_jax.method.plans import Op, parse
 from dd_jax.system import rng
@@ -28,15 +29,6 @@ from dd_jax.system.programs import in_programs
 
 IDS = 2**31  # there are so many images of a seed
 BATCH = 64  # images of one program at most; fewer run in the next power of two
-# What a call may set, for all images or for each: what it must be, and its type.
-SETTINGS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str, Any]] = {
-    "guidance": (np.isfinite, "finite", np.float32),
-    "temperature": (lambda x: x > 0, "above 0 (top_k=1 gives the most likely code)", np.float32),
-    "top_k": (lambda x: x >= 0, "0, which keeps every code, or more", np.int32),
-    "top_p": (lambda x: (x > 0) & (x <= 1), "in (0, 1]; 1.0 keeps every code", np.float32),
-    "tau": (lambda x: x > 0, "above 0", np.float32),
-}
-Setting = ArrayLike | None
 
 
 class Drawing(Encoding):
@@ -143,7 +135,7 @@ class Drawing(Encoding):
             if network not in self.params:
                 raise UserError(f"plan {plan!r} needs a {network}: dd_jax.load(folder, {network}=FOLDER)")
         count = 0 if cond is None else len(jax.tree.leaves(cond)[0])
-        settings = {name: checked_setting(name, given.get(name), count) for name in SETTINGS}
+        settings = calls.checked(given, count)
         id_B = numbers(np.arange(count) if ids is None else ids, IDS, "ids")
         if len(id_B) != count:
             raise UserError(f"there are {len(id_B)} ids for {count} labels: give one a label")
@@ -154,13 +146,13 @@ class Drawing(Encoding):
         if cond is None:
             none: Any = np.zeros((0, self._shape[0]), np.int32)
             return Draft(jnp.asarray(fixed_BxLxC), none, none[:, 0], none[:, 0]), np.zeros(
-                (0, *self._image_shape), np.uint8
+                (0, *self.image_shape), np.uint8
             )
         kinds, sweeps = program(plan, self.system.layout.steps)
         if any(op.kind in "TJ" for op in ops):
-            cond = self._guided(cond, settings["guidance"], count)
+            cond = calls.guided(self.system.teacher, cond, settings["guidance"], count)
         run = self._program(kinds, models, decoded)
-        knobs = dataclasses.replace(knobs_of(models, settings, count), pinned=pinned)
+        knobs = dataclasses.replace(calls.knobs(models, settings, count), pinned=pinned)
         rows = cond, id_B, fixed_BxLxC, np.broadcast_to(fixed, shape[:2]), knobs
         found: tuple[Draft, np.ndarray] = in_programs(lambda *rows: run(self.params, root, *rows, sweeps), rows, BATCH)
         return found
@@ -191,44 +183,6 @@ class Drawing(Encoding):
             ) if decoded else None
 
         return self._compiled.setdefault((kinds, models, decoded), jax.jit(run))
-
-    def _guided(self, cond: Cond, guidance: np.ndarray | None, count: int) -> Cond:
-        """With a guidance of each image, unless the teacher has none and none is asked for."""
-        own = getattr(self.system.teacher, "guidance", None)
-        if guidance is None and (own is None or not getattr(self.system.teacher, "guided", False)):
-            return cond
-        if own is None:
-            raise UserError("this model's teacher takes no guidance: leave guidance= out")
-        return dataclasses.replace(cond, guidance_B=_rows(guidance, own, count, np.float32))
-
-
-def knobs_of(models: Models, settings: Mapping[str, np.ndarray | None], count: int) -> Knobs:
-    """Arrays (B,) of what a call sets, and of what it leaves as the models have it."""
-
-    def traced(own: AnyFilter) -> TracedFilter:
-        names = ("temperature", "top_k", "top_p")
-        return TracedFilter(*(_rows(settings[name], getattr(own, name), count, SETTINGS[name][2]) for name in names))
-
-    tau_B = _rows(settings["tau"], models.knobs.tau, count, np.float32)
-    return Knobs(tau_B, traced(models.filter), traced(models.draw))
-
-
-def _rows(given: np.ndarray | None, own: Any, count: int, dtype: Any) -> Any:
-    return np.full(count, own, dtype) if given is None else np.broadcast_to(given, count).astype(dtype)
-
-
-def checked_setting(name: str, given: Setting, count: int) -> np.ndarray | None:
-    """Checked numbers, one or (B,). UserError for what cannot be."""
-    if given is None:
-        return None
-    fits, told, dtype = SETTINGS[name]
-    found = as_array(given, name)
-    kinds = "iu" if dtype is np.int32 else "iuf"
-    if found.dtype.kind not in kinds or found.shape not in ((), (count,)) or not np.all(fits(found)):
-        shown = given if np.ndim(found) == 0 else f"{found.dtype} {found.shape}"
-        one = f"one number or {count}" if count != 1 else "one number"
-        raise UserError(f"{name}={shown}: give {one}, {told}")
-    return found
 
 
 def _given_noise(given: ArrayLike, wanted: tuple[int, ...]) -> np.ndarray:

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dd_jax import calls
+from dd_jax.calls import Setting
 from dd_jax.data import given, masks
 from dd_jax.data.conditions import as_array
 from dd_jax.data.examples import floats
-from dd_jax.drawing import BATCH, IDS, SETTINGS, Drawing, Setting, checked_setting
+from dd_jax.drawing import BATCH, IDS, Drawing
 from dd_jax.method import pinning
 from dd_jax.method.interfaces import Cond, Draft, Params
 from dd_jax.method.plans import parse
@@ -50,7 +52,7 @@ class Editing(Drawing):
         """
         if blend is not None and not 0 <= _number(blend) < np.inf:
             raise UserError(f"blend={blend}: give the width of the soft edge in pixels, 0 or more, or None")
-        side, _, channels = self._image_shape
+        side, _, channels = self.image_shape
         squares = given.squares(images, side, channels, size, background or self.system.background)
         hole = masks.holes(mask, images, side, channels, size)
         keep_BxL = np.broadcast_to(~pinning.footprints(hole, self.system.layout), (len(squares), self._shape[0]))
@@ -112,15 +114,13 @@ class Editing(Drawing):
         keep_BxL = as_array(keep, "keep")
         if keep_BxL.shape != code_BxL.shape or keep_BxL.dtype != bool:
             raise UserError(f"keep is {keep_BxL.dtype} {keep_BxL.shape}: give bool {code_BxL.shape}, true is kept")
-        if unknown := min({*settings} - {*SETTINGS}, default=None):
-            raise UserError(f"there is no setting {unknown}=: choose from {', '.join(SETTINGS)}")
+        each = calls.checked(settings, len(code_BxL))
         self._check(plan)
         count = len(code_BxL)
         self._matched(labels, count)
         if count * many > IDS:
             raise UserError(f"candidates={many} of {count} images: there are {IDS} images of a seed")
-        each: dict[str, Setting] = {name: checked_setting(name, value, count) for name, value in settings.items()}
-        each = {name: np.repeat(x, many) if isinstance(x, np.ndarray) and x.ndim else x for name, x in each.items()}
+        each = {name: np.repeat(x, many) if x is not None and x.ndim else x for name, x in each.items()}
         # A student reads the noise of what is kept; teachers read codes alone.
         reads = "S" in plan and keep_BxL.any()
         noise = np.asarray(self.noise_of(code_BxL, labels, seed).noise) if reads else None
@@ -132,8 +132,8 @@ class Editing(Drawing):
         draft, _ = self._draw(cond, plan, seed, noise, None, each, decoded=False, pinned=pinned)
         if cond is None or many == 1:
             return draft
-        guidance = checked_setting("guidance", each.get("guidance"), count * many)
-        score = self._scores(self._guided(cond, guidance, count * many), draft.code_BxL)
+        guided = calls.guided(self.system.teacher, cond, each["guidance"], count * many)
+        score = self._scores(guided, draft.code_BxL)
         fit = np.where(pinning.behind(pinned.keep_BxL, self.system.layout), score, 0).sum(-1, dtype=np.float64)
         best = np.arange(count) * many + fit.reshape(count, many).argmax(-1)
         return jax.tree.map(lambda x: x[best], draft)
@@ -149,7 +149,8 @@ class Editing(Drawing):
         self._matched(labels, count := len(code_BxL))
         if (cond := self._cond(labels)) is None:
             return np.zeros((0, self._shape[0]), np.float32)
-        return self._scores(self._guided(cond, checked_setting("guidance", guidance, count), count), code_BxL)
+        checked = calls.checked({"guidance": guidance}, count)
+        return self._scores(calls.guided(self.system.teacher, cond, checked["guidance"], count), code_BxL)
 
     def _check(self, plan: str) -> None:
         """UserError for a plan that cannot repaint."""

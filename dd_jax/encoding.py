@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dd_jax import calls
+from dd_jax.calls import Setting
 from dd_jax.data import given
 from dd_jax.data.conditions import Conditions, as_array
 from dd_jax.data.examples import floats
@@ -35,8 +37,8 @@ class Encoding:
         return self.system.conditions(self.params)
 
     @functools.cached_property
-    def _image_shape(self) -> tuple[int, ...]:
-        """(R, R, channels)."""
+    def image_shape(self) -> tuple[int, ...]:
+        """(R, R, channels) of a picture."""
         blank = jax.ShapeDtypeStruct((1, *self._shape), jnp.float32)
         return jax.eval_shape(self.system.tokenizer.decode, self.params["tokenizer"], blank).shape[1:]
 
@@ -53,7 +55,7 @@ class Encoding:
         "crop" takes the central square, "fit" the whole picture between margins. `background`: the colour of margins
         and behind alpha; none: `config.data.background`, else white. UserError for anything else.
         """
-        side, _, channels = self._image_shape
+        side, _, channels = self.image_shape
         squares = given.squares(images, side, channels, size, background or self.system.background)
         return self._encoded(floats(squares))
 
@@ -91,31 +93,38 @@ class Encoding:
         seed: int = 0,
         size: str = "crop",
         background: str | None = None,
+        **settings: Setting,
     ) -> np.ndarray:
         """Noise (B, L, C) from which the teacher draws these pictures (their codes), one label each.
 
         `sample(labels, plan="T0:S", noise=noise)`, S the AR steps, is `reconstruct(images)`, and `S0` comes near. The
         same noise with another label is another picture; another seed is another of the noises that draw this one.
-        See `noise_of` for what cannot be inverted, and `encode` for `images`, `size` and `background`.
+        See `noise_of` for what cannot be inverted and for `settings`, `encode` for the others.
         """
-        return self.noise_of(self.encode(images, size, background), labels, seed).noise
+        return self.noise_of(self.encode(images, size, background), labels, seed, **settings).noise
 
-    def noise_of(self, codes: ArrayLike, labels: ArrayLike | Sequence[str], seed: int = 0) -> Inverted:
+    def noise_of(
+        self, codes: ArrayLike, labels: ArrayLike | Sequence[str], seed: int = 0, **settings: Setting
+    ) -> Inverted:
         """`invert` of codes (B, L): noise (B, L, C), and `exact`, bool (B, L), whether each token's draws its code.
 
         It does, given the codes before it, but where the teacher's filter (top-k, top-p) drops the code, or holds it
-        for all but impossible. Picture i follows from seed, i, codes and label. UserError for codes or labels that
-        cannot be, or without a teacher.
+        for all but impossible. Picture i follows from seed, i, codes and label. `settings`: the teacher's `guidance`,
+        `temperature`, `top_k` (0: no code is dropped), `top_p`, as in `tokens`: those that `T` will draw with.
+        UserError for codes, labels or settings that cannot be, or without a teacher.
         """
         if "teacher" not in self.params:
             raise UserError("inversion needs a teacher: dd_jax.load(folder, teacher=FOLDER)")
         code_BxL = self._codes(as_array(codes, "codes"))
-        self._matched(labels, len(code_BxL))
-        if not len(code_BxL):
+        self._matched(labels, count := len(code_BxL))
+        each = calls.checked(settings, count, calls.TEACHER)
+        if not count:
             return Inverted(np.zeros((0, *self._shape), np.float32), np.zeros((0, self._shape[0]), bool))
         used = {part: self.params[part] for part in ("teacher", "tokenizer")}
         run = functools.partial(self._inverted, used, np.uint32(rng.checked(seed)))
-        rows = self.conditions.of(labels), code_BxL, np.arange(len(code_BxL), dtype=np.int32)
+        cond = calls.guided(self.system.teacher, self.conditions.of(labels), each["guidance"], count)
+        knobs = calls.knobs(self.system.models, each, count)
+        rows = cond, code_BxL, np.arange(count, dtype=np.int32), knobs
         return Inverted(*in_programs(run, rows, BATCH))
 
     def _matched(self, labels: ArrayLike | Sequence[str], count: int) -> None:
@@ -126,7 +135,7 @@ class Encoding:
 
     def _codes(self, codes: np.ndarray | jax.Array) -> np.ndarray:
         """(B, L) int32. UserError for others, or such as are not in the codebook."""
-        array, tokens, vocab = np.asarray(codes), self._shape[0], self._vocab
+        array, tokens, vocab = np.asarray(codes), self._shape[0], self.vocab
         if array.ndim != 2 or array.shape[1] != tokens or array.dtype.kind not in "iu":
             raise UserError(f"codes are {array.dtype} {array.shape}: give whole numbers (B, {tokens})")
         if array.size and not (array.min() >= 0 and array.max() < vocab):
@@ -134,7 +143,8 @@ class Encoding:
         return array.astype(np.int32)
 
     @functools.cached_property
-    def _vocab(self) -> int:
+    def vocab(self) -> int:
+        """Codes of the codebook."""
         return jax.eval_shape(self.system.tokenizer.codebook, self.params["tokenizer"]).shape[0]
 
     @functools.cached_property
@@ -143,7 +153,7 @@ class Encoding:
 
     def _painted(self, token_BxLxC: np.ndarray) -> np.ndarray:
         if not len(token_BxLxC):
-            return np.zeros((0, *self._image_shape), np.uint8)
+            return np.zeros((0, *self.image_shape), np.uint8)
         return to_uint8(in_programs(functools.partial(self._decode, self.params["tokenizer"]), (token_BxLxC,), BATCH))
 
     def _decoded(self, code_BxL: np.ndarray) -> np.ndarray:
@@ -161,8 +171,8 @@ class Encoding:
 
     @functools.cached_property
     def _inverted(self) -> Callable[..., Inverted]:
-        def run(params: dict[str, Params], seed: Any, cond: Cond, code_BxL: Any, id_B: Any) -> Inverted:
+        def run(params: dict[str, Params], seed: Any, cond: Cond, code_BxL: Any, id_B: Any, knobs: Any) -> Inverted:
             root = jax.random.fold_in(rng.traced_stream(seed, "sample"), 1 << 21)
-            return noise_of(self.system.models, params, cond, code_BxL, rng.example_keys(root, id_B))
+            return noise_of(self.system.models.turned(knobs), params, cond, code_BxL, rng.example_keys(root, id_B))
 
         return jax.jit(run)

@@ -62,11 +62,15 @@ def test_the_noise_of_pictures_draws_them(pipe, images):
     assert np.abs(pipe.invert(images, labels, seed=1) - noise).max() > 0.1
     np.testing.assert_allclose(pipe.invert(images[:5], labels[:5]), noise[:5], atol=1e-3)
     assert pipe.invert([], []).shape == (0, *noise.shape[1:])
+    told = {"guidance": 3.5, "temperature": 1.4}  # each draws from its own noise alone
+    other = pipe.invert(images, labels, **told)
+    np.testing.assert_array_equal(pipe.sample(labels, plan="T0:16", noise=other, **told), pipe.reconstruct(images))
+    assert not np.array_equal(pipe.tokens(labels, plan="T0:16", noise=other).code_BxL, pipe.encode(images))
 
 
 def test_what_cannot_be_is_told_in_one_line(pipe, images, tiny_run):
     code = pipe.encode(images)
-    vocab, dim = pipe._vocab, pipe.system.tokenizer.code_dim
+    vocab, dim = pipe.vocab, pipe.system.tokenizer.code_dim
     cases = [
         (lambda: pipe.encode(images.astype(np.float32)), "floats must lie in"),
         (lambda: pipe.encode(images, size="zoom"), "size='zoom' is unknown"),
@@ -79,6 +83,8 @@ def test_what_cannot_be_is_told_in_one_line(pipe, images, tiny_run):
         (lambda: pipe.invert(images, [1, 2]), "there are 2 labels for 7 images"),
         (lambda: pipe.invert(images[:1], [10]), r"labels must lie in 0\.\.9"),
         (lambda: pipe.invert(images[:1], [1], seed=-1), "the seed is -1"),
+        (lambda: pipe.invert(images[:1], [1], tau=0.5), "there is no setting tau=: choose from guidance"),
+        (lambda: pipe.invert(images[:1], [1], top_p=0), "top_p=0: give one number, in"),
         (lambda: pipe.noise_of(code[:, 1:], [1] * 7), r"give whole numbers \(B, 16\)"),
         (lambda: dd_jax.load(tiny_run[0], teacher=None).invert(images[:1], [1]), "inversion needs a teacher"),
     ]

@@ -10,12 +10,26 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TOOLS = ("aot", "compare", "fake_release", "figures", "flow_overhead", "memory", "merge_pairs", "neighbours", "study")
+TOOLS = (
+    "aot",
+    "clicks",
+    "compare",
+    "fake_release",
+    "figures",
+    "flow_overhead",
+    "memory",
+    "merge_pairs",
+    "neighbours",
+    "study",
+)
 DIGITS = "--config=digits_llamagen"
 # Words of a command, and what its one line says (argparse shows the usage besides).
 WRONG = {
     **{f"{tool}": "--config=NAME is missing: name a file" for tool in ("aot", "memory", "flow_overhead")},
-    **{f"{tool}": "arguments are required" for tool in ("compare", "fake_release", "figures", "merge_pairs", "study")},
+    **{
+        f"{tool}": "arguments are required"
+        for tool in ("clicks", "compare", "fake_release", "figures", "merge_pairs", "study")
+    },
     "publish_pairs": "arguments are required",
     **{f"{tool} --nope=1 a b": "nope|are required|invalid choice" for tool in (*TOOLS, "publish_pairs")},
     **{f"{tool} --config=nope": "no nope: name a file" for tool in ("aot", "memory", "flow_overhead")},
@@ -45,6 +59,8 @@ WRONG = {
     f"flow_overhead {DIGITS} --repeats=0": "--repeats=0",
     f"flow_overhead {DIGITS} --batch=x": "--batch=x",
     f"flow_overhead {DIGITS} --config.weights.teacher=/no/such": "/no/such",
+    "clicks RUN --clicks=-1": "--clicks=-1: a number of clicks",
+    "clicks gs://x": "is a URL",
     "compare /no/such": "there is no /no/such/results.jsonl: name work directories",
     "compare gs://x": "is a URL",
     "compare EMPTY": "lacks what is compared",

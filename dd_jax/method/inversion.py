@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dd_jax.method import flow, solvers
 from dd_jax.method.interfaces import Cond, Params
@@ -171,24 +172,24 @@ def noise_of(models: Models, params: dict[str, Params], cond: Cond, code_BxL: ja
     return Inverted(noise_BxLxC, exact_BxL & ~dropped_BxL)
 
 
-def slerp(noise_a: jax.Array, noise_b: jax.Array, weight: jax.Array | float) -> jax.Array:
+def slerp(noise_a: ArrayLike, noise_b: ArrayLike, weight: ArrayLike) -> jax.Array:
     """From one noise, (..., C), to another: each token's vector on its great circle, its length in even steps.
 
     `weight`: 0 gives a, 1 gives b; K weights give (K, ..., C). Lengths and directions stay a Gaussian's, nearly, where
     a straight line would pass too near to zero. UserError for noises of two shapes, or without numbers.
     """
-    a, b, weight = (jnp.asarray(x, jnp.float32) for x in (noise_a, noise_b, weight))
-    if a.shape != b.shape or not a.ndim or weight.ndim > 1:
+    a, b, share = (jnp.asarray(x, jnp.float32) for x in (noise_a, noise_b, weight))
+    if a.shape != b.shape or not a.ndim or share.ndim > 1:
         raise UserError(
-            f"slerp of noises {a.shape} and {b.shape}, weight {weight.shape}: give two of one shape (..., C), and a "
+            f"slerp of noises {a.shape} and {b.shape}, weight {share.shape}: give two of one shape (..., C), and a "
             "number or a list of them"
         )
-    weight = weight.reshape(*weight.shape, *[1] * a.ndim)
+    share = share.reshape(*share.shape, *[1] * a.ndim)
     length_a, length_b = (jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (a, b))
     unit_a, unit_b = a / jnp.maximum(length_a, 1e-12), b / jnp.maximum(length_b, 1e-12)
     apart, along = (jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (unit_a - unit_b, unit_a + unit_b))
     angle = 2 * jnp.arctan2(apart, along)
     sine = jnp.sin(angle)
-    on_circle = (jnp.sin((1 - weight) * angle) * unit_a + jnp.sin(weight * angle) * unit_b) / jnp.maximum(sine, 1e-6)
-    straight = (1 - weight) * unit_a + weight * unit_b
-    return ((1 - weight) * length_a + weight * length_b) * jnp.where(sine > 1e-4, on_circle, straight)
+    on_circle = (jnp.sin((1 - share) * angle) * unit_a + jnp.sin(share * angle) * unit_b) / jnp.maximum(sine, 1e-6)
+    straight = (1 - share) * unit_a + share * unit_b
+    return ((1 - share) * length_a + share * length_b) * jnp.where(sine > 1e-4, on_circle, straight)

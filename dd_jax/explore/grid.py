@@ -1,0 +1,105 @@
+"""The first tab: plans side by side on the same noises, and noise that is locked token by token."""
+
+import html
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from dd_jax.explore import files
+from dd_jax.explore.controls import LIVE, Controls, told
+from dd_jax.explore.scene import Locks
+from dd_jax.explore.shown import Shown, data, png, table
+from dd_jax.explore.studio import Studio
+from dd_jax.method import plans
+from dd_jax.system.errors import UserError
+
+# A property, not a listener more: gradio runs this again on the same element.
+TOUCH = """element.onclick = event => {
+  const token = event.target.dataset && event.target.dataset.token
+  if (token !== undefined) trigger('click', {token: Number(token)})
+}"""
+LOCKS = """Squares that you lock keep their noise when the seed changes, in every picture; others get new noise. What
+a locked noise becomes depends on what is drawn before it: in a raster model, on all that stands above."""
+
+
+def tab(page: gr.Blocks, studio: Studio, controls: Controls, source: str) -> None:
+    """Everything in it, and what happens when it is touched."""
+    with gr.Row(elem_classes="dd-row"):
+        own = gr.Textbox("", label="A plan of your own", placeholder="S0 J2", max_lines=1, min_width=160)
+        verdict = gr.Markdown("", elem_id="verdict")
+    again = gr.Button("New noise", variant="primary", elem_id="again")
+    drawn = gr.HTML(elem_id="grid")
+    shown, locks = controls.shown, gr.State(None, time_to_live=3600)
+    files.download(shown, source, "drawn")
+    board, free = _locking()
+    timer = gr.Timer(0.5)
+    inputs = {*controls.all.values(), controls.plans, own, locks}
+
+    def draw(given: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
+        scene = controls.scene(given, given[locks])
+        columns: list[Shown | str] = [*dict.fromkeys([*given[controls.plans], *_own(studio, given[own])[0]])]
+        for i, plan in enumerate(list(columns)):
+            if studio.ready(scene, str(plan)):
+                columns[i] = studio.draw(scene, str(plan))
+                yield {drawn: table(columns)}
+        done = [one for one in columns if isinstance(one, Shown)]
+        first = done[0].images[0] if done else None
+        yield {
+            drawn: table(columns),
+            shown: done,
+            board: _board(first, studio.pipe.system.layout.maps[-1], given[locks]),
+            timer: gr.Timer(active=len(done) < len(columns)),
+        }
+
+    def check(text: str) -> str:
+        return html.escape(_own(studio, text)[1])
+
+    def touch(given: dict[Any, Any], event: gr.EventData) -> Locks:
+        scene = controls.scene(given, given[locks])
+        whole = np.asarray(studio.pipe.noise(int(controls.count.maximum), scene.seed))
+        now = given[locks] or Locks.none(whole)
+        layout = studio.pipe.system.layout
+        return now.toggled(whole, layout, *divmod(int(event.token), layout.maps[-1]))
+
+    live: dict[str, Any] = {"outputs": [drawn, shown, board, timer], "trigger_mode": "always_last", **LIVE}
+    hidden: dict[str, Any] = {"api_visibility": "private"}
+    parts = [*controls.all.values(), controls.plans]
+    changes = [page.load, timer.tick, own.submit, *(part.change for part in parts)]
+    gr.on(changes, told(draw), inputs, api_name="draw", **live)
+    own.change(check, own, verdict, api_name="check", show_progress="hidden")
+    again.click(lambda seed: int(seed or 0) + 1, controls.seed, controls.seed, show_progress="hidden", **hidden)
+    board.click(told(touch), inputs, locks, **hidden, **LIVE).success(told(draw), inputs, **hidden, **live)
+    free.click(lambda: None, None, locks, **hidden).success(told(draw), inputs, **hidden, **live)
+
+
+def _locking() -> tuple[gr.HTML, gr.Button]:
+    """What to touch, and the button that undoes it."""
+    with gr.Accordion("Lock noise, token by token", open=False):
+        gr.Markdown(LOCKS)
+        return gr.HTML(elem_id="board", js_on_load=TOUCH), gr.Button("Free all", size="sm")
+
+
+def _own(studio: Studio, text: str | None) -> tuple[list[str], str]:
+    """A plan that somebody has typed, if it is one, and what is to be said of it."""
+    if not (text or "").strip():
+        return [], ""
+    try:
+        plan = plans.spelled(str(text))
+        return [plan], f"{studio.told(plan)}: press Enter"
+    except UserError as error:
+        return [], str(error)
+
+
+def _board(image: np.ndarray | None, side: int, locks: Locks | None) -> str:
+    """The first picture under squares to touch, one a token of the finest map."""
+    if image is None:
+        return ""
+    held = np.zeros(side * side, bool) if locks is None else locks.held_L[-side * side :]
+    cells = [
+        f'<rect data-token="{i}" class="{"held" * bool(held[i])}" x="{i % side}" y="{i // side}" width="1" height="1"/>'
+        for i in range(side * side)
+    ]
+    shown = f'<image href="{data(png(image), "png")}" width="{side}" height="{side}"/>'
+    return f'<svg class="dd" viewBox="0 0 {side} {side}">{shown}{"".join(cells)}</svg>'
