@@ -17,7 +17,14 @@ from dd_jax.system import files, runtime
 from dd_jax.system.errors import UserError
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--no-first-run")
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-sync",
+    "--no-first-run",
+)
 WARM = 20  # clicks that are not counted
 PATIENCE = 600_000  # ms: programs are compiled
 # Clicks, and waits until the pictures are others -> ms.
@@ -72,24 +79,22 @@ def pictures(page: Any, folder: Path, columns: int) -> None:
     """explorer.png, all plans side by side, and explorer_repaint.png."""
     page.wait_for_function(DRAWN, arg=4 * columns, timeout=PATIENCE)
     page.screenshot(path=folder / "explorer.png")
+    page.set_viewport_size({"width": 1200, "height": 1700})  # all of the canvas is to be seen
     page.get_by_role("tab", name="A picture of yours").click()
     page.click("#take")
     page.wait_for_selector("#edited td img", timeout=PATIENCE)
     page.wait_for_timeout(1000)
     canvas = page.locator("#canvas canvas").first
-    canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
-    for row in (0.62, 0.7, 0.78, 0.86):
-        page.mouse.move(box["x"] + box["width"] * 0.15, box["y"] + box["height"] * row)
+    for row in (0.5, 0.58, 0.66, 0.74):  # the picture is in the middle of the canvas
+        page.mouse.move(box["x"] + box["width"] * 0.36, box["y"] + box["height"] * row)
         page.mouse.down()
-        page.mouse.move(box["x"] + box["width"] * 0.85, box["y"] + box["height"] * row, steps=12)
+        page.mouse.move(box["x"] + box["width"] * 0.64, box["y"] + box["height"] * row, steps=12)
         page.mouse.up()
     page.wait_for_timeout(1000)
     page.click("#paint")
     page.wait_for_function("document.querySelectorAll('#edited td img').length == 8", timeout=PATIENCE)
-    page.set_viewport_size({"width": 1200, "height": 1500})
     page.wait_for_timeout(500)
-    page.get_by_role("tab", name="A picture of yours").scroll_into_view_if_needed()
     page.screenshot(path=folder / "explorer_repaint.png", full_page=True)
 
 

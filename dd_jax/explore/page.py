@@ -15,7 +15,8 @@ STALE = 3600  # seconds after which a file that a browser was given is deleted
 FONT, MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
 CSS = """
 .gradio-container { max-width: 1280px !important; margin: auto; }
-table.dd { border: 0 !important; border-collapse: separate !important; border-spacing: 6px; table-layout: fixed; }
+table.dd { border: 0 !important; border-collapse: separate !important; border-spacing: 6px; }
+table.dd { display: table !important; table-layout: fixed !important; width: 100% !important; }
 table.dd :is(th, td, tr) { border: 0 !important; padding: 0 !important; text-align: center; vertical-align: bottom; }
 table.dd th { font-weight: 600; overflow-wrap: anywhere; }
 table.dd th small { display: block; font-weight: 400; opacity: .7; min-height: 1.3em; overflow-wrap: normal; }
