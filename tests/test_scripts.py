@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TOOLS = ("aot", "compare", "fake_release", "figures", "flow_overhead", "memory", "merge_pairs", "neighbours", "study")
+TOOLS = (
+    *("address", "aot", "compare", "fake_release", "figures", "flow_overhead", "memory", "merge_pairs", "neighbours"),
+    "study",
+)
 DIGITS = "--config=digits_llamagen"
 # Words of a command, and what its one line says (argparse shows the usage besides).
 WRONG = {
