@@ -53,3 +53,7 @@ def badge(address: str) -> str:
     """Markdown: a picture that opens the notebook in Colab."""
     at = f"{COLAB}/github/{address.removeprefix('https://github.com/')}/blob/main/{NOTEBOOK}"
     return address and f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({at})"
+
+
+if __name__ == "__main__":
+    main()

@@ -9,6 +9,7 @@ import importlib.util
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -153,6 +154,20 @@ def test_an_address_comes_and_goes(page):
     if page == address.NOTEBOOK:
         code = "".join(next(cell for cell in json.loads(full)["cells"] if cell["id"] == "setup")["source"])
         assert f'REPOSITORY = "{SOMEWHERE}"  #' in code
+
+
+def test_the_command_writes_every_page(tmp_path, monkeypatch, capsys):
+    for name in (*address.PAGES, "pyproject.toml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    pyproject = tmp_path / "pyproject.toml"
+    pyproject.write_text(re.sub(r"(?m)^.*Repository = .*$", f'Repository = "{SOMEWHERE}"', pyproject.read_text()))
+    monkeypatch.setattr(address, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["address"])
+    address.main()
+    assert capsys.readouterr().out == f"{', '.join(address.PAGES)}: {SOMEWHERE}\n"
+    for page in address.PAGES:
+        assert (tmp_path / page).read_text() == address.with_address((ROOT / page).read_text(), SOMEWHERE)
 
 
 def test_only_an_address_that_colab_opens_is_taken():
