@@ -27,6 +27,8 @@ COMMANDS = {" ".join(words): words for _, words in FOUND}  # each once
 CANNOT = {  # how a command begins, or a word that it has -> why it is not run here
     "scripts.aot": "compiles for TPUs: needs libtpu, which the extra [tpu] brings",
     "--coordinator=auto": "asks the pod or SLURM that it runs in for its address (tests/test_processes.py runs two)",
+    "dd_jax.explore": "serves a page until it is closed (tests/test_explore_browser.py opens it)",
+    "scripts.clicks": "opens a browser, as that test does",
     "tfds:imagenet2012": "needs ImageNet, prepared",
     "dd_jax.metrics.clip": "fetches CLIP's weights",
     "--config=...": "stands for each of the demos, which are run",
