@@ -22,11 +22,22 @@ CLASSES = {  # where a class-conditional model's file has a row for each class, 
     "llamagen": "cls_embedding.embedding_table.weight",
     "var": "class_emb.weight",
 }
+_TRACED: dict[tuple[str, str], Params] = {}  # (config, part) -> shapes of its parameters
 CODES_SEEN = 65536  # length of the list of recent codes that LlamaGen's tokenizers keep
 
 
 def expected(config: ConfigDict, part: str) -> Params:
-    """Shapes of the parameters of a config's part, or of a network that looks at images or reads captions."""
+    """Shapes of the parameters of a config's part, or of a network that looks at images or reads captions.
+
+    Traced once in a process: every layer takes its time.
+    """
+    key = (config.to_json_best_effort(sort_keys=True), part)
+    if key not in _TRACED:
+        _TRACED[key] = _traced(config, part)
+    return _TRACED[key]
+
+
+def _traced(config: ConfigDict, part: str) -> Params:
     import jax
 
     from dd_jax.system import rng

@@ -2,19 +2,22 @@
 
 import importlib
 import os
+import shutil
 from pathlib import Path
 
 import jax
 import pytest
+from filelock import FileLock
 from ml_collections import ConfigDict
 
 from dd_jax import pipeline
 from dd_jax.system import flops
 
-# Compiling is what these tests spend their time on: let XLA do less of it (read when the first device is used). XLA
-# knows this flag up to JAX 0.10, and ends a program that sets one it does not know.
+# Compiling is what these tests spend their time on: let XLA do less of it (read when the first device is used). LLVM
+# works on a program as a whole: cut into up to 32 parts, as by default, each costs more than a second core saves. XLA
+# knows the first flag up to JAX 0.10, and ends a program that sets one it does not know.
 if jax.__version_info__ < (0, 11):
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1")
 
 
 def tiny_config(family: str) -> ConfigDict:
@@ -60,8 +63,12 @@ def small_rates():
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ConfigDict]:
-    """A finished raster run: its folder and config."""
-    config = tiny_config("llamagen")
-    workdir = tmp_path_factory.mktemp("tiny")
-    pipeline.run(config, str(workdir), "all")
+    """A finished raster run: its folder and config. The first worker that needs it makes it, and all take a copy."""
+    config, workdir = tiny_config("llamagen"), tmp_path_factory.mktemp("tiny") / "run"
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny_run"
+    with FileLock(f"{shared}.lock"):
+        if not (shared / "report.html").exists():
+            pipeline.run(config, str(shared), "all")
+        shutil.copytree(shared, workdir)
     return workdir, config

@@ -20,7 +20,7 @@ run = jax.jit(transport, static_argnums=3)
 
 
 @functools.partial(jax.jit, static_argnums=3)
-def exact_flow(noise_NxC, logits_V, codebook_VxC, steps=400):
+def exact_flow(noise_NxC, logits_V, codebook_VxC, steps=100):
     """Codes of the exact flow: Runge-Kutta 4 on dx/dtau = E[c | x] - x, tau = -log(1 - u) in [0, 6]."""
     half_square_V = jnp.sum(codebook_VxC**2, -1) / 2
 

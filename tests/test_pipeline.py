@@ -82,9 +82,13 @@ def test_next_scale_pipeline(tmp_path):
     assert all(np.isfinite(row["fd"]) for row in table)
 
 
-def test_library_images_belong_to_their_noise(tiny_run):
-    workdir, _ = tiny_run
-    pipe = dd_jax.load(workdir)
+@pytest.fixture(scope="module")
+def pipe(tiny_run):
+    """The finished run, opened: tests that only draw share its programs."""
+    return dd_jax.load(tiny_run[0])
+
+
+def test_library_images_belong_to_their_noise(pipe):
     three = pipe.sample([1, 2, 3], plan="S0 S5", seed=7)
     assert three.shape == (3, 8, 8, 1)
     assert three.dtype == np.uint8
@@ -97,8 +101,7 @@ def test_library_images_belong_to_their_noise(tiny_run):
     assert (np.asarray(draft.exact_B) == 16).all()
 
 
-def test_library_names_what_is_wrong(tiny_run, tmp_path):
-    pipe = dd_jax.load(tiny_run[0])
+def test_library_names_what_is_wrong(pipe, tmp_path):
     with pytest.raises(UserError, match=r"labels must lie in 0\.\.9"):
         pipe.sample([10])
     with pytest.raises(UserError, match="noise must be"):
@@ -109,9 +112,9 @@ def test_library_names_what_is_wrong(tiny_run, tmp_path):
         dd_jax.load(tmp_path)
 
 
-def test_what_is_given_in_other_ways_is_the_same(tiny_run):
-    pipe = dd_jax.load(str(tiny_run[0]))
+def test_what_is_given_in_other_ways_is_the_same(pipe, tiny_run):
     three = pipe.sample([1, 2, 3], seed=7)
+    np.testing.assert_array_equal(dd_jax.load(str(tiny_run[0])).noise(3, seed=7), pipe.noise(3, seed=7))
     noise = np.asarray(pipe.noise(3, seed=7))
     for given in (np.array([1, 2, 3], np.uint8), np.float32([1, 2, 3]), jnp.array([1, 2, 3]), (1, 2, 3)):
         np.testing.assert_array_equal(pipe.sample(given, seed=np.int64(7)), three)
@@ -130,8 +133,7 @@ def test_what_is_given_in_other_ways_is_the_same(tiny_run):
 LABELS = ([10], [-1], [2**32], 10**30, [3.7], [np.nan], [True], [None], [[1], [2, 3]], {"a": 1}, ["dog"], "", [1j])
 
 
-def test_library_refuses_in_one_line_what_cannot_be(tiny_run):
-    pipe = dd_jax.load(tiny_run[0])
+def test_library_refuses_in_one_line_what_cannot_be(pipe, tiny_run):
     good = np.zeros((1, 16, pipe.system.tokenizer.code_dim), np.float32)
     cases = [
         *[(lambda label=label: pipe.sample(label), "labels|no class is called") for label in LABELS],
@@ -178,14 +180,14 @@ def test_library_refuses_in_one_line_what_cannot_be(tiny_run):
             pipe.system.tokenizer.encode(pipe.params["tokenizer"], wrong)
 
 
-def test_one_step_needs_no_teacher(tiny_run):
-    whole = dd_jax.load(tiny_run[0]).sample([3, 7])
+def test_one_step_needs_no_teacher(pipe, tiny_run):
+    whole = pipe.sample([3, 7])
     for folder in (tiny_run[0], tiny_run[0] / "weights/student"):
-        pipe = dd_jax.load(folder, teacher=None)
-        assert "teacher" not in pipe.params
-        np.testing.assert_array_equal(pipe.sample([3, 7]), whole)
+        alone = dd_jax.load(folder, teacher=None)
+        assert "teacher" not in alone.params
+        np.testing.assert_array_equal(alone.sample([3, 7]), whole)
         with pytest.raises(UserError, match="'S0 J2' needs a teacher"):
-            pipe.sample([3], plan="S0 J2")
+            alone.sample([3], plan="S0 J2")
     given = dd_jax.load(tiny_run[0], student=tiny_run[0] / "weights/student", teacher=None)
     np.testing.assert_array_equal(given.sample([3, 7]), whole)
 
@@ -216,8 +218,7 @@ def test_settings_of_a_call_compile_nothing(tiny_run):
     np.testing.assert_array_equal(own, np.stack([draws[0][0], plain[1], draws[2][2]]))
 
 
-def test_classes_by_name(tiny_run):
-    pipe = dd_jax.load(tiny_run[0])
+def test_classes_by_name(pipe):
     np.testing.assert_array_equal(pipe.sample(["3", "7-8"]), pipe.sample([3, 7, 8]))
 
 

@@ -21,14 +21,11 @@ from dd_jax.system.errors import UserError
 from dd_jax.system.torch_old import open_torch
 from dd_jax.system.torch_writer import write_torch
 from port_weights import __main__ as cli
-from port_weights import models, prefixes
+from port_weights import prefixes
 from port_weights.catalog import CATALOG, find
 from port_weights.source import StateDict, open_weights
 
 VQ = "vq16"
-
-
-SHAPES = {}  # what `models.expected` said: tracing the networks is what costs here
 
 
 def lean(config, side):
@@ -57,15 +54,6 @@ def var():
 @pytest.fixture
 def tiny(monkeypatch):
     """The catalog, at toy sizes."""
-    expected = models.expected
-
-    def known(config, part):
-        key = (config.family, config.data.classes, part)
-        if key not in SHAPES:
-            SHAPES[key] = expected(config, part)
-        return SHAPES[key]
-
-    monkeypatch.setattr(models, "expected", known)
     for name, config in ((VQ, llamagen), ("llamagen_b", llamagen), ("var_vae", var), ("var_d16", var)):
         monkeypatch.setitem(CATALOG, name, dataclasses.replace(CATALOG[name], config=config))
 

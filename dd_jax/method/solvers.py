@@ -118,20 +118,6 @@ class Multistep(diffrax.AbstractSolver[State]):
         return terms.vf(t0, y0, args)
 
 
-class Nodes(diffrax.StepTo):
-    """`StepTo` without its run-time checks of nodes that are known to rise.
-
-    On an error those call back into Python, which no program on several devices, or for another machine, may do,
-    and which no compilation cache keeps.
-    """
-
-    def wrap(self, direction: Any) -> "Nodes":
-        return self
-
-    def init(self, *args: Any) -> tuple[Any, int]:
-        return self.ts[1], 2
-
-
 @dataclasses.dataclass(frozen=True)
 class Solver:
     """A solver of the flow by name: how Diffrax's object is made, and what it costs.
@@ -174,23 +160,17 @@ def integrate(
     x0 is a whole batch in one solve: every token takes the same steps, so the loop's condition stays scalar.
     With `zero_start` x0 belongs to node 1 (see `Multistep`).
     """
-    solver = named(name).make(tuple(float(u) for u in grid), zero_start)
+    solver, term = named(name).make(tuple(float(u) for u in grid), zero_start), diffrax.ODETerm(field)
     nodes = jnp.asarray(grid[int(zero_start) :], x0.dtype)
-    solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(field),
-        solver,
-        t0=nodes[0],
-        t1=nodes[-1],
-        dt0=None,
-        y0=x0,
-        args=args,
-        stepsize_controller=Nodes(nodes),
-        adjoint=diffrax.ForwardMode(),
-        saveat=diffrax.SaveAt(t1=True),
-        max_steps=len(grid),
-        throw=False,
-    )
-    return solution.ys[0], solution.result == diffrax.RESULTS.successful
+
+    def step(carry: tuple[Any, ...], ends: tuple[jax.Array, jax.Array]) -> tuple[tuple[Any, ...], None]:
+        x, state, ok = carry
+        x, _, _, state, result = solver.step(term, *ends, x, args, state, made_jump=False)
+        return (x, state, ok & (result == diffrax.RESULTS.successful)), None
+
+    begun = x0, solver.init(term, nodes[0], nodes[1], x0, args), jnp.asarray(True)
+    (x, _, ok), _ = jax.lax.scan(step, begun, (nodes[:-1], nodes[1:]))
+    return x, ok
 
 
 def _log_snr(u: Any) -> Any:
