@@ -11,17 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TOOLS = (
-    "address",
-    "aot",
-    "clicks",
-    "compare",
-    "fake_release",
-    "figures",
-    "flow_overhead",
-    "memory",
-    "merge_pairs",
-    "neighbours",
-    "study",
+    *("address", "aot", "clicks", "compare", "fake_release", "figures"),
+    *("flow_overhead", "memory", "merge_pairs", "neighbours", "study"),
 )
 DIGITS = "--config=digits_llamagen"
 # Words of a command, and what its one line says (argparse shows the usage besides).
