@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from test_commands import FOUND, config_of
 
 from dd_jax import main, settings
+from dd_jax.method import csd
 from port_weights import __main__ as port
 
 pytestmark = pytest.mark.xdist_group("commands")
@@ -29,6 +30,8 @@ CANNOT = {  # how a command begins, or a word that it has -> why it is not run h
     "--coordinator=auto": "asks the pod or SLURM that it runs in for its address (tests/test_processes.py runs two)",
     "dd_jax.explore": "serves a page until it is closed (tests/test_explore_browser.py opens it)",
     "scripts.clicks": "opens a browser, as that test does",
+    "dd_jax.publish runs/mnist_llamagen owner/name --private": "uploads (tests/test_hub.py has a Hub to upload to)",
+    "=hf://": "fetches from the Hub (tests/test_hub.py does, from one of its own)",
     "tfds:imagenet2012": "needs ImageNet, prepared",
     "dd_jax.metrics.clip": "fetches CLIP's weights",
     "--config=...": "stands for each of the demos, which are run",
@@ -61,12 +64,18 @@ QUICK = (  # beginnings of those that CI runs; the others are slow
     "dd_jax.main --config=configs/llamagen_l.py --stage=config",
 )
 KNOWN = {"dd_jax.main", "port_weights", "dd_jax.metrics.score", "dd_jax.metrics.reference", "dd_jax.scripts.compare"}
+KNOWN |= {"dd_jax.publish", "dd_jax.export"}
 KNOWN |= {f"scripts.{name}" for name in ("compare", "figures", "publish_pairs", "merge_pairs", "fake_release")}
 APART = {"scripts.flow_overhead", "scripts.memory"}  # processes of their own: their flags have the names of main's
 
 
 def why_not(command: str) -> str:
-    return next((why for word, why in CANNOT.items() if command.startswith(word) or f" {word}" in command), "")
+    return next((why for word, why in CANNOT.items() if stands_for(word, command)), "")
+
+
+def stands_for(word: str, command: str) -> bool:
+    """Is it how this command begins, or how one of its words does, or an ending of one (`=hf://`)?"""
+    return command.startswith(word) or f" {word}" in command or (word[0] == "=" and word in command)
 
 
 def param(command: str):
@@ -179,6 +188,12 @@ def tiny_flags(config: ConfigDict) -> list[str]:
     return [f"--config.{name}={'none' if value is None else str(value)}" for name, value in differ]
 
 
+def shortest() -> list[str]:
+    """Every turn of conditional score distillation, once, as a command line says it."""
+    turns, steps = csd.SHORTEST["csd"], csd.SHORTEST["steps"]
+    return [f"--config.train.steps={steps}", *(f"--config.train.csd.{name}={value}" for name, value in turns.items())]
+
+
 def run_main(room: Room, words: list[str]) -> None:
     """`python -m dd_jax.main` in this process, tiny."""
     named = dict(word.lstrip("-").split("=", 1) for word in words)
@@ -201,6 +216,8 @@ def run_main(room: Room, words: list[str]) -> None:
     elif not published and named.get("stage") != "config":
         given = {word.partition("=")[0] for word in words}
         words = [*words, *(word for word in tiny_flags(config_of(config)) if word.partition("=")[0] not in given)]
+    if "_csd" in config and "smoke" not in " ".join(words):
+        words = [*words, "--config.train.batch=4", *shortest()]
     values = main.flags.FLAGS
     try:
         with pytest.MonkeyPatch.context() as patch:
@@ -264,6 +281,6 @@ def check(room: Room, words: list[str]) -> None:
 
 def test_what_is_not_run_is_still_there():
     for word in CANNOT:
-        assert any(command.startswith(word) or f" {word}" in command for command in COMMANDS), word
+        assert any(stands_for(word, command) for command in COMMANDS), word
     for word in [*INSTEAD, *QUICK]:
         assert any(word in command for command in COMMANDS), word

@@ -83,7 +83,7 @@ def values(
 ) -> None:
     """UserError for settings of these stages that do not go together, or name what there is not."""
     for name, check in {
-        "pairs": lambda: pairs(config, todo),
+        "pairs": lambda: pairs(system, config, todo),
         "train": lambda: training(system, config, placement()),
         "sample": lambda: drawing(sampling()),
         "evaluate": lambda: evaluating(system, config),
@@ -110,15 +110,16 @@ def drawing(sampling: Sampling) -> None:
     _ = sampling.prompts
 
 
-def pairs(config: ConfigDict, todo: Sequence[str]) -> None:
+def pairs(system: System, config: ConfigDict, todo: Sequence[str]) -> None:
     """UserError for shards that would overlap those of other machines, or fewer pairs than a batch of training."""
-    first, shard, batch = config.pairs.first or 0, config.pairs.shard, config.train.batch
+    first, shard = config.pairs.first or 0, config.pairs.shard
     if first % shard:
         raise UserError(f"config.pairs.first={first} is not a multiple of config.pairs.shard={shard}: shards overlap")
     if first + config.pairs.count > LAST:
         raise UserError(f"config.pairs.first={first} and .count={config.pairs.count}: ids end at {LAST}")
-    if "train" in todo and config.pairs.count < batch:
-        told = f"config.pairs.count={config.pairs.count}, and a batch has config.train.batch={batch}"
+    paired, _ = system.objective.rows(config.train.batch)
+    if "train" in todo and config.pairs.count < paired:
+        told = f"config.pairs.count={config.pairs.count}, and of config.train.batch={config.train.batch} {paired} are pairs"
         raise UserError(f"{told}: more pairs, or a smaller batch")
 
 
