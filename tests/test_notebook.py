@@ -195,7 +195,8 @@ def test_it_runs_from_nothing(tmp_path, monkeypatch):
     outputs = {cell.id: cell.outputs for cell in page.cells if cell.cell_type == "code"}
     for name in PICTURES:
         assert [True for one in outputs[name] if "image/png" in one.get("data", {})] == [True], name
-    assert "pixel by pixel: True" in outputs["invert"][-1]["text"]
+    assert not [one for one in outputs["guidance"] if one.get("name") == "stderr"]  # nothing is compiled
+    assert "T0:16 equals tokens: True" in outputs["invert"][-1]["text"]
     assert "&lt;!doctype html&gt;" in outputs["page"][0]["data"]["text/html"]
 
     report = tmp_path / "runs/digits_llamagen/report.html"
