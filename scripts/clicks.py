@@ -10,6 +10,7 @@ import dataclasses
 import shutil
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,10 @@ def memory() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 
 
-def measure(page: Any, clicks: int) -> Measured:
-    """Of new noises for one picture, drawn in one step."""
-    for box in page.locator("input[type=checkbox]:checked").all():
-        if box.get_attribute("name") != "S0":
-            box.uncheck()
+def measure(page: Any, clicks: int, plans: Sequence[str]) -> Measured:
+    """Of new noises for one picture, drawn by the first of these plans."""
+    for plan in plans[1:]:
+        page.get_by_label(plan, exact=True).uncheck()
     page.get_by_label("number input for Pictures").fill("1")
     page.get_by_label("number input for Pictures").press("Enter")
     page.wait_for_function(DRAWN, arg=1, timeout=PATIENCE)
@@ -113,6 +113,7 @@ def run(folder: Path, clicks: int, out: Path | None) -> None:
 
     runtime.setup()
     pipe = pipeline.load(folder)
+    plans = Studio(pipe).unasked
     made = explorer.build(pipe, folder.name, str(folder))
     address = explorer.launch(made, "127.0.0.1")
     with sync_playwright() as playwright:
@@ -121,11 +122,11 @@ def run(folder: Path, clicks: int, out: Path | None) -> None:
         page.goto(address)
         page.wait_for_function("document.querySelector('#grid td img')", timeout=PATIENCE)
         if out is not None:
-            pictures(page, out, len(Studio(pipe).unasked))
+            pictures(page, out, len(plans))
             page.goto(address)
             page.wait_for_function("document.querySelector('#grid td img')", timeout=PATIENCE)
         if clicks:
-            print(measure(page, clicks))
+            print(measure(page, clicks, plans))
         browser.close()
     made.close()
 

@@ -119,8 +119,8 @@ def pairs(system: System, config: ConfigDict, todo: Sequence[str]) -> None:
         raise UserError(f"config.pairs.first={first} and .count={config.pairs.count}: ids end at {LAST}")
     paired, _ = system.objective.rows(config.train.batch)
     if "train" in todo and config.pairs.count < paired:
-        told = f"config.pairs.count={config.pairs.count}, and of config.train.batch={config.train.batch} {paired} are pairs"
-        raise UserError(f"{told}: more pairs, or a smaller batch")
+        told = f"config.pairs.count={config.pairs.count}, and a batch of config.train.batch={config.train.batch}"
+        raise UserError(f"{told} has {paired} of them: more pairs, or a smaller batch")
 
 
 def evaluating(system: System, config: ConfigDict) -> None:
