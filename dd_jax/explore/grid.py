@@ -69,7 +69,7 @@ def tab(page: gr.Blocks, studio: Studio, controls: Controls, source: str) -> Non
     changes = [page.load, timer.tick, own.submit, *(part.change for part in parts)]
     gr.on(changes, told(draw), inputs, api_name="draw", **live)
     own.change(check, own, verdict, api_name="check", show_progress="hidden")
-    again.click(lambda seed: int(seed or 0) + 1, controls.seed, controls.seed, show_progress="hidden", **hidden)
+    again.click(None, controls.seed, controls.seed, js="seed => (seed || 0) + 1", show_progress="hidden", **hidden)
     board.click(told(touch), inputs, locks, **hidden, **LIVE).success(told(draw), inputs, **hidden, **live)
     free.click(lambda: None, None, locks, **hidden).success(told(draw), inputs, **hidden, **live)
 
