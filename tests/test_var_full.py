@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.numpy import load_file
+from tiny import strong
 
 import dd_jax
 from dd_jax import factory, pipeline
@@ -271,8 +272,7 @@ def test_pieces_hide_what_the_mask_hides():
 def test_class_embeddings_are_inherited_untouched():
     """The release redraws class 1's instead of the new level's."""
     system, key = factory.build(toy()), jax.random.key(3)
-    tokenizer = jax.jit(system.tokenizer.init)(key)
-    trunk = jax.jit(system.teacher_init)(key, tokenizer)
+    trunk = strong(jax.eval_shape(system.teacher_init, key, jax.eval_shape(system.tokenizer.init, key)))
     student = system.student.init_from_teacher(key, trunk)["trunk"]
     assert_array_equal(student["class_emb"]["embedding"], trunk["class_emb"]["embedding"])
     assert_array_equal(np.delete(student["lvl_embed"]["embedding"], 1, 0), trunk["lvl_embed"]["embedding"])
