@@ -65,7 +65,7 @@ QUICK = (  # beginnings of those that CI runs; the others are slow
 )
 KNOWN = {"dd_jax.main", "port_weights", "dd_jax.metrics.score", "dd_jax.metrics.reference", "dd_jax.scripts.compare"}
 KNOWN |= {"dd_jax.publish", "dd_jax.export"}
-KNOWN |= {f"scripts.{name}" for name in ("compare", "figures", "publish_pairs", "merge_pairs", "fake_release")}
+KNOWN |= {f"scripts.{name}" for name in ("compare", "figures", "publish_pairs", "merge_pairs", "fake_release", "study")}
 APART = {"scripts.flow_overhead", "scripts.memory"}  # processes of their own: their flags have the names of main's
 
 
@@ -121,7 +121,7 @@ def prepare(room: Room, module: str, word: str, words: list[str]) -> None:
     """What this word of a command names is made."""
     if (found := re.search(r"weights/(\w+)$", word)) and "--out" not in words[:1]:
         room.weights(found[1])
-    if found := re.search(r"^(?:--from=)?(runs/\w+|\w+_RUN)$", word):
+    if found := re.search(r"^(?:--from=)?(runs/\w+|\w+_RUN|RUNS)$", word):
         room.finished(found[1])
     if found := re.fullmatch(r"(runs/\w+)/pairs", word):
         prepare_pairs(room, module, found[1], words)
@@ -167,11 +167,12 @@ def word_is_input(word: str, words: list[str]) -> bool:
 
 
 def complete(room: Room, module: str, words: list[str]) -> list[str]:
-    """A command that a page only names gets what it is about; figures go beside, not into docs/."""
+    """A command that a page only names gets what it is about; figures go beside, not into docs/; a study is short."""
     if module.endswith("compare") and not words:
         room.finished("runs/mnist_llamagen")
         return ["runs/mnist_llamagen"]
-    return [*words, "--out", "figures"] if module == "scripts.figures" else words
+    more = {"scripts.figures": ["--out", "figures"], "scripts.study": ["--seconds=0.05"]}
+    return [*words, *more.get(module, [])]
 
 
 def tiny_flags(config: ConfigDict) -> list[str]:
