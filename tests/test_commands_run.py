@@ -183,9 +183,11 @@ def tiny_flags(config: ConfigDict) -> list[str]:
             found.append((name, value))
         if name in there and name.startswith(("train.", "pairs.", "sample.", "evaluate.", "speed.")):
             found.append((name, value))
-    keep = ("pretrain.teacher.token_corruption", "pretrain.teacher.word_dropout", "model.positions", "model.loud_cond")
+    keep = ["pretrain.teacher.token_corruption", "pretrain.teacher.word_dropout", "model.positions", "model.loud_cond"]
+    keep += ["tokenizer.stack.patch", "tokenizer.stack.background"]
     differ = [(name, value) for name, value in found if value != there[name] and name not in keep]
     differ += [("baselines.skip", ())] if "baselines.skip" in there else []
+    differ += [("baselines.onestep", False)] if "text" in config else []  # it needs a pair of every caption
     return [f"--config.{name}={'none' if value is None else str(value)}" for name, value in differ]
 
 
