@@ -155,10 +155,7 @@ class Editing(Drawing):
     def _check(self, plan: str) -> None:
         """UserError for a plan that cannot repaint."""
         self._needs_teacher()
-        trained = self.system.objective.timesteps
-        for op in parse(plan, self.system.layout.steps):
-            if op.kind == "S" and trained and op.a not in trained:
-                raise UserError(f"plan {plan!r}: the student was trained for steps {sorted(set(trained))}, not {op.a}")
+        parse(plan, self.system.layout.steps, self.system.objective.timesteps, strict=True)
 
     def _needs_teacher(self) -> None:
         if "teacher" not in self.params:

@@ -66,10 +66,7 @@ def export(
 
 def check(pipe: Pipeline, plan: str, batches: Sequence[int], platforms: Sequence[str]) -> None:
     """UserError for what cannot be exported."""
-    trained = pipe.system.objective.timesteps
-    for op in parse(plan, pipe.system.layout.steps):
-        if op.kind == "S" and trained and op.a not in trained:
-            raise UserError(f"plan {plan!r}: the student was trained for steps {sorted(set(trained))}, not {op.a}")
+    for op in parse(plan, pipe.system.layout.steps, pipe.system.objective.timesteps, strict=True):
         if op.kind == "T" and pipe.system.models.of(plan).categorical:
             raise UserError(
                 f"plan {plan!r}: this teacher draws by chance, and random keys are not exported: leave T out"

@@ -10,19 +10,12 @@ import pytest
 from PIL import Image
 
 import dd_jax
+from dd_jax.scripts.clicks import NAMES, QUIET
 
 pytest.importorskip("gradio")
 browser = pytest.importorskip("playwright.sync_api")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")]
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-sync",
-    "--no-first-run",
-]
 WAIT = 180_000  # ms: programs are compiled
 
 

@@ -10,12 +10,13 @@ import numpy as np
 from dd_jax.explore import files
 from dd_jax.explore.controls import LIVE, Controls, told
 from dd_jax.explore.scene import Locks
-from dd_jax.explore.shown import Shown, data, png, table
+from dd_jax.explore.shown import Shown, data, table
 from dd_jax.explore.studio import Studio
 from dd_jax.method import plans
+from dd_jax.report.picture import png
 from dd_jax.system.errors import UserError
 
-# A property, not a listener more: gradio runs this again on the same element.
+# A property, not a listener more: however often gradio runs this, a touch is one.
 TOUCH = """element.onclick = event => {
   const token = event.target.dataset && event.target.dataset.token
   if (token !== undefined) trigger('click', {token: Number(token)})
@@ -38,6 +39,13 @@ def tab(page: gr.Blocks, studio: Studio, controls: Controls, source: str) -> Non
     inputs = {*controls.all.values(), controls.plans, own, locks}
 
     def draw(given: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
+        try:
+            yield from columns_of(given)
+        except Exception:  # is told once, not at every tick
+            yield {timer: gr.Timer(active=False)}
+            raise
+
+    def columns_of(given: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
         scene = controls.scene(given, given[locks])
         columns: list[Shown | str] = [*dict.fromkeys([*given[controls.plans], *_own(studio, given[own])[0]])]
         for i, plan in enumerate(list(columns)):
@@ -53,22 +61,15 @@ def tab(page: gr.Blocks, studio: Studio, controls: Controls, source: str) -> Non
             timer: gr.Timer(active=len(done) < len(columns)),
         }
 
-    def check(text: str) -> str:
-        return html.escape(_own(studio, text)[1])
-
     def touch(given: dict[Any, Any], event: gr.EventData) -> Locks:
-        scene = controls.scene(given, given[locks])
-        whole = np.asarray(studio.pipe.noise(int(controls.count.maximum), scene.seed))
-        now = given[locks] or Locks.none(whole)
-        layout = studio.pipe.system.layout
-        return now.toggled(whole, layout, *divmod(int(event.token), layout.maps[-1]))
+        return _touched(studio, controls, int(given[controls.seed] or 0), given[locks], int(event.token))
 
     live: dict[str, Any] = {"outputs": [drawn, shown, board, timer], "trigger_mode": "always_last", **LIVE}
     hidden: dict[str, Any] = {"api_visibility": "private"}
     parts = [*controls.all.values(), controls.plans]
     changes = [page.load, timer.tick, own.submit, *(part.change for part in parts)]
     gr.on(changes, told(draw), inputs, api_name="draw", **live)
-    own.change(check, own, verdict, api_name="check", show_progress="hidden")
+    own.change(lambda text: html.escape(_own(studio, text)[1]), own, verdict, api_name="check", show_progress="hidden")
     again.click(None, controls.seed, controls.seed, js="seed => (seed || 0) + 1", show_progress="hidden", **hidden)
     board.click(told(touch), inputs, locks, **hidden, **LIVE).success(told(draw), inputs, **hidden, **live)
     free.click(lambda: None, None, locks, **hidden).success(told(draw), inputs, **hidden, **live)
@@ -79,6 +80,13 @@ def _locking() -> tuple[gr.HTML, gr.Button]:
     with gr.Accordion("Lock noise, token by token", open=False):
         gr.Markdown(LOCKS)
         return gr.HTML(elem_id="board", js_on_load=TOUCH), gr.Button("Free all", size="sm")
+
+
+def _touched(studio: Studio, controls: Controls, seed: int, locks: Locks | None, token: int) -> Locks:
+    """The locks, of as many pictures as there may be, with one square locked or free again."""
+    whole = np.asarray(studio.pipe.noise(int(controls.count.maximum), seed))
+    layout = studio.pipe.system.layout
+    return (locks or Locks.none(whole)).toggled(whole, layout, *divmod(token, layout.maps[-1]))
 
 
 def _own(studio: Studio, text: str | None) -> tuple[list[str], str]:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from dd_jax.data.sampleset import slug
+from dd_jax.report.picture import pillow, png
 
 SMOOTH = 96  # pixels of a side from which on a browser may smooth what it enlarges
 READ = """Every folder holds pictures, and the arguments of the call that draws them again, to the byte on a machine of
@@ -76,21 +77,10 @@ def data(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def pillow(image: np.ndarray) -> Image.Image:
-    """(R, R, 1 or 3) uint8."""
-    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-
-
 def enlarged(image: np.ndarray, least: int) -> Image.Image:
     """A whole number of times, to `least` pixels a side or more."""
     times = -(-least // len(image))
     return pillow(np.repeat(np.repeat(image, times, 0), times, 1))
-
-
-def png(image: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    pillow(image).save(file, "PNG", compress_level=1)
-    return file.getvalue()
 
 
 def archive(columns: Sequence[Shown], source: str) -> bytes:

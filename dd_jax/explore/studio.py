@@ -84,12 +84,10 @@ class Studio:
     def told(self, plan: str) -> str:
         """What a plan takes, in words. UserError for one that this model cannot draw."""
         system = self.pipe.system
-        for op in plans.parse(plan, system.layout.steps):
-            trained, network = system.objective.timesteps, "student" if op.kind == "S" else "teacher"
+        for op in plans.parse(plan, system.layout.steps, system.objective.timesteps, strict=True):
+            network = "student" if op.kind == "S" else "teacher"
             if network not in self.pipe.params:
                 raise UserError(f"plan {plan!r} needs a {network}, which is not loaded")
-            if op.kind == "S" and trained and op.a not in trained:
-                raise UserError(f"plan {plan!r}: the student was trained for steps {sorted(set(trained))}, not {op.a}")
         passes = plans.cost(plan, system.layout.steps)
         return "as many passes as it takes" if passes is None else f"{passes} pass{'es' * (passes != 1)}"
 

@@ -27,13 +27,12 @@ class Op:
     window: int | None = None
 
 
-def parse(plan: str, steps: int, trained: Sequence[int] = ()) -> tuple[Op, ...]:
-    """Plan -> ops. UserError on an unknown word or a step out of range; warns at an untrained boundary."""
+def parse(plan: str, steps: int, trained: Sequence[int] = (), strict: bool = False) -> tuple[Op, ...]:
+    """Plan -> ops. UserError on an unknown word or a step out of range.
+
+    A boundary that the student was not `trained` for is warned of, or an error with `strict`.
+    """
     ops = tuple(_read(word, plan, steps) for word in spelled(plan).split())
-    for op in ops:
-        if op.kind == "S" and trained and op.a not in trained:
-            told = f"plan {plan!r}: the student was trained for steps {sorted(set(trained))}, not {op.a}"
-            warnings.warn(told, stacklevel=2)
     drawn = 0
     for op in ops:
         if op.a > drawn:
@@ -41,6 +40,12 @@ def parse(plan: str, steps: int, trained: Sequence[int] = ()) -> tuple[Op, ...]:
         drawn = max(drawn, op.b) if op.kind == "T" else steps
     if drawn < steps:
         raise UserError(f"plan {plan!r} leaves steps {drawn}..{steps - 1} undrawn: end it with S{drawn}")
+    for op in ops:
+        if op.kind == "S" and trained and op.a not in trained:
+            told = f"plan {plan!r}: the student was trained for steps {sorted(set(trained))}, not {op.a}"
+            if strict:
+                raise UserError(told)
+            warnings.warn(told, stacklevel=2)
     return ops
 
 

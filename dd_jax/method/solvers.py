@@ -157,7 +157,7 @@ def integrate(
 ) -> tuple[jax.Array, jax.Array]:
     """Follow dx/du = field(u, x, args) over the nodes of `grid` -> (x at the last node, went well?).
 
-    x0 is a whole batch in one solve: every token takes the same steps, so the loop's condition stays scalar.
+    x0 is a whole batch in one solve: every token takes the same steps.
     With `zero_start` x0 belongs to node 1 (see `Multistep`).
 
     Diffrax's steps without its loop: that one is made for adaptive steps, dense output and events, and takes four

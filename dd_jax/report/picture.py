@@ -92,7 +92,7 @@ def grid_png(
     draw = ImageDraw.Draw(canvas)
     for index, (name, strip) in enumerate(zip(grid.columns, strips, strict=True)):
         x = left + index * step
-        picture = _image(strip).convert("RGBA")
+        picture = pillow(strip).convert("RGBA")
         canvas.paste(picture, (x + (step - 12 - width) // 2, top), picture)
         first, _, second = name.partition("\n")
         centre = x + (step - 12) // 2
@@ -105,10 +105,11 @@ def grid_png(
 
 def png(pixels: np.ndarray) -> bytes:
     """uint8 (H, W, 1 to 4 channels) as PNG."""
-    return _encode(_image(pixels))
+    return _encode(pillow(pixels))
 
 
-def _image(pixels: np.ndarray) -> Image.Image:
+def pillow(pixels: np.ndarray) -> Image.Image:
+    """uint8 (H, W, 1 to 4 channels) as Pillow has them."""
     return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
 
 
