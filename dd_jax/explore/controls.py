@@ -87,7 +87,7 @@ def told(handler: Callable[..., Any]) -> Callable[..., Any]:
     """A handler, which may answer several times, whose UserError is one line on the page."""
 
     def answer(error: UserError) -> gr.Error:
-        return gr.Error(str(error), print_exception=False, title="")
+        return gr.Error(str(error), duration=30, print_exception=False, title="")
 
     @functools.wraps(handler)
     def once(*given: Any) -> Any:
