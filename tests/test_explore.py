@@ -11,7 +11,7 @@ from PIL import Image
 import dd_jax
 from dd_jax.explore import uploads
 from dd_jax.explore.scene import Locks, Scene
-from dd_jax.explore.shown import Shown, archive, film, table
+from dd_jax.explore.shown import Coming, Shown, archive, film, table
 from dd_jax.explore.studio import KEPT, Studio
 from dd_jax.method.layout import Layout
 from dd_jax.system.errors import UserError
@@ -153,7 +153,7 @@ def test_a_failed_program_is_tried_again(studio, monkeypatch):
 
 def test_tables_hold_every_picture_and_no_markup_of_captions():
     images = np.zeros((2, 8, 8, 1), np.uint8)
-    page = table([Shown("<b>", images, "sample", {}, 2, 1234.0), "T0:16"], ["<i>one", "two"])
+    page = table([Shown("<b>", images, "sample", {}, 2, 1234.0), Coming("T0:16")], ["<i>one", "two"])
     assert page.count("<img") == 2
     assert "<b>" not in page
     assert "<i>" not in page

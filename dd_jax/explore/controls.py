@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,8 +12,8 @@ from dd_jax.explore.scene import Locks, Scene
 from dd_jax.explore.studio import MOST, Studio
 from dd_jax.system.errors import UserError
 
-# One event at a time, and of what a dragged slider sends the last.
-LIVE: dict[str, Any] = {"concurrency_id": "studio", "concurrency_limit": 1, "show_progress": "hidden"}
+# What answers at once goes around gradio's queue, which takes two more requests; the rest comes one at a time.
+LIVE: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
 SLOW: dict[str, Any] = {"concurrency_id": "studio", "concurrency_limit": 1, "show_progress": "minimal"}
 
 
@@ -84,23 +83,13 @@ def settings(studio: Studio) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def told(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """A handler, which may answer several times, whose UserError is one line on the page."""
-
-    def answer(error: UserError) -> gr.Error:
-        return gr.Error(str(error), duration=30, print_exception=False, title="")
+    """A handler whose UserError is one line on the page."""
 
     @functools.wraps(handler)
-    def once(*given: Any) -> Any:
+    def answer(*given: Any) -> Any:
         try:
             return handler(*given)
         except UserError as error:
-            raise answer(error) from None
+            raise gr.Error(str(error), duration=30, print_exception=False, title="") from None
 
-    @functools.wraps(handler)
-    def several(*given: Any) -> Any:
-        try:
-            yield from handler(*given)
-        except UserError as error:
-            raise answer(error) from None
-
-    return several if inspect.isgeneratorfunction(handler) else once
+    return answer

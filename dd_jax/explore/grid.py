@@ -1,7 +1,8 @@
 """The first tab: plans side by side on the same noises, and noise that is locked token by token."""
 
 import html
-from collections.abc import Iterator
+import time
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -9,13 +10,16 @@ import numpy as np
 
 from dd_jax.explore import files
 from dd_jax.explore.controls import LIVE, Controls, told
-from dd_jax.explore.scene import Locks
-from dd_jax.explore.shown import Shown, data, table
+from dd_jax.explore.scene import Locks, Scene
+from dd_jax.explore.shown import Coming, Shown, data, table
 from dd_jax.explore.studio import Studio
 from dd_jax.method import plans
 from dd_jax.report.picture import png
 from dd_jax.system.errors import UserError
 
+PATIENCE = 0.06  # seconds that pictures wait for those of the next plan
+DRAWING = "drawing ..."
+SOON, LATER = 0.02, 0.5  # seconds until the page asks for what it lacks: pictures, programs
 # A property, not a listener more: however often gradio runs this, a touch is one.
 TOUCH = """element.onclick = event => {
   const token = event.target.dataset && event.target.dataset.token
@@ -35,30 +39,21 @@ def tab(page: gr.Blocks, studio: Studio, controls: Controls, source: str) -> Non
     shown, locks = controls.shown, gr.State(None, time_to_live=3600)
     files.download(shown, source, "drawn")
     board, free = _locking()
-    timer = gr.Timer(0.5)
+    timer = gr.Timer(LATER)
     inputs = {*controls.all.values(), controls.plans, own, locks}
 
-    def draw(given: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
-        try:
-            yield from columns_of(given)
-        except Exception:  # is told once, not at every tick
-            yield {timer: gr.Timer(active=False)}
-            raise
-
-    def columns_of(given: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
+    def draw(given: dict[Any, Any]) -> dict[Any, Any]:
         scene = controls.scene(given, given[locks])
-        columns: list[Shown | str] = [*dict.fromkeys([*given[controls.plans], *_own(studio, given[own])[0]])]
-        for i, plan in enumerate(list(columns)):
-            if studio.ready(scene, str(plan)):
-                columns[i] = studio.draw(scene, str(plan))
-                yield {drawn: table(columns)}
+        names = dict.fromkeys([*given[controls.plans], *_own(studio, given[own])[0]])
+        columns = _columns(studio, scene, [*names])
         done = [one for one in columns if isinstance(one, Shown)]
+        ready = any(one.note == DRAWING for one in columns)
         first = done[0].images[0] if done else None
-        yield {
+        return {
             drawn: table(columns),
             shown: done,
             board: _board(first, studio.pipe.system.layout.maps[-1], given[locks]),
-            timer: gr.Timer(active=len(done) < len(columns)),
+            timer: gr.Timer(SOON if ready else LATER, active=len(done) < len(columns)),
         }
 
     def touch(given: dict[Any, Any], event: gr.EventData) -> Locks:
@@ -68,11 +63,25 @@ def tab(page: gr.Blocks, studio: Studio, controls: Controls, source: str) -> Non
     hidden: dict[str, Any] = {"api_visibility": "private"}
     parts = [*controls.all.values(), controls.plans]
     changes = [page.load, timer.tick, own.submit, *(part.change for part in parts)]
-    gr.on(changes, told(draw), inputs, api_name="draw", **live)
+    answer = gr.on(changes, told(draw), inputs, api_name="draw", **live)
+    answer.failure(lambda: gr.Timer(active=False), None, timer, **hidden, **LIVE)  # a fault is told once
     own.change(lambda text: html.escape(_own(studio, text)[1]), own, verdict, api_name="check", show_progress="hidden")
     again.click(None, controls.seed, controls.seed, js="seed => (seed || 0) + 1", show_progress="hidden", **hidden)
     board.click(told(touch), inputs, locks, **hidden, **LIVE).success(told(draw), inputs, **hidden, **live)
     free.click(lambda: None, None, locks, **hidden).success(told(draw), inputs, **hidden, **live)
+
+
+def _columns(studio: Studio, scene: Scene, names: Sequence[str]) -> list[Shown | Coming]:
+    """What one answer shows: pictures, as many as are drawn without a wait, and at least those of one more plan."""
+    begun, columns = time.perf_counter(), list[Shown | Coming]()
+    for plan in names:
+        if not studio.ready(scene, plan):
+            columns.append(Coming(plan))
+        elif time.perf_counter() - begun < PATIENCE or studio.drawn(scene, plan):
+            columns.append(studio.draw(scene, plan))
+        else:
+            columns.append(Coming(plan, DRAWING))
+    return columns
 
 
 def _locking() -> tuple[gr.HTML, gr.Button]:

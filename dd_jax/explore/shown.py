@@ -45,14 +45,22 @@ class Shown:
         return ", ".join(told)
 
 
-def table(columns: Sequence[Shown | str], rows: Sequence[str] = ()) -> str:
-    """A column a call, a row a noise (with a heading, if `rows` has any); a title alone: its program is being made."""
+@dataclasses.dataclass(frozen=True)
+class Coming:
+    """A column that is not there yet."""
+
+    title: str
+    note: str = "compiling ..."
+
+
+def table(columns: Sequence[Shown | Coming], rows: Sequence[str] = ()) -> str:
+    """A column a call, a row a noise (with a heading, if `rows` has any)."""
     count = max((len(one.images) for one in columns if isinstance(one, Shown)), default=0)
-    heads = [(one, "compiling ...") if isinstance(one, str) else (one.title, one.note) for one in columns]
-    lines = ["".join(f"<th>{html.escape(title)}<small>{html.escape(note)}</small></th>" for title, note in heads)]
+    heads = [f"<th>{html.escape(one.title)}<small>{html.escape(one.note)}</small></th>" for one in columns]
+    lines = ["".join(heads)]
     for i in range(count):
-        drawn = [one for one in columns if isinstance(one, str) or i < len(one.images)]
-        cells = ["" if isinstance(one, str) else picture(one.images[i], one.title) for one in drawn]
+        drawn = [one for one in columns if isinstance(one, Coming) or i < len(one.images)]
+        cells = ["" if isinstance(one, Coming) else picture(one.images[i], one.title) for one in drawn]
         lines.append("".join(f"<td>{cell}</td>" for cell in cells))
     named = ["", *rows] if rows else []
     lines = [f"<th>{html.escape(name)}</th>{line}" for name, line in zip(named, lines, strict=False)] or lines

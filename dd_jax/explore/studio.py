@@ -116,6 +116,10 @@ class Studio:
             raise
         return self._shown(plan, "sample", scene.arguments(plan), plan)
 
+    def drawn(self, scene: Scene, plan: str) -> bool:
+        """Is the answer remembered?"""
+        return _key("sample", scene.arguments(plan)) in self._answers
+
     def walk(self, scene: Scene, plan: str, to: int, frames: int) -> Shown:
         """From picture 0 of the scene's seed to that of another: noises on great circles, token by token."""
         if not 2 <= frames <= FRAMES:
@@ -167,8 +171,7 @@ class Studio:
 
     def _answer(self, call: str, arguments: Mapping[str, Any], run: Callable[..., Answer]) -> Answer:
         """`run(**arguments)`, or what it answered before."""
-        parts = [x.tobytes() if isinstance(x, np.ndarray) else repr(x).encode() for x in arguments.values()]
-        key = hashlib.sha256(b"\0".join([call.encode(), *map(str.encode, arguments), *parts])).hexdigest()
+        key = _key(call, arguments)
         with self._one:
             if key not in self._answers:
                 self._answers[key] = run(**arguments)
@@ -176,3 +179,9 @@ class Studio:
                     self._answers.popitem(last=False)
             self._answers.move_to_end(key)
             return self._answers[key]
+
+
+def _key(call: str, arguments: Mapping[str, Any]) -> str:
+    """What tells calls apart."""
+    parts = [x.tobytes() if isinstance(x, np.ndarray) else repr(x).encode() for x in arguments.values()]
+    return hashlib.sha256(b"\0".join([call.encode(), *map(str.encode, arguments), *parts])).hexdigest()
