@@ -65,7 +65,10 @@ QUICK = (  # beginnings of those that CI runs; the others are slow
 )
 KNOWN = {"dd_jax.main", "port_weights", "dd_jax.metrics.score", "dd_jax.metrics.reference", "dd_jax.scripts.compare"}
 KNOWN |= {"dd_jax.publish", "dd_jax.export"}
-KNOWN |= {f"scripts.{name}" for name in ("compare", "figures", "publish_pairs", "merge_pairs", "fake_release", "study")}
+KNOWN |= {
+    f"scripts.{name}"
+    for name in ("compare", "figures", "publish_pairs", "merge_pairs", "fake_release", "repaints", "study")
+}
 APART = {"scripts.flow_overhead", "scripts.memory"}  # processes of their own: their flags have the names of main's
 
 
@@ -171,7 +174,11 @@ def complete(room: Room, module: str, words: list[str]) -> list[str]:
     if module.endswith("compare") and not words:
         room.finished("runs/mnist_llamagen")
         return ["runs/mnist_llamagen"]
-    more = {"scripts.figures": ["--out", "figures"], "scripts.study": ["--seconds=0.05"]}
+    more = {
+        "scripts.figures": ["--out", "figures"],
+        "scripts.study": ["--seconds=0.05"],
+        "scripts.repaints": ["--count=4"],
+    }
     return [*words, *more.get(module, [])]
 
 

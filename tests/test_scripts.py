@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TOOLS = (
     *("address", "aot", "clicks", "compare", "fake_release", "figures"),
-    *("flow_overhead", "memory", "merge_pairs", "neighbours", "study"),
+    *("flow_overhead", "memory", "merge_pairs", "neighbours", "repaints", "study"),
 )
 DIGITS = "--config=digits_llamagen"
 # Words of a command, and what its one line says (argparse shows the usage besides).
@@ -20,7 +20,7 @@ WRONG = {
     **{f"{tool}": "--config=NAME is missing: name a file" for tool in ("aot", "memory", "flow_overhead")},
     **{
         f"{tool}": "arguments are required"
-        for tool in ("clicks", "compare", "fake_release", "figures", "merge_pairs", "study")
+        for tool in ("clicks", "compare", "fake_release", "figures", "merge_pairs", "repaints", "study")
     },
     "publish_pairs": "arguments are required",
     **{f"{tool} --nope=1 a b": "nope|are required|invalid choice" for tool in (*TOOLS, "publish_pairs")},
@@ -76,6 +76,9 @@ WRONG = {
     "study dd_jax.configs.studies RUN --out /dev/null/x": "cannot write into /dev/null",
     "study dd_jax.configs.studies RUN --out OUT --only=nope": "no method 'nope': it has",
     "study dd_jax.configs.studies RUN --out OUT --seconds=0": "--seconds=0: a number above 0",
+    "repaints EMPTY --count=0": "--count=0: a number of pictures",
+    "repaints gs://x": "is a URL",
+    "repaints EMPTY": "EMPTY has no config.json",
     "publish_pairs over a b": "invalid choice: 'over'",
 }
 HELP = {f"{tool} {word}": "" for tool in (*TOOLS, "publish_pairs") for word in ("--help", "-h")}

@@ -63,8 +63,9 @@ def launch(page: gr.Blocks, host: str, port: int | None = None, share: bool = Fa
     """Serve the page, beside -> its address. OSError where that cannot be."""
     theme = gr.themes.Default(font=FONT, font_mono=MONO)
     options: dict[str, Any] = {"server_name": host, "server_port": port, "share": share, "max_file_size": BYTES}
+    options |= {"quiet": True, "prevent_thread_lock": True, "show_error": True, "ssr_mode": False}
+    # Or the browser keeps the last hundred events with all their pictures, and writes them all anew at each.
+    options |= {"run_history": False}
     page.queue(max_size=64)
-    _, address, public = page.launch(
-        **options, theme=theme, css=CSS, quiet=True, prevent_thread_lock=True, show_error=True, ssr_mode=False
-    )
+    _, address, public = page.launch(**options, theme=theme, css=CSS)
     return public or address
