@@ -25,7 +25,7 @@ class Controls:
         with gr.Row(elem_classes="dd-row"):
             self.label = label(studio, "Caption" if studio.captions else "Class")
             self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, min_width=90)
-            self.count = gr.Slider(1, MOST, 4, step=1, label="Pictures", min_width=130)
+            self.count = gr.Slider(1, MOST, 1 if studio.large else 4, step=1, label="Pictures", min_width=130)
         self.plans = gr.CheckboxGroup(studio.presets, value=studio.unasked, label="Plans: a column each")
         self.settings, self.own = settings(studio)
         self.shown = gr.State([], time_to_live=3600)  # what the grid holds

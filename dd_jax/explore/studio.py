@@ -27,7 +27,7 @@ from dd_jax.system.errors import UserError
 MOST = 8  # pictures of a scene
 FRAMES = 32  # of a walk
 KEPT = 64  # calls whose answers are remembered
-LARGE = 50_000_000  # parameters from which on nothing but one step is drawn unasked
+LARGE = 50_000_000  # parameters from which on nothing but one picture in one step is drawn unasked
 LISTED = 200  # captions to choose from
 Answer = TypeVar("Answer")
 
@@ -71,10 +71,15 @@ class Studio:
         return "S0 J4" if "S0 J4" in self.presets else self.presets[-1]
 
     @functools.cached_property
-    def unasked(self) -> list[str]:
-        """Those that a page draws at once."""
+    def large(self) -> bool:
+        """Does a picture take its time?"""
         sizes = [leaf.size for part in ("student", "teacher") for leaf in jax.tree.leaves(self.pipe.params.get(part))]
-        return self.presets if sum(sizes) < LARGE else self.presets[:1]
+        return sum(sizes) >= LARGE
+
+    @property
+    def unasked(self) -> list[str]:
+        """Those plans that a page draws at once."""
+        return self.presets[:1] if self.large else self.presets
 
     @property
     def flows(self) -> bool:
