@@ -68,8 +68,7 @@ def plans(steps: int) -> dict[str, tuple[str, int]]:
 def measure(pipe: dd_jax.Pipeline, case: Case) -> None:
     """Print a line a way to repaint. RuntimeError if a kept token changed."""
     layout, classifier = pipe.system.layout, pipe.system.classifier
-    if classifier is None:
-        raise UserError("this run has no classifier that could find the class")
+    assert classifier is not None
     code_BxL = pipe.encode(case.img_BxRxRxc)
     keep_BxL = ~pinning.footprints(case.hole_BxSxS, layout)
     edge_BxL = below(case.hole_BxSxS, layout) & keep_BxL
@@ -91,7 +90,9 @@ def measure(pipe: dd_jax.Pipeline, case: Case) -> None:
 
 
 def case_of(folder: Path, pipe: dd_jax.Pipeline, count: int) -> Case:
-    """The first held-out pictures of a run."""
+    """The first held-out pictures of a run. UserError for weights, and for runs that nothing judges."""
+    if pipe.system.classifier is None:
+        raise UserError(f"{folder} has no feature classifier, which could find the class: name a run of a demo")
     config = factory.frozen(files.read_json(folder / "config.json"))
     img, number = Pictures(config.data, config.seed).held_out()
     img, number_B = img[:count], np.asarray(number[:count])

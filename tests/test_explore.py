@@ -1,7 +1,9 @@
 """The explorer without a browser: what is shown is what a call of the library draws, and files bring it back."""
 
+import dataclasses
 import io
 import json
+import types
 import zipfile
 
 import numpy as np
@@ -149,6 +151,24 @@ def test_a_failed_program_is_tried_again(studio, monkeypatch):
         with pytest.raises(MemoryError):
             studio.draw(scene, "S0 J1/2")
     assert len(studio.draw(scene, "S0 J1/2").images) == 3
+
+
+def test_a_slow_column_does_not_hold_up_the_others(studio, monkeypatch):
+    grid = pytest.importorskip("dd_jax.explore.grid", exc_type=ImportError)
+    scene, names, clock, draw = Scene((0, 1), 77), studio.presets[:2], [0.0], studio.draw
+    for name in names:
+        draw(dataclasses.replace(scene, seed=78), name)  # its program is there
+
+    def slow(scene, plan):
+        clock[0] += not studio.drawn(scene, plan)
+        return draw(scene, plan)
+
+    monkeypatch.setattr(studio, "draw", slow)
+    monkeypatch.setattr(grid, "time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
+    first, second = grid._columns(studio, scene, names)
+    assert (type(first), second) == (Shown, Coming(names[1], grid.DRAWING))
+    assert [one.title for one in grid._columns(studio, scene, names) if isinstance(one, Shown)] == names
+    assert clock == [2.0]
 
 
 def test_tables_hold_every_picture_and_no_markup_of_captions():

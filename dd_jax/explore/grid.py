@@ -63,12 +63,16 @@ def tab(page: gr.Blocks, studio: Studio, controls: Controls, source: str) -> Non
     hidden: dict[str, Any] = {"api_visibility": "private"}
     parts = [*controls.all.values(), controls.plans]
     changes = [page.load, timer.tick, own.submit, *(part.change for part in parts)]
-    answer = gr.on(changes, told(draw), inputs, api_name="draw", **live)
-    answer.failure(lambda: gr.Timer(active=False), None, timer, **hidden, **LIVE)  # a fault is told once
+    answers = [gr.on(changes, told(draw), inputs, api_name="draw", **live)]
     own.change(lambda text: html.escape(_own(studio, text)[1]), own, verdict, api_name="check", show_progress="hidden")
     again.click(None, controls.seed, controls.seed, js="seed => (seed || 0) + 1", show_progress="hidden", **hidden)
-    board.click(told(touch), inputs, locks, **hidden, **LIVE).success(told(draw), inputs, **hidden, **live)
-    free.click(lambda: None, None, locks, **hidden).success(told(draw), inputs, **hidden, **live)
+    for locked in (
+        board.click(told(touch), inputs, locks, **hidden, **LIVE),
+        free.click(lambda: None, None, locks, **hidden, **LIVE),
+    ):
+        answers.append(locked.success(told(draw), inputs, **hidden, **live))
+    for answer in answers:  # a fault is told once, not at every tick
+        answer.failure(lambda: gr.Timer(active=False), None, timer, **hidden, **LIVE)
 
 
 def _columns(studio: Studio, scene: Scene, names: Sequence[str]) -> list[Shown | Coming]:
