@@ -13,7 +13,7 @@ from PIL import Image
 import dd_jax
 from dd_jax.explore import uploads
 from dd_jax.explore.scene import Locks, Scene
-from dd_jax.explore.shown import Coming, Shown, archive, film, table
+from dd_jax.explore.shown import DRAWING, Coming, Shown, archive, film, table
 from dd_jax.explore.studio import KEPT, Studio
 from dd_jax.method.layout import Layout
 from dd_jax.system.errors import UserError
@@ -154,7 +154,6 @@ def test_a_failed_program_is_tried_again(studio, monkeypatch):
 
 
 def test_a_slow_column_does_not_hold_up_the_others(studio, monkeypatch):
-    grid = pytest.importorskip("dd_jax.explore.grid", exc_type=ImportError)
     scene, names, clock, draw = Scene((0, 1), 77), studio.presets[:2], [0.0], studio.draw
     for name in names:
         draw(dataclasses.replace(scene, seed=78), name)  # its program is there
@@ -164,10 +163,10 @@ def test_a_slow_column_does_not_hold_up_the_others(studio, monkeypatch):
         return draw(scene, plan)
 
     monkeypatch.setattr(studio, "draw", slow)
-    monkeypatch.setattr(grid, "time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
-    first, second = grid._columns(studio, scene, names)
-    assert (type(first), second) == (Shown, Coming(names[1], grid.DRAWING))
-    assert [one.title for one in grid._columns(studio, scene, names) if isinstance(one, Shown)] == names
+    monkeypatch.setattr("dd_jax.explore.studio.time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
+    first, second = studio.columns(scene, names)
+    assert (type(first), second) == (Shown, Coming(names[1], DRAWING))
+    assert [one.title for one in studio.columns(scene, names) if isinstance(one, Shown)] == names
     assert clock == [2.0]
 
 

@@ -1,8 +1,6 @@
 """The first tab: plans side by side on the same noises, and noise that is locked token by token."""
 
 import html
-import time
-from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -10,15 +8,13 @@ import numpy as np
 
 from dd_jax.explore import files
 from dd_jax.explore.controls import LIVE, Controls, told
-from dd_jax.explore.scene import Locks, Scene
-from dd_jax.explore.shown import Coming, Shown, data, table
+from dd_jax.explore.scene import Locks
+from dd_jax.explore.shown import DRAWING, Shown, data, table
 from dd_jax.explore.studio import Studio
 from dd_jax.method import plans
 from dd_jax.report.picture import png
 from dd_jax.system.errors import UserError
 
-PATIENCE = 0.06  # seconds that pictures wait for those of the next plan
-DRAWING = "drawing ..."
 SOON, LATER = 0.02, 0.5  # seconds until the page asks for what it lacks: pictures, programs
 # A property, not a listener more: however often gradio runs this, a touch is one.
 TOUCH = """element.onclick = event => {
@@ -45,7 +41,7 @@ def tab(page: gr.Blocks, studio: Studio, controls: Controls, source: str) -> Non
     def draw(given: dict[Any, Any]) -> dict[Any, Any]:
         scene = controls.scene(given, given[locks])
         names = dict.fromkeys([*given[controls.plans], *_own(studio, given[own])[0]])
-        columns = _columns(studio, scene, [*names])
+        columns = studio.columns(scene, [*names])
         done = [one for one in columns if isinstance(one, Shown)]
         ready = any(one.note == DRAWING for one in columns)
         first = done[0].images[0] if done else None
@@ -73,19 +69,6 @@ def tab(page: gr.Blocks, studio: Studio, controls: Controls, source: str) -> Non
         answers.append(locked.success(told(draw), inputs, **hidden, **live))
     for answer in answers:  # a fault is told once, not at every tick
         answer.failure(lambda: gr.Timer(active=False), None, timer, **hidden, **LIVE)
-
-
-def _columns(studio: Studio, scene: Scene, names: Sequence[str]) -> list[Shown | Coming]:
-    """What one answer shows: pictures, as many as are drawn without a wait, and at least those of one more plan."""
-    begun, columns = time.perf_counter(), list[Shown | Coming]()
-    for plan in names:
-        if not studio.ready(scene, plan):
-            columns.append(Coming(plan))
-        elif time.perf_counter() - begun < PATIENCE or studio.drawn(scene, plan):
-            columns.append(studio.draw(scene, plan))
-        else:
-            columns.append(Coming(plan, DRAWING))
-    return columns
 
 
 def _locking() -> tuple[gr.HTML, gr.Button]:

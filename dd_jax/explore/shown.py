@@ -15,6 +15,7 @@ from PIL import Image
 from dd_jax.data.sampleset import slug
 from dd_jax.report.picture import pillow, png
 
+DRAWING = "drawing ..."  # what is said of a column whose program is there, and whose pictures are not
 SMOOTH = 96  # pixels of a side from which on a browser may smooth what it enlarges
 READ = """Every folder holds pictures, and the arguments of the call that draws them again, to the byte on a machine of
 the same kind. From inside the folder:

@@ -17,7 +17,7 @@ from dd_jax.data import labels
 from dd_jax.data.conditions import Classes
 from dd_jax.explore import uploads
 from dd_jax.explore.scene import Scene
-from dd_jax.explore.shown import Shown
+from dd_jax.explore.shown import DRAWING, Coming, Shown
 from dd_jax.method import plans
 from dd_jax.method.fewstep import program
 from dd_jax.method.inversion import slerp
@@ -28,6 +28,7 @@ MOST = 8  # pictures of a scene
 FRAMES = 32  # of a walk
 KEPT = 64  # calls whose answers are remembered
 LARGE = 50_000_000  # parameters from which on nothing but one picture in one step is drawn unasked
+PATIENCE = 0.06  # seconds that pictures wait for those of the next plan
 LISTED = 200  # captions to choose from
 Answer = TypeVar("Answer")
 
@@ -124,6 +125,21 @@ class Studio:
     def drawn(self, scene: Scene, plan: str) -> bool:
         """Is the answer remembered?"""
         return _key("sample", scene.arguments(plan)) in self._answers
+
+    def columns(self, scene: Scene, names: Sequence[str]) -> list[Shown | Coming]:
+        """What one answer shows of these plans: as many as are drawn without a wait, and at least one more than before.
+
+        UserError for what cannot be drawn.
+        """
+        begun, columns = time.perf_counter(), list[Shown | Coming]()
+        for plan in names:
+            if not self.ready(scene, plan):
+                columns.append(Coming(plan))
+            elif time.perf_counter() - begun < PATIENCE or self.drawn(scene, plan):
+                columns.append(self.draw(scene, plan))
+            else:
+                columns.append(Coming(plan, DRAWING))
+        return columns
 
     def walk(self, scene: Scene, plan: str, to: int, frames: int) -> Shown:
         """From picture 0 of the scene's seed to that of another: noises on great circles, token by token."""
