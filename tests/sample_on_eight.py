@@ -27,7 +27,7 @@ def main(folder: str) -> None:
     )
     assert sampling.batch == 8  # rounded up
     sample.run(sampling)
-    text = sample.sampler(system(), "S0", sampling.finish, placement)
+    text = sample.sampler(system(), "S0", placement)
     given = {p: sampling.params[p] for p in sampling.parts("S0")}, sample.rng.stream(0, "sample")
     lowered = text.lower(given, *sampling._rows(sample.np.arange(8, dtype=sample.np.int32)))
     program = lowered.compile().as_text()

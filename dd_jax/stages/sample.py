@@ -32,6 +32,7 @@ from dd_jax.stages.parts import System
 from dd_jax.stages.workdir import digest
 from dd_jax.system import rng, weights
 from dd_jax.system.errors import UserError
+from dd_jax.system.programs import compile_together
 from dd_jax.system.progress import Progress
 from dd_jax.system.sharding import ALONE, Placement
 from dd_jax.text.prompts import Prompts, read
@@ -59,8 +60,8 @@ class Finish:
 
 
 @functools.lru_cache
-def sampler(system: System, plan: str, finish: Finish, placement: Placement = ALONE) -> Callable[..., jax.Array]:
-    """((params, root key), id_B, cond) -> uint8 images: one program, each device with its own rows.
+def sampler(system: System, plan: str, placement: Placement = ALONE) -> Callable[..., jax.Array]:
+    """((params, root key), id_B, cond) -> token_BxLxC: one program, each device with its own rows.
 
     An image follows from its id, as in `Pipeline.sample`. A baseline's name may stand for the plan.
     """
@@ -71,13 +72,18 @@ def sampler(system: System, plan: str, finish: Finish, placement: Placement = AL
         params, root = given
         keys = rng.example_keys(root, id_B)
         if baseline:
-            draft = baseline(params, cond, keys)
-        else:
-            draws = rng.example_keys(jax.random.fold_in(root, 1 << 20), id_B)
-            draft = run_plan(plan, system.models, params, cond, noise_for(keys, tokens, code_dim), draws)
-        return finish(system.tokenizer.decode(params["tokenizer"], draft.token_BxLxC))
+            return baseline(params, cond, keys).token_BxLxC
+        draws = rng.example_keys(jax.random.fold_in(root, 1 << 20), id_B)
+        return run_plan(plan, system.models, params, cond, noise_for(keys, tokens, code_dim), draws).token_BxLxC
 
     return jax.jit(placement.each(draw))
+
+
+@functools.lru_cache
+def decoder(system: System, finish: Finish, placement: Placement = ALONE) -> Callable[..., jax.Array]:
+    """(tokenizer's parameters, token_BxLxC) -> uint8 images: one program for all plans."""
+    decode = system.tokenizer.decode
+    return jax.jit(placement.each(lambda params, token_BxLxC: finish(decode(params, token_BxLxC))))
 
 
 class Sampling:
@@ -118,6 +124,11 @@ class Sampling:
         """Of the drawing, which may be another one than the run's."""
         own = self.config.sample.get("seed")
         return int(self.config.seed if own is None else own)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(L, C) of an image's tokens."""
+        return self.system.layout.tokens, self.system.tokenizer.code_dim
 
     @functools.cached_property
     def params(self) -> dict[str, Params]:
@@ -207,8 +218,13 @@ class Sampling:
     def images(self, plan: str, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """uint8 images of each piece, which are at most `batch` ids: padded, never dropped, next ones on their way."""
         given = {part: self.params[part] for part in self.parts(plan)}, rng.stream(self.seed, "sample")
-        run = sampler(self.system, plan, self.finish, self.placement)
-        return _ahead((run(given, *self._rows(ids)), len(ids)) for ids in pieces)
+        run, show = sampler(self.system, plan, self.placement), decoder(self.system, self.finish, self.placement)
+        if self.placement.mesh is None:
+            token = jax.ShapeDtypeStruct((self.batch, *self.shape), jnp.float32)
+            row = self._rows(np.zeros(1, np.int32))
+            compile_together((run, (given, *row)), (show, (given[0]["tokenizer"], token)))
+        drawn = ((run(given, *self._rows(ids)), len(ids)) for ids in pieces)
+        return _ahead((show(given[0]["tokenizer"], token_BxLxC), count) for token_BxLxC, count in drawn)
 
     def _rows(self, ids: np.ndarray) -> Any:
         padded = np.pad(ids, (0, self.batch - len(ids)))
