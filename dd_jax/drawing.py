@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike
 from dd_jax import calls
 from dd_jax.calls import Setting
 from dd_jax.data.conditions import as_array, numbers
-from dd_jax.data.sampleset import as_uint8
 from dd_jax.encoding import Encoding
 from dd_jax.method.fewstep import noise_for, program, run_ops
 from dd_jax.method.interfaces import Cond, Draft
@@ -158,24 +157,21 @@ class Drawing(Encoding):
         run = self._program(kinds, models)
         knobs = dataclasses.replace(calls.knobs(models, settings, count), pinned=pinned)
         rows = cond, id_B, fixed_BxLxC, np.broadcast_to(fixed, shape[:2]), knobs
-
-        def draw(*rows: Any) -> tuple[Draft, jax.Array | None]:
-            given = self.params, root, *rows, sweeps
-            if decoded:
-                self._meet(run, given, len(rows[1]))
-            draft = run(*given)
-            return draft, self._show(self.params["tokenizer"], draft.token_BxLxC) if decoded else None
-
-        found: tuple[Draft, np.ndarray] = in_programs(draw, rows, BATCH)
+        draw = self._shown if decoded else lambda run, *given: (run(*given), None)
+        found: tuple[Draft, np.ndarray] = in_programs(
+            lambda *rows: draw(run, self.params, root, *rows, sweeps), rows, BATCH
+        )
         return found
 
-    def _meet(self, run: Any, given: tuple[Any, ...], size: int) -> None:
-        """Compile side by side what a first call of this size needs: tokens, and pictures of tokens."""
-        if (run, size) in self._met:
-            return
-        self._met.add((run, size))
-        token_BxLxC = jax.ShapeDtypeStruct((size, *self._shape), jnp.float32)
-        compile_together((run, given), (self._show, (self.params["tokenizer"], token_BxLxC)))
+    def _shown(self, run: Any, *given: Any) -> tuple[Draft, jax.Array]:
+        """Tokens, and pictures of them: what the first call of a size needs is compiled side by side."""
+        tokenizer, size = self.params["tokenizer"], len(given[3])
+        if (run, size) not in self._met:
+            self._met.add((run, size))
+            token_BxLxC = jax.ShapeDtypeStruct((size, *self._shape), jnp.float32)
+            compile_together((self._show, (tokenizer, token_BxLxC)), (run, given))
+        draft = run(*given)
+        return draft, self._show(tokenizer, draft.token_BxLxC)
 
     def _models(self, plan: str, smooth: bool | None) -> Models:
         """As the plan wants them, and this call."""
@@ -200,11 +196,6 @@ class Drawing(Encoding):
             return run_ops(kinds, models, params, cond, noise, keys, sweeps, knobs)
 
         return self._compiled.setdefault((kinds, models), jax.jit(run))
-
-    @functools.cached_property
-    def _show(self) -> Any:
-        """(tokenizer's parameters, token_BxLxC) -> uint8 images: one program for all plans."""
-        return jax.jit(lambda params, token_BxLxC: as_uint8(self.system.tokenizer.decode(params, token_BxLxC)))
 
 
 def _given_noise(given: ArrayLike, wanted: tuple[int, ...]) -> np.ndarray:

@@ -114,7 +114,7 @@ def describe(folder: Folder) -> dict[str, Any]:
 
 
 def load(folder: Folder, expected: Params | None, verify: bool = False, dtype: Any = np.float32) -> Params:
-    """Parameters shaped like `expected` (anything with shapes; None: as they are): NumPy's, as `dtype` (None: as stored).
+    """Parameters shaped like `expected` (None: as they are), anything with shapes: NumPy's, as `dtype` (None: stored).
 
     What is of that type in the file is a view of it, mapped: nothing is read before it is used (see `on_device`).
     `verify` reads the file once more for its checksum. UserError for a damaged file or another model's weights.
@@ -145,17 +145,18 @@ def mapped(path: Path) -> dict[str, np.ndarray]:
         with open(path, "rb") as file:
             first = 8 + struct.unpack("<Q", file.read(8))[0]
             header = json.loads(file.read(first - 8))
-        whole = np.memmap(path, np.uint8, "c") if names else np.zeros(0, np.uint8)
+            whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        values = np.frombuffer(whole, np.uint8)
         found = {}
         for name in names:
             begin, end = header[name]["data_offsets"]
             if (kind := header[name]["dtype"]) not in KINDS:
                 raise UserError(f"{path} holds {kind} in {name}: weights are {', '.join(NAMES)}")
-            found[name] = whole[first + begin : first + end].view(KINDS[kind]).reshape(header[name]["shape"])
+            found[name] = values[first + begin : first + end].view(KINDS[kind]).reshape(header[name]["shape"])
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is damaged ({error}): {AGAIN}") from error
-    if names and hasattr(mmap, "MADV_WILLNEED"):
-        whole._mmap.madvise(mmap.MADV_WILLNEED)  # read on while programs are compiled
+    if hasattr(mmap, "MADV_WILLNEED"):
+        whole.madvise(mmap.MADV_WILLNEED)  # read on while programs are compiled
     return found
 
 
