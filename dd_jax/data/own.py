@@ -5,11 +5,12 @@ import dataclasses
 import numpy as np
 from ml_collections import ConfigDict
 
-from dd_jax.data import bundled, decode, examples, folder, sources
+from dd_jax.data import bundled, decode, examples, folder
 from dd_jax.data.cuts import Cut
 from dd_jax.data.examples import Examples, Pixels
 from dd_jax.data.source import Source, plural
 from dd_jax.data.squares import Squares
+from dd_jax.data.threads import each
 from dd_jax.system.errors import UserError
 
 CACHE = 1024  # MiB of 8-bit pictures that are kept, where config.data.cache does not say
@@ -28,13 +29,13 @@ class Own:
     shape: tuple[int, ...]  # (R, R, c)
 
     @classmethod
-    def of(cls, settings: ConfigDict, seed: int) -> "Own":
-        """Of `config.data`. What was found is printed. UserError for what cannot be read."""
+    def of(cls, source: Source, settings: ConfigDict, seed: int) -> "Own":
+        """As `config.data` says. What was found is printed. UserError for settings that fit no pictures."""
         mode = decode.MODES.get(settings.channels)
         if mode is None:
             raise UserError(f"config.data.channels={settings.channels}: 1 is grey, 3 is colour")
         background = decode.ground(settings.get("background"))
-        source, cut = sources.open_source(settings.name), Cut.of(settings, seed)
+        cut = Cut.of(settings, seed)
         shape = (cut.side, cut.side, settings.channels)
         train, _, held, _ = bundled.split(np.arange(source.count), source.label, _held_out(source.count))
         kin = 2 * source.label.astype(np.int64)
@@ -68,7 +69,7 @@ class Own:
         def read(at: np.ndarray) -> np.ndarray:
             epoch, number = np.divmod(at, count)
             found = zip(self.seen[self.train[number]], epoch.tolist(), number.tolist(), strict=True)
-            return examples.floats(np.stack([self.cut(*one) for one in found]))
+            return examples.floats(np.stack(list(each(found, lambda one: self.cut(*one)))))
 
         return Examples(read, count, self.shape, endless=True)
 

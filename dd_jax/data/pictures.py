@@ -98,7 +98,7 @@ class Pictures:
 
     @functools.cached_property
     def _own(self) -> Own:
-        return Own.of(self._settings, self._seed)
+        return Own.of(sources.open_source(self._settings.name), self._settings, self._seed)
 
     def _check(self, found: Mapping[str, int]) -> None:
         """UserError where the settings say something else than the pictures."""

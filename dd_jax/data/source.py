@@ -10,6 +10,7 @@ from PIL import Image
 from dd_jax.data import decode
 from dd_jax.data.threads import each
 
+MOST = 2**24  # classes
 ROWS = 30  # classes that a table lists all of
 
 
@@ -67,15 +68,15 @@ class Source:
 def by_name(found: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     """(labels int32 (N,), names of the classes) of labels as text: whole numbers are themselves, words are sorted.
 
-    ValueError for a number below 0.
+    ValueError for a number that is none of a class.
     """
     try:
         label = np.array([int(text) for text in found], np.int32)
     except (ValueError, OverflowError):
         names, place = np.unique(found, return_inverse=True)
         return place.astype(np.int32), tuple(map(str, names))
-    if label.min() < 0:
-        raise ValueError(f"class {label.min()} is below 0")
+    if label.min() < 0 or label.max() >= MOST:
+        raise ValueError(f"labels go from {label.min()} to {label.max()}: they must be classes, from 0 on")
     return label, tuple(str(i) for i in range(int(label.max()) + 1))
 
 

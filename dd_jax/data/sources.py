@@ -41,6 +41,7 @@ def _tfds(where: str) -> Source:
     stored = tfds.open_source(where, decoders={"image": tfds.module(where).decode.SkipDecoding()})
     if not len(stored):
         raise UserError(f"config.data.name={name} has no pictures")
+    _, label = (tfds.field(where, stored.dataset_info.features, wanted) for wanted in ("image", "label"))
 
     def opened(number: int) -> Image.Image:
         found = tfds.field(where, stored[number], "image")
@@ -49,10 +50,12 @@ def _tfds(where: str) -> Source:
         return Image.fromarray(np.asarray(found).squeeze())
 
     def labels() -> np.ndarray:
-        return np.fromiter(_labels(where, stored), np.int32, len(stored))
+        found = np.fromiter(_labels(where, stored), np.int32, len(stored))
+        if found.min() < 0:
+            raise UserError(f"{name} has labels below 0, which means none: choose a split whose labels are known")
+        return found
 
-    feature = (getattr(getattr(stored, "dataset_info", None), "features", None) or {}).get("label")
-    names = tuple(getattr(feature, "names", None) or ()) or by_name([str(i) for i in labels()])[1]
+    names = tuple(getattr(label, "names", ())) or by_name([str(i) for i in labels()])[1]
     return Source(name, len(stored), names, labels, opened, lambda number: f"picture {number} of {name}")
 
 

@@ -131,6 +131,9 @@ def scan(shard: Path) -> Index:
                     name = f"{parent}/{key}" if parent else key
                     samples.setdefault(name, {})[suffix.lower()] = (member.offset_data, member.size)
                 last = member.name
+            end = _read(shard, tar.offset, min(tarfile.BLOCKSIZE, shard.stat().st_size - tar.offset))
+        if any(end):  # tarfile stops, and says nothing, at a header that is none
+            raise tarfile.ReadError("no header where one should be")
     except (tarfile.TarError, OSError, ValueError) as error:
         raise UserError(_torn(shard, last, error)) from error
     known = {suffix.removeprefix(".") for suffix in decode.suffixes()}
