@@ -4,7 +4,6 @@ Which window follows from (seed, epoch, the picture's number) alone, whatever ba
 """
 
 import dataclasses
-import functools
 from typing import Any
 
 import numpy as np
@@ -56,9 +55,14 @@ class Cut:
         return round(self.side / self.share[0]) if self.share else self.side
 
     def decoder(self, mode: str, background: tuple[int, ...]) -> Decode:
-        """To what windows are cut from."""
-        how = decode.resized if self.share else decode.prepared
-        return functools.partial(how, side=self.shorter, mode=mode, background=background)
+        """To what windows are cut from. JPEGs of four times its size and more are unpacked at a half, or less."""
+        how, twice = decode.resized if self.share else decode.prepared, (2 * self.shorter, 2 * self.shorter)
+
+        def decoded(img: Image.Image) -> tuple[np.ndarray, list[str]]:
+            img.draft(None, twice)  # of no other format; what it gives is no smaller than this
+            return how(img, self.shorter, mode, background)
+
+        return decoded
 
     def __call__(self, pixels: np.ndarray, epoch: int, number: int) -> np.ndarray:
         """uint8 (rows, columns, c), as the decoder makes them -> (side, side, c)."""

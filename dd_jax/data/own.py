@@ -51,10 +51,9 @@ class Own:
         return cls(source, train, held, cut, seen, plain, shape)
 
     def squares(self, part: np.ndarray) -> Pixels:
-        """Central squares."""
-        return examples.kept(
-            Examples(lambda at: examples.floats(np.stack(self.plain[part[at]])), len(part), self.shape)
-        )
+        """Central squares; kept as floats if they are few, but for those that are encoded once and never trained on."""
+        found = Examples(lambda at: examples.floats(np.stack(self.plain[part[at]])), len(part), self.shape)
+        return found if self.cut.random and part is self.train else examples.kept(found)
 
     def skipped(self) -> str:
         """What could not be read so far, one line; nothing if there is none."""
