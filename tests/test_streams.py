@@ -360,9 +360,9 @@ def test_what_is_kept_is_bounded():
 
 def test_memory_stays_what_it_is_over_many_made_pictures():
     given = ConfigDict({"resolution": 32, "channels": 3, "flip": True, "cache": 0})
-    found = loader.measure(loader.loader(loader.made(100_000, 48), given, 128), 0.0, 4000)
-    assert found["pictures"] >= 4000
-    assert found["MiB last"] - found["MiB first"] < 64  # 4,000 of them as float32: 47 MiB, 100,000: 1,172
+    found = loader.measure(loader.loader(loader.made(100_000, 48), given, 128), 0.0, 3000)
+    assert found["pictures"] >= 3000
+    assert found["MiB last"] - found["MiB first"] < 64  # of 100,000: 1,172 MiB as float32
 
 
 def test_the_table_says_how_large_and_how_they_are_cut(everywhere, capsys):

@@ -66,6 +66,8 @@ class Cut:
 
     def __call__(self, pixels: np.ndarray, epoch: int, number: int) -> np.ndarray:
         """uint8 (rows, columns, c), as the decoder makes them -> (side, side, c)."""
+        if not self.random:
+            return pixels
         draw = np.random.default_rng([self.seed, epoch, number])
         mirrored = self.flip and draw.random() < 0.5
         if self.share:

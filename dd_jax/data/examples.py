@@ -50,4 +50,7 @@ def kept(examples: Examples) -> Pixels:
 
 def floats(squares: np.ndarray) -> np.ndarray:
     """uint8 -> [-1, 1]."""
-    return squares.astype(np.float32) / 127.5 - 1
+    img = squares.astype(np.float32)
+    img /= 127.5
+    img -= 1
+    return img

@@ -1,6 +1,7 @@
 """Pictures of one's own as a training reads them: in two parts, streamed, cut as its settings say."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -68,7 +69,8 @@ class Own:
         def read(at: np.ndarray) -> np.ndarray:
             epoch, number = np.divmod(at, count)
             found = zip(self.seen[self.train[number]], epoch.tolist(), number.tolist(), strict=True)
-            return examples.floats(np.stack(list(each(found, lambda one: self.cut(*one)))))
+            cut = each(found, lambda one: self.cut(*one)) if self.cut.share else itertools.starmap(self.cut, found)
+            return examples.floats(np.stack(list(cut)))
 
         return Examples(read, count, self.shape, endless=True)
 

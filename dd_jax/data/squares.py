@@ -51,13 +51,14 @@ class Squares:
             told = [f"{width} x {height}" for width, height in dict.fromkeys((least, most))]
             found = [f"sizes: {' to '.join(told)} px"]
         found += [f"converted: {plural(n, 'picture')}: {told}" for told, n in self._converted.most_common()]
-        return found + [f"cannot be read: {self._source.called(i)}: {told}" for i, told in self.unreadable.items()]
+        torn = sorted(self.unreadable.items())
+        return found + [f"cannot be read: {self._source.called(i)}: {told}" for i, told in torn]
 
     def check(self) -> None:
         """UserError if some could not be read and that is not allowed."""
         if not self.unreadable or not self._strict:
             return
-        (first, why), *others = self.unreadable.items()
+        (first, why), *others = sorted(self.unreadable.items())
         more = folder.some([self._source.called(i) for i, _ in others], SAMPLE)
         raise UserError(
             f"{self._source.called(first)} is not a picture that can be read ({why})"

@@ -16,7 +16,13 @@ def _pool() -> ThreadPoolExecutor:
 
 
 def each(items: Iterable[Any], one: Callable[[Any], Any]) -> Iterator[Any]:
-    """`one` of each, by several threads, in order. `one` must not call this."""
+    """`one` of each, by several threads, in order. `one` must not call this.
+
+    A thread gets several in a row: to hand over a small picture takes a tenth of the time that it takes to decode.
+    """
     left = iter(items)
     while part := list(itertools.islice(left, CHUNK)):
-        yield from _pool().map(one, part)
+        size = -(-len(part) // READERS)
+        runs = [part[first : first + size] for first in range(0, len(part), size)]
+        for found in _pool().map(lambda run: [one(item) for item in run], runs):
+            yield from found
