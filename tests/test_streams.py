@@ -334,6 +334,13 @@ def test_others_of_the_class_stand_in_for_torn_pictures(everywhere, cache, capsy
         np.asarray(Pictures(given, 0).training()[0])
 
 
+def test_a_torn_picture_ends_a_stream_with_its_line(everywhere):
+    img, _ = Pictures(settings(everywhere["folder"], cache=0, **SHARE), 0).training()
+    tear(everywhere, *range(0, 40, 2))
+    with pytest.raises(UserError, match=r"apples/\d\d\.png cannot be read \(image file is truncated.*\): fetch it"):
+        next(batches.stream(batches.shuffled({"img": img}, 8, 0), 3))
+
+
 def test_a_class_of_torn_pictures_is_an_error(everywhere):
     tear(everywhere, *range(0, 40, 2))
     with pytest.raises(UserError, match=r"apples/.*\.png cannot be read, nor any other of its class"):
