@@ -137,7 +137,7 @@ KINDS = {
     "data.class_names": each(NAME),
     "data.background": optional(NAME),
     "data.crop": choice("centre", "random"),
-    "data.crop_share": pair(Kind("a number above 0 to 1", lambda x: SHARE(x) and x > 0)),
+    "data.crop_share": pair(real(0.1, 1)),
     "data.flip": SWITCH,
     "data.strict": SWITCH,
     "data.cache": whole(0, 2**24),

@@ -11,6 +11,7 @@ memory behind the first batch and behind the last.
 import argparse
 import io
 import itertools
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from dd_jax.system import files
 from dd_jax.system.errors import UserError
 
 FILES = 64  # that are made; pictures are these in turn
+STATM = Path("/proc/self/statm")
 STEPS = 2**30  # more than any time allows
 
 
@@ -78,8 +80,9 @@ def measure(steps: Iterator[int], seconds: float, count: int | None) -> dict[str
 
 def resident() -> float:
     """MiB of this process in memory."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 2**20
+    if not STATM.exists():  # not Linux: the most it ever was
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return int(STATM.read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
 def main() -> None:

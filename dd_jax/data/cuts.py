@@ -55,7 +55,7 @@ class Cut:
         return round(self.side / self.share[0]) if self.share else self.side
 
     def decoder(self, mode: str, background: tuple[int, ...]) -> Decode:
-        """To what windows are cut from. JPEGs of four times its size and more are unpacked at a half, or less."""
+        """To what windows are cut from; of a JPEG of four times that size or more only a half or less is unpacked."""
         how, twice = decode.resized if self.share else decode.prepared, (2 * self.shorter, 2 * self.shorter)
 
         def decoded(img: Image.Image) -> tuple[np.ndarray, list[str]]:
@@ -83,18 +83,17 @@ class Cut:
         if edge == self.side:
             return window
         img = Image.fromarray(window[..., 0] if window.shape[2] == 1 else window)
-        return np.asarray(img.resize((self.side, self.side), Image.Resampling.LANCZOS)).reshape(
-            self.side, self.side, -1
-        )
+        resized = img.resize((self.side, self.side), Image.Resampling.LANCZOS)
+        return np.asarray(resized).reshape(self.side, self.side, -1)
 
 
-def check(data: Any, own: bool) -> None:
+def check(data: Any, bundled: bool) -> None:
     """UserError for settings of `config.data` that contradict each other, or ask for cuts of what comes cut."""
     least, most = data.get("crop_share", (1.0, 1.0))
     if least > most:
         raise UserError(f"config.data.crop_share={(least, most)}: the least share comes first")
     for field, plain in (("crop", "centre"), ("flip", False)):
-        if data.get(field, plain) != plain and not own:
+        if data.get(field, plain) != plain and bundled:
             raise UserError(
                 f"config.data.{field}={data[field]}: {data['name']} is bundled, and is not cut anew; "
                 f"--config.data.{field}={plain}, or name pictures of your own"

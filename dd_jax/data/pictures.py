@@ -51,7 +51,7 @@ def settled(data: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, An
 
     `earlier`: what a run noted of the same pictures, flat ({"data.classes": 2}), which need not be there any more.
     """
-    cuts.check(data, bool(sources.kind(data["name"])) or not known(data["name"]))
+    cuts.check(data, data["name"] in bundled.BUNDLED)
     noted = earlier if earlier.get("data.name") == data["name"] else {}
     said = {field: data[field] or noted.get(f"data.{field}") or 0 for field in FIELDS}
     open = [field for field, value in said.items() if not value]
