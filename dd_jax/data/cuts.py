@@ -83,7 +83,7 @@ class Cut:
         if edge == self.side:
             return window
         img = Image.fromarray(window[..., 0] if window.shape[2] == 1 else window)
-        resized = img.resize((self.side, self.side), Image.Resampling.LANCZOS)
+        resized = img.resize((self.side, self.side), Image.Resampling.BICUBIC)
         return np.asarray(resized).reshape(self.side, self.side, -1)
 
 
