@@ -49,6 +49,7 @@ INSTEAD = {
     "--config.text.prompts=FILE": "--config.text.prompts=captions.txt",
     "--batches=4,8,16": "--batches=1,2,3",
     "--depths=2,4,8": "--depths=1,2,3",
+    "--side=72": "--side=8",
     "MODEL": "vq16",
 }
 QUICK = (  # beginnings of those that CI runs; the others are slow
@@ -69,6 +70,7 @@ KNOWN |= {
     f"scripts.{name}"
     for name in ("compare", "figures", "publish_pairs", "merge_pairs", "fake_release", "repaints", "study")
 }
+KNOWN |= {"scripts.loader", "scripts.openmoji"}
 APART = {"scripts.flow_overhead", "scripts.memory"}  # processes of their own: their flags have the names of main's
 
 

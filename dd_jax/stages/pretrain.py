@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dd_jax.data.batches import index_batches
+from dd_jax.data.batches import shuffled
 from dd_jax.data.examples import Pixels
 from dd_jax.method.interfaces import Cond, Params
 from dd_jax.metrics.classifier import Classifier
@@ -58,12 +58,7 @@ def _train(
             state = after(state, batch)
         return state, {**metrics, "grad_norm": norm}
 
-    indices = index_batches(len(next(iter(data.values()))), recipe.batch, seed)
-
-    def batch_at(step: int) -> dict[str, np.ndarray]:
-        at = indices(step)
-        return {"id": at} | {key: values[at] for key, values in data.items()}
-
+    batch_at = shuffled(data, recipe.batch, seed)
     return fit(name, folder, recipe, init_state(start, tx), lambda s, b: step(s, b, frozen), batch_at).ema
 
 

@@ -106,9 +106,11 @@ class Run:
                 self.system, self.work / "tokenizer", tokenizer, img, seed, settings.tokenizer.revive_every
             )
         if not ported.teacher:
-            code = pretrain.encode(self.system, codes, img)
+            code = pretrain.encode(self.system, codes, self.pictures.still()[0])
             dropped = pretrain.Regularization.of(settings.teacher)
             pretrain.train_teacher(self.system, self.work / "teacher", teacher, codes, code, label, seed, dropped)
+        if skipped := self.pictures.skipped():
+            print(f"pretrain: {skipped}", flush=True)
         return publish.run(self.config, self.work.path, self.params, publish.PRETRAINED)
 
     def pairs(self) -> Any:
