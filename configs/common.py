@@ -217,7 +217,7 @@ def demo(family: str) -> ConfigDict:
     return config
 
 
-TAUS = (0.55, 0.7, 0.85, 1.0)
+TAUS = (0.55, 0.85, 1.0)  # besides the one that all is drawn at
 
 
 def flow(config: ConfigDict, two: int) -> ConfigDict:
