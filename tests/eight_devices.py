@@ -21,7 +21,7 @@ from dd_jax.families.var.build import RULES as SCALES
 from dd_jax.method import losses
 from dd_jax.method.interfaces import Cond
 from dd_jax.stages.pairs import sample_codes, sampler
-from dd_jax.stages.train import Objective, distance_of, stepper
+from dd_jax.stages.train import Objective, distance_of, frozen_for, stepper
 from dd_jax.system import rng
 from dd_jax.system.checkpoint import Checkpoints
 from dd_jax.system.sharding import ALONE, DATA, Placement, make_mesh
@@ -60,6 +60,33 @@ def trained(models, params, placement: Placement, accumulate: int = 1) -> tuple[
         state, metrics = step(state, batch, frozen)
         seen.append(float(metrics["loss"]))
     return state, np.array(seen)
+
+
+def trained_on_policy(models, params, placement: Placement) -> tuple[TrainState, np.ndarray]:
+    """The same of a mixed step: half of a batch pairs, half fresh noises, whose codes the teacher judges."""
+    layout, recipe = models.layout, Recipe(STEPS, BATCH, lr=1e-3, warmup=5, ema=0.9)
+    objective = Objective((0,), layout.steps, losses.Weights(1.0, 0.0), fresh=0.5)
+    step = stepper(recipe, objective, models, None, 0, placement)
+    state = init_state(params["student"], recipe.optimizer(), placement)
+    frozen, draw, seen = placement.whole(frozen_for(objective, models.tokenizer, params)), np.random.default_rng(0), []
+    half = BATCH // 2
+    for i in range(STEPS):
+        ids = np.arange(BATCH * i, BATCH * (i + 1), dtype=np.int32)
+        rows = [{"id": part, "cond": Cond(part % tiny.CLASSES)} for part in np.split(ids, 2)]
+        code = draw.integers(0, tiny.VOCAB, (half, layout.tokens), np.int32)
+        state, metrics = step(state, placement.batch(rows[0] | {"code": code, "fresh": rows[1]}), frozen)
+        seen.append(float(metrics["loss"]))
+    return state, np.array(seen)
+
+
+def check_on_policy(make, placement: Placement) -> None:
+    """A mesh trains a flow head on-policy as one device does."""
+    models, params = make(head="flow")
+    (alone, wanted), (state, seen) = (trained_on_policy(models, params, where) for where in (ALONE, placement))
+    far = relative(*map(jax.device_get, (state.params, alone.params)))
+    print("on-policy", dict(placement.mesh.shape), "loss", abs(seen / wanted - 1).max(), "params", far)
+    np.testing.assert_allclose(seen, wanted, rtol=1e-5)
+    assert far < 1e-5
 
 
 def check_restoring(folder: Path, state: TrainState, placements: list[Placement]) -> None:
@@ -103,6 +130,7 @@ def main(family: str, folder: str) -> None:
         np.testing.assert_allclose(seen, alone_losses, rtol=1e-5)
         assert max(far) < 1e-5
     check_restoring(Path(folder), state, [*meshes, ALONE])
+    check_on_policy(make, meshes[0])
     if family != next(iter(MAKE)):
         return  # what follows knows nothing of families
     _, seen = trained(models, params, meshes[0], accumulate=2)
