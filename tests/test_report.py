@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dd_jax.report import build, machine, svg, words
+from dd_jax.report import build, machine, svg, taus, words
 from dd_jax.report.build import render
 from dd_jax.report.picture import Grid, column_strips, grid_png
 from dd_jax.report.rows import comparable, picture_key
@@ -87,6 +87,18 @@ def test_the_headline_states_what_was_won():
     assert sum(tag == "svg" for tag, _ in checker.tags) == 8
     assert sum(tag == "img" for tag, _ in checker.tags) == 3
     assert "<td>\N{EN DASH}</td>" in page  # recall was null
+
+
+def test_the_curve_against_tau_has_the_temperature_that_all_is_drawn_at():
+    row = {"generator": "student", "plan": "S0", "recall": 0.6, "precision": 0.8, "nll": 1.9}
+    given = [
+        row | {"fd_teacher": 5.0},
+        row | {"tau": 1.0, "fd_teacher": 7.0},
+        row | {"plan": "S0 J4", "fd_teacher": 3.0},
+    ]
+    (section,) = taus.sections(given, 0.7)
+    assert section.count("<circle") == 4 * 2  # four charts, of .7 and 1
+    assert not taus.sections(given[:1], 0.7)  # no flow head's
 
 
 def test_the_page_needs_nothing_else():
