@@ -6,6 +6,7 @@ distance and, from some step on, the loss of an adversary: a discriminator, trai
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ import optax
 from dd_jax.data.batches import index_batches
 from dd_jax.data.examples import Pixels
 from dd_jax.method import adversarial
-from dd_jax.method.adversarial import Match
 from dd_jax.method.interfaces import Params
 from dd_jax.nn.discriminator import Discriminator, least_side
 from dd_jax.system import rng
+from dd_jax.system.checkpoint import Checkpoints
 from dd_jax.system.errors import UserError
 from dd_jax.system.runtime import jit_once
 from dd_jax.system.sharding import ALONE, Placement
@@ -124,10 +125,10 @@ class Trainer:
     def _root(self) -> jax.Array:
         return jax.random.fold_in(rng.key(self.seed), 1)
 
-    def step(self, state: TrainState, batch: Batch, frozen: Params) -> tuple[TrainState, Metrics]:
-        """One update of the tokenizer, and of the discriminator once it plays, by the same images."""
+    def step(self, state: TrainState, batch: Batch, frozen: Params, plays: bool = True) -> tuple[TrainState, Metrics]:
+        """One update of the tokenizer and, if there is one and it `plays`, of the discriminator by the same images."""
         img, pieces = batch["img"], self.recipe.accumulate
-        if isinstance(state, Adversarial):
+        if isinstance(state, Adversarial) and plays:
             play = functools.partial(self._play, state, frozen)
             grads, rival, metrics = averaged(play, img, pieces)
             state = self._answered(state, rival)
@@ -162,7 +163,8 @@ class Trainer:
 
         (total, made), pull, metrics = jax.vjp(forward, state.params, has_aux=True)
         one, none = jnp.ones_like(total), jnp.zeros_like(total)
-        match, weight = self._match(state, img, made), jnp.float32(self.aims.gan_weight)
+        match = adversarial.match(self._logits, state.discriminator, img, made)
+        weight = jnp.float32(self.aims.gan_weight)
         if self.aims.gan_adaptive:
             sides = (one, jnp.zeros_like(made)), (none, match.by_img_BxRxRxc)
             weight = weight * adversarial.balance(*(self.tokenizer.last_kernel(pull(side)[0]) for side in sides))
@@ -170,31 +172,16 @@ class Trainer:
         seen = {"gan": match.fooled, "gan_weight": weight, "discriminator": match.hinge}
         return grads, match.by_params, {**metrics, **seen, "loss": total + weight * match.fooled}
 
-    def _match(self, state: Adversarial, img: jax.Array, made: jax.Array) -> Match:
-        """Before `gan_start` nobody plays: zeros, in next to no time."""
-        kind = self.tokenizer.dtype
-
-        def logits(params: Params, img: jax.Array) -> jax.Array:
-            return jnp.asarray(self.discriminator.apply({"params": params}, img.astype(kind))).astype(jnp.float32)
-
-        def play() -> Match:
-            return adversarial.match(logits, state.discriminator, img, made)
-
-        def rest() -> Match:
-            return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(play))
-
-        return jax.lax.cond(self._plays(state), play, rest) if self.aims.gan_start else play()
-
-    def _plays(self, state: TrainState) -> jax.Array:
-        return state.step >= self.aims.gan_start
+    def _logits(self, params: Params, img: jax.Array) -> jax.Array:
+        """The discriminator's, in float32."""
+        given = img.astype(self.tokenizer.dtype)
+        return jnp.asarray(self.discriminator.apply({"params": params}, given)).astype(jnp.float32)
 
     def _answered(self, state: Adversarial, grads: Params) -> Adversarial:
-        """The discriminator's update, if it plays."""
+        """The discriminator's update."""
         change, opt = self.gan_tx.update(grads, state.discriminator_opt, state.discriminator)
-        new = optax.apply_updates(state.discriminator, change), opt
-        old = state.discriminator, state.discriminator_opt
-        rival, opt = jax.tree.map(lambda new, old: jnp.where(self._plays(state), new, old), new, old)
-        return dataclasses.replace(state, discriminator=rival, discriminator_opt=opt)
+        params = optax.apply_updates(state.discriminator, change)
+        return dataclasses.replace(state, discriminator=params, discriminator_opt=opt)
 
     def _revived(self, state: TrainState, img: jax.Array) -> TrainState:
         """Every so many steps, codes that the batch did not use begin again."""
@@ -209,11 +196,11 @@ class Trainer:
         return jax.lax.cond(due, with_new_codes, lambda state: state, state)
 
 
-def stepper(trainer: Trainer, placement: Placement = ALONE) -> Any:
+def stepper(trainer: Trainer, placement: Placement = ALONE, plays: bool = True) -> Any:
     """`Trainer.step` jitted: (state, which is donated; batch; frozen) -> (state, metrics)."""
 
     def placed(state: TrainState, batch: Batch, frozen: Params) -> tuple[TrainState, Metrics]:
-        state, metrics = trainer.step(state, batch, frozen)
+        state, metrics = trainer.step(state, batch, frozen, plays)
         return placement.keep(state), metrics
 
     return placement.jit(placed, donate_argnums=0)
@@ -236,6 +223,13 @@ def run(
         at = indices(step)[placement.mine(recipe.batch)]
         return {"id": at, "img": img[at]}
 
-    step, state = stepper(trainer, placement), trainer.begin(trainer.start(img), placement)
-    frozen = placement.whole(frozen)
-    return fit("tokenizer", folder, recipe, state, lambda s, b: step(s, b, frozen), batch_at, placement, extras).ema
+    # Two programs, not a conditional in one: XLA's CPU backend computes convolutions in branches five times as slowly.
+    early, late = (stepper(trainer, placement, plays) for plays in (False, True))
+    with Checkpoints(folder) as checkpoints:
+        steps = itertools.count(checkpoints.latest() or 0)
+    state, frozen = trainer.begin(trainer.start(img), placement), placement.whole(frozen)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        return (late if next(steps) >= trainer.aims.gan_start else early)(state, batch, frozen)
+
+    return fit("tokenizer", folder, recipe, state, step, batch_at, placement, extras).ema
