@@ -1,0 +1,17 @@
+"""Your own pictures, raster order."""
+
+from ml_collections import ConfigDict
+
+from dd_jax.configs import common, own
+
+
+def get_config(option: str = "64") -> ConfigDict:
+    """LlamaGen-like; `option` is the side in px: "64", "128" or "256"."""
+    config, small = own.base("llamagen", option), option == "64"
+    config.tokenizer.update({"side": 0, "code_dim": 8, "entropy": 0.0})
+    config.model.update({"multiple_of": 32, **common.CLEAR} if small else {})
+    second = 80 if option == "256" else 20
+    config.train.timesteps = (0, 0, 0, second)
+    config.evaluate.plans = config.speed.plans = ("S0", f"S0 S{second}")
+    config.sample.plans = config.evaluate.plans
+    return config
