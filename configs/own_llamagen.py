@@ -1,4 +1,10 @@
-"""Your own pictures, raster order."""
+"""Your own pictures, 64 px colour, raster order: 64 tokens, one a step.
+
+    python -m dd_jax.main --config=configs/own_llamagen.py --workdir=runs/own --config.data.name=folder:PICTURES
+
+`:128`, `:256` and LPIPS: as `own_var.py` says.
+TIMES
+"""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,13 @@
-"""Your own pictures, next-scale order."""
+"""Your own pictures, 64 px colour, next-scale order: scales 1, 2, 3, 5, 8, 103 tokens in five steps.
+
+    python -m dd_jax.main --config=configs/own_var.py --workdir=runs/own --config.data.name=folder:PICTURES
+
+PICTURES has a subfolder a class. `:128` and `:256` after the file's name are for pictures of that many px, of which a
+code is 16 px a side, and for one GPU of 80 GB (`own.py` has the sizes). With LPIPS, as published, in the classifier's
+place: `python -m port_weights lpips_vgg --out weights`, then --config.pretrain.tokenizer.perceptual=lpips
+--config.pretrain.tokenizer.perceptual_weight=1 --config.weights.lpips=weights/lpips_vgg
+TIMES
+"""
 
 from ml_collections import ConfigDict
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from conftest import tiny_config
 
-from dd_jax import factory, pipeline
+from dd_jax import factory
 from dd_jax.data.batches import index_batches
+from dd_jax.data.pictures import Pictures
 from dd_jax.families.llamagen.tokenizer import VQ
 from dd_jax.families.var.tokenizer import VQVAE
 from dd_jax.method import adversarial
@@ -20,7 +21,7 @@ from dd_jax.metrics import ssim
 from dd_jax.nn import codebook, discriminator
 from dd_jax.nn.conv import ConvStack
 from dd_jax.nn.discriminator import Discriminator, least_side
-from dd_jax.stages import checks, tokenizing
+from dd_jax.stages import checks, pretrain, tokenizing
 from dd_jax.stages.parts import load_params, tokenizer_trainer
 from dd_jax.stages.tokenizing import Aims, Trainer
 from dd_jax.system import rng
@@ -168,7 +169,7 @@ def test_resumed_equals_uninterrupted(begins, tmp_path):
 
 def test_micro_batches_and_rematerialisation_change_nothing(begun):
     trainer, state = begun
-    stack = dataclasses.replace(STACK, encoder_blocks=1, decoder_blocks=1, groups=4, mid=True, attention=True)
+    stack = dataclasses.replace(STACK, encoder_blocks=1, decoder_blocks=1, groups=4)
     aims = dataclasses.replace(trainer.aims, gan_adaptive=False)  # its weight is each micro-batch's own
     trainer = dataclasses.replace(trainer, tokenizer=VQ(stack, 16, 4), aims=aims)
     state, img = trainer.begin(trainer.start(IMG)), jnp.asarray(IMG[:8])
@@ -238,20 +239,22 @@ def playing(family):
 
 
 def test_a_run_looks_at_reconstructions_and_finds_its_tokenizer_again(tmp_path):
-    config = playing("var")
-    pipeline.run(config, tmp_path, "pretrain")
-    assert {path.name for path in (tmp_path / "tokenizer/grids").iterdir()} == {
+    config, here = playing("var"), tmp_path / "tokenizer"
+    system, pictures = factory.build(config), Pictures(factory.settled(config).data, 0)
+    frozen = {"classifier": jax.jit(system.classifier.init)(jax.random.key(0))}
+    (img, _), (held, _) = pictures.training(), pictures.held_out()
+    params = pretrain.train_tokenizer(system, config, here, img, held, frozen, ALONE)
+    assert {path.name for path in (here / "grids").iterdir()} == {
         "step-00000006.png", "step-00000012.png", "last.png",
     }  # fmt: skip
-    scores = json.loads((tmp_path / "tokenizer/scores.json").read_text())
+    scores = json.loads((here / "scores.json").read_text())
     assert scores["psnr"] > 5
     assert scores["fd"] >= 0
     assert {f"{name}/{s}" for name in ("used", "perplexity") for s in range(3)} < {*scores}
-    rows = [json.loads(line) for line in (tmp_path / "tokenizer/curve.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (here / "curve.jsonl").read_text().splitlines()]
     assert {row["step"] for row in rows if "used/0" in row} == {6, 12}
     assert {"l1", "perceptual", "gan", "discriminator"} < {*rows[-1]}
-    found = load_params(factory.build(config), config, tmp_path, ("tokenizer",))
-    assert "quantizer" in found["tokenizer"]
+    chex.assert_trees_all_equal(load_params(system, config, tmp_path, ("tokenizer",))["tokenizer"], params)
 
 
 def test_what_cannot_be_trained_is_said_at_once():

@@ -13,7 +13,8 @@ import jax
 from dd_jax.nn.conv import Conv, GroupNorm, convolve
 
 SLOPE = 0.2  # of the leaky ReLUs
-GROUPS, MOST = 32, 8  # of every norm, where they divide its width; widest layer, in widths of the first
+GROUPS, LEAST = 32, 4  # of every norm, as far as they divide its width; channels of each
+MOST = 8  # widest layer, in widths of the first
 PADDING = ((1, 1), (1, 1))
 
 
@@ -32,7 +33,8 @@ class Discriminator(nn.Module):
         for i in range(self.layers + 1):
             stride, width = 2 if i < self.layers else 1, self.width * min(2**i, MOST)
             x = _conv(width, stride, f"conv{i}")(x)
-            x = GroupNorm(math.gcd(GROUPS, width), name=f"norm{i}")(x) if i else x
+            groups = math.gcd(GROUPS, width, max(width // LEAST, 1))
+            x = GroupNorm(groups, name=f"norm{i}")(x) if i else x
             x = jax.nn.leaky_relu(x, SLOPE)
         return _conv(1, 1, "logits")(x)[..., 0]
 
