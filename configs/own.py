@@ -19,9 +19,9 @@ SIZES = {
 }
 # px: steps and batch of tokenizer, of teacher, of student; pairs
 LENGTHS = {
-    "64": ((1400, 16), (500, 64), (500, 64), 12_000),
+    "64": ((1200, 16), (500, 64), (500, 64), 12_000),
     "128": ((100_000, 64), (100_000, 128), (60_000, 128), 200_000),
-    "256": ((300_000, 128), (300_000, 256), (120_000, 256), 600_000),
+    "256": ((100_000, 64), (100_000, 128), (60_000, 128), 200_000),
 }
 
 
@@ -58,8 +58,8 @@ def base(family: str, option: str) -> ConfigDict:
 
 def _tokenizer(option: str) -> ConfigDict:
     """Rates and weights. Published: 1e-4 for batches of 128; LPIPS at weight 1, which wants its ported network."""
-    steps, batch = LENGTHS["64" if option == "64" else option][0]
-    weights = {"l1": 1.0, "perceptual": "classifier", "perceptual_weight": 0.1, "gan_weight": 0.1, "gan_layers": 3}
+    steps, batch = LENGTHS[option][0]
+    weights: dict[str, Any] = {"l1": 1.0, "perceptual": "classifier", "perceptual_weight": 0.1, "gan_weight": 0.1, "gan_layers": 3}
     if option == "64":
         short = {"gan_start": steps // 2, "gan_lr": 2e-4, "gan_width": 32, "gan_layers": 2, "grid_every": 200}
         return common.tokenizing(steps, batch, 1e-3, revive_every=100, b2=0.95, **(weights | short))

@@ -3,7 +3,10 @@
     python -m dd_jax.main --config=configs/own_llamagen.py --workdir=runs/own --config.data.name=folder:PICTURES
 
 `:128`, `:256` and LPIPS: as `own_var.py` says.
-TIMES
+
+Two CPU cores, by FLOPs at 90 GFLOP/s and not measured as a whole: tokenizer 20 minutes, teacher 7, student 7, three
+quarters of an hour in all. One A100, by FLOPs at 40 % of its peak, not measured: 128 px 2 hours, 256 px 21 for the
+tokenizer, 9 more for teacher and student.
 """
 
 from ml_collections import ConfigDict
