@@ -59,10 +59,11 @@ def base(family: str, option: str) -> ConfigDict:
 def _tokenizer(option: str) -> ConfigDict:
     """Rates and weights. Published: 1e-4 for batches of 128; LPIPS at weight 1, which wants its ported network."""
     steps, batch = LENGTHS[option][0]
-    weights: dict[str, Any] = {"l1": 1.0, "perceptual": "classifier", "perceptual_weight": 0.1, "gan_weight": 0.1, "gan_layers": 3}
+    weights = {"l1": 1.0, "perceptual": "classifier", "perceptual_weight": 0.1, "gan_weight": 0.1, "gan_layers": 3}
     if option == "64":
         short = {"gan_start": steps // 2, "gan_lr": 2e-4, "gan_width": 32, "gan_layers": 2, "grid_every": 200}
         return common.tokenizing(steps, batch, 1e-3, revive_every=100, b2=0.95, **(weights | short))
-    long = {"weight_decay": 0.05, "warmup": 1000, "final_lr": 1.0, "ema": 0.9999, "checkpoint_every": 1000}
-    long |= {"gan_start": 20_000, "grid_every": 1000, "revive_every": 1000, "dtype": "bfloat16"}
+    long: dict[str, Any] = {"weight_decay": 0.05, "warmup": 1000, "final_lr": 1.0, "ema": 0.9999}
+    long |= {"gan_start": 20_000, "grid_every": 1000, "revive_every": 1000, "checkpoint_every": 1000}
+    long |= {"dtype": "bfloat16"}
     return common.tokenizing(steps, batch, 1e-4, b2=0.95, **(weights | long))

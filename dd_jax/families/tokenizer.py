@@ -143,4 +143,6 @@ class ConvTokenizer:
         return self._apply(params, map_BxhxwxC, "decode")
 
     def _apply(self, params: Params, x: jax.Array, method: str) -> jax.Array:
-        return jnp.asarray(self.net.apply({"params": params}, x.astype(self.dtype), method=method)).astype(jnp.float32)
+        lower = self.dtype != jnp.float32  # else what comes in stays what it is, for the stack to refuse
+        found = jnp.asarray(self.net.apply({"params": params}, x.astype(self.dtype) if lower else x, method=method))
+        return found.astype(jnp.float32) if lower else found
