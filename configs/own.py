@@ -38,7 +38,7 @@ def base(family: str, option: str) -> ConfigDict:
     config.classifier = ConfigDict({"patch": resolution // 16, "hidden": 128})
     stack = {"ch": ch, "ch_mult": levels, "z_channels": 2 * ch, "encoder_blocks": encoder, "decoder_blocks": decoder}
     stack |= {"groups": min(ch, 32), "attention": True, "mid": True, "patch": 1, "remat": not small}
-    config.tokenizer = ConfigDict({"vocab": vocab, "pixels": 1.0, "stack": ConfigDict(stack)})
+    config.tokenizer = ConfigDict({"vocab": vocab, "pixels": 10.0 if small else 1.0, "stack": ConfigDict(stack)})
     config.model = ConfigDict({"width": width, "depth": depth, "heads": width // 64})
     config.cache_chunk = 32
     fast: dict[str, Any] = {"muon": True, "lr": 1e-2, "final_lr": 0.03} if small else {"lr": 1e-4, "weight_decay": 0.05}
@@ -62,7 +62,7 @@ def _tokenizer(option: str) -> ConfigDict:
     weights = {"l1": 1.0, "perceptual": "classifier", "perceptual_weight": 0.1, "gan_weight": 0.1, "gan_layers": 3}
     if option == "64":
         short = {"gan_start": steps // 2, "gan_lr": 2e-4, "gan_width": 32, "gan_layers": 2, "grid_every": 200}
-        return common.tokenizing(steps, batch, 1e-3, revive_every=100, b2=0.95, **(weights | short))
+        return common.tokenizing(steps, batch, 1e-3, b2=0.95, **(weights | short))
     long: dict[str, Any] = {"weight_decay": 0.05, "warmup": 1000, "final_lr": 1.0, "ema": 0.9999}
     long |= {"gan_start": 20_000, "grid_every": 1000, "revive_every": 1000, "checkpoint_every": 1000}
     long |= {"dtype": "bfloat16"}
