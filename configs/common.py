@@ -31,12 +31,21 @@ TOKENIZING = {
 def data(name: str, resolution: int, copies: int = 1, heldout_copies: int = 1, **warp: float) -> ConfigDict:
     """What tokenizer and teacher learn from, and how its copies are warped (see `data.bundled.augment`)."""
     fields = {
-        "name": name,  # digits, mnist, emoji; folder:PATH with one subfolder a class; tfds:NAME
+        # digits, mnist, emoji; folder:PATH with one subfolder a class; tar:PATTERN, npz:FILE, tfds:NAME
+        "name": name,
         "resolution": resolution,
         "channels": 0,  # 1: grey, 3: colour; 0: as the pictures are
         "classes": 0,  # 0: as many as the pictures have
         "class_names": (),  # (): those of a folder's subfolders, which a run remembers, or of a set that is known
         "background": placeholder(str),  # what transparent pictures are laid on, a colour; none: white
+        # Of pictures of one's own: "centre" cuts their central square; "random" a window anew in every epoch, which
+        # shows a share of the shorter side, (least, most): LlamaGen's is (0.8, 1.0), VAR's (8 / 9, 8 / 9). `flip` also
+        # mirrors half of them: not for text. What is encoded or held out is always the central square.
+        "crop": "centre",
+        "crop_share": (0.8, 1.0),
+        "flip": False,
+        "strict": True,  # a picture that cannot be read is an error; otherwise others of its class stand in for it
+        "cache": 1024,  # MiB of 8-bit pictures that are kept; of larger sets the rest is decoded again and again
         "copies": copies,
         "heldout_copies": heldout_copies,
     }
@@ -230,7 +239,7 @@ def demo(family: str) -> ConfigDict:
     return config
 
 
-TAUS = (0.55, 0.7, 0.85, 1.0)
+TAUS = (0.55, 0.85, 1.0)  # besides the one that all is drawn at
 
 
 def flow(config: ConfigDict, two: int) -> ConfigDict:

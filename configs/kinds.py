@@ -148,6 +148,11 @@ KINDS = {
     "data.classes": whole(0, 2**24),
     "data.class_names": each(NAME),
     "data.background": optional(NAME),
+    "data.crop": choice("centre", "random"),
+    "data.crop_share": pair(real(0.1, 1)),
+    "data.flip": SWITCH,
+    "data.strict": SWITCH,
+    "data.cache": whole(0, 2**24),
     "data.copies": whole(1),
     "data.heldout_copies": whole(1),
     "data.rotate": real(0, 10),
@@ -295,6 +300,7 @@ CLOSED = (
     "flow",
 )  # and no other here
 PRETRAINED = ("label_dropout", "word_dropout", "token_corruption", "revive_every")  # a teacher's or tokenizer's alone
+CUT = ("crop", "crop_share", "flip", "strict", "cache")
 WARP = ("copies", "heldout_copies", "rotate", "scale", "shear", "shift")
 # Settings of a section that is there; of these sections all that is not here may be left out.
 WITH = {
@@ -308,7 +314,7 @@ WITH = {
 }
 LEFT: tuple[str, ...] = ("model.", "classifier", "text.", "tokenizer.", "pretrain.", "sample.seed")
 LEFT += ("train.distance_batch", "data.background", "student.head", "sample.tau", "evaluate.taus")
-LEFT += ("evaluate.beside", "data.class_names")
+LEFT += ("evaluate.beside", "data.class_names", *(f"data.{name}" for name in CUT))
 LEFT += tuple(f"train.{name}" for name in ("objective", "fresh", "tau", "pairs", "middle", "forward_kl", "reverse_kl"))
 LEFT += ("train.csd.", "flow.start", "flow.end", "flow.normalise", *(f"data.{name}" for name in WARP))
 

@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike
 from dd_jax import calls
 from dd_jax.calls import Setting
 from dd_jax.data.conditions import as_array, numbers
-from dd_jax.data.sampleset import as_uint8
 from dd_jax.encoding import Encoding
 from dd_jax.method.fewstep import noise_for, program, run_ops
 from dd_jax.method.interfaces import Cond, Draft
@@ -25,7 +24,7 @@ from dd_jax.method.pinning import Pinned
 from dd_jax.method.plans import Op, parse
 from dd_jax.system import rng
 from dd_jax.system.errors import UserError
-from dd_jax.system.programs import in_programs
+from dd_jax.system.programs import compile_together, in_programs
 
 IDS = 2**31  # there are so many images of a seed
 BATCH = 64  # images of one program at most; fewer run in the next power of two
@@ -35,8 +34,12 @@ class Drawing(Encoding):
     """What a `Pipeline` draws. One program a kind of plan and size of batch, whatever the settings."""
 
     @functools.cached_property
-    def _compiled(self) -> dict[tuple[tuple[Op, ...], Models, bool], Any]:
+    def _compiled(self) -> dict[tuple[tuple[Op, ...], Models], Any]:
         return {}
+
+    @functools.cached_property
+    def _met(self) -> set[tuple[Any, int]]:
+        return set()
 
     def noise(self, ids: int | ArrayLike, seed: int = 0) -> jax.Array:
         """(B, L, C) noise of these images of a seed, or of the first so many: image i is the same in any batch."""
@@ -151,11 +154,24 @@ class Drawing(Encoding):
         kinds, sweeps = program(plan, self.system.layout.steps)
         if any(op.kind in "TJ" for op in ops):
             cond = calls.guided(self.system.teacher, cond, settings["guidance"], count)
-        run = self._program(kinds, models, decoded)
+        run = self._program(kinds, models)
         knobs = dataclasses.replace(calls.knobs(models, settings, count), pinned=pinned)
         rows = cond, id_B, fixed_BxLxC, np.broadcast_to(fixed, shape[:2]), knobs
-        found: tuple[Draft, np.ndarray] = in_programs(lambda *rows: run(self.params, root, *rows, sweeps), rows, BATCH)
+        draw = self._shown if decoded else lambda run, *given: (run(*given), None)
+        found: tuple[Draft, np.ndarray] = in_programs(
+            lambda *rows: draw(run, self.params, root, *rows, sweeps), rows, BATCH
+        )
         return found
+
+    def _shown(self, run: Any, *given: Any) -> tuple[Draft, jax.Array]:
+        """Tokens, and pictures of them: what the first call of a size needs is compiled side by side."""
+        tokenizer, size = self.params["tokenizer"], len(given[3])
+        if (run, size) not in self._met:
+            self._met.add((run, size))
+            token_BxLxC = jax.ShapeDtypeStruct((size, *self._shape), jnp.float32)
+            compile_together((self._show, (tokenizer, token_BxLxC)), (run, given))
+        draft = run(*given)
+        return draft, self._show(tokenizer, draft.token_BxLxC)
 
     def _models(self, plan: str, smooth: bool | None) -> Models:
         """As the plan wants them, and this call."""
@@ -166,10 +182,10 @@ class Drawing(Encoding):
             raise UserError("smooth=True is for next-scale models: leave it out")
         return dataclasses.replace(models, smooth=bool(smooth), categorical=models.categorical or bool(smooth))
 
-    def _program(self, kinds: tuple[Op, ...], models: Models, decoded: bool) -> Any:
-        """Noise to pictures in one program, for a size of batch; plans that differ in sweeps alone share it.
+    def _program(self, kinds: tuple[Op, ...], models: Models) -> Any:
+        """Noise to tokens in one program, for a size of batch; plans that differ in sweeps alone share it.
 
-        (parameters, seed, condition, ids, noise, where it is given, knobs, sweeps) -> (Draft, uint8 images or none).
+        (parameters, seed, condition, ids, noise, where it is given, knobs, sweeps) -> Draft.
         """
 
         def run(params, seed, cond, id_B, fixed_BxLxC, fixed_BxL, knobs, sweeps):
@@ -177,12 +193,9 @@ class Drawing(Encoding):
             noise = noise_for(rng.example_keys(root, id_B), *self._shape)
             noise = jnp.where(fixed_BxL[..., None], fixed_BxLxC, noise)
             keys = rng.example_keys(jax.random.fold_in(root, 1 << 20), id_B)
-            draft = run_ops(kinds, models, params, cond, noise, keys, sweeps, knobs)
-            return draft, as_uint8(
-                self.system.tokenizer.decode(params["tokenizer"], draft.token_BxLxC)
-            ) if decoded else None
+            return run_ops(kinds, models, params, cond, noise, keys, sweeps, knobs)
 
-        return self._compiled.setdefault((kinds, models, decoded), jax.jit(run))
+        return self._compiled.setdefault((kinds, models), jax.jit(run))
 
 
 def _given_noise(given: ArrayLike, wanted: tuple[int, ...]) -> np.ndarray:

@@ -14,7 +14,7 @@ from dd_jax.calls import Setting
 from dd_jax.data import given
 from dd_jax.data.conditions import Conditions, as_array
 from dd_jax.data.examples import floats
-from dd_jax.data.sampleset import to_uint8
+from dd_jax.data.sampleset import as_uint8
 from dd_jax.method.interfaces import Cond, Params
 from dd_jax.method.inversion import Inverted, noise_of
 from dd_jax.stages.parts import System
@@ -148,13 +148,15 @@ class Encoding:
         return jax.eval_shape(self.system.tokenizer.codebook, self.params["tokenizer"]).shape[0]
 
     @functools.cached_property
-    def _decode(self) -> Callable[..., jax.Array]:
-        return jax.jit(self.system.tokenizer.decode)
+    def _show(self) -> Callable[..., jax.Array]:
+        """(tokenizer's parameters, token_BxLxC) -> uint8 images: one program for all plans."""
+        return jax.jit(lambda params, token_BxLxC: as_uint8(self.system.tokenizer.decode(params, token_BxLxC)))
 
     def _painted(self, token_BxLxC: np.ndarray) -> np.ndarray:
         if not len(token_BxLxC):
             return np.zeros((0, *self.image_shape), np.uint8)
-        return to_uint8(in_programs(functools.partial(self._decode, self.params["tokenizer"]), (token_BxLxC,), BATCH))
+        show = functools.partial(self._show, self.params["tokenizer"])
+        return np.asarray(in_programs(show, (token_BxLxC,), BATCH))
 
     def _decoded(self, code_BxL: np.ndarray) -> np.ndarray:
         return self._painted(np.asarray(self.system.tokenizer.codebook(self.params["tokenizer"]))[code_BxL])

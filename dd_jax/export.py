@@ -4,7 +4,7 @@ A model's plan, decoder included, as programs that run without dd_jax: `jax.expo
 is what they hold. FOLDER is a finished run, a folder of weights, or hf://owner/name. docs/hub.md shows ten lines that
 draw with them.
 
-    python -m dd_jax.export runs/mnist_llamagen --plan S0 --batch 8 --out one_step.stablehlo
+    python -m dd_jax.export runs/mnist_flow --plan S0 --batch 8 --out one_step.stablehlo
 
 writes one_step.stablehlo, a program (weights, labels (8,) int32, noise (8, L, C) float32) -> uint8 (8, R, R, channels),
 and one_step.safetensors, its weights by name. Several batch sizes are a program each, one_step_1.stablehlo and so on,

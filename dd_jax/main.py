@@ -6,7 +6,7 @@ Published weights draw:
   python -m dd_jax.main --config=configs/llamagen_l.py --labels="golden retriever, volcano" \\
       --config.weights.tokenizer=weights/vq16 --config.weights.student=weights/llamagen_l_dd
 An idea, on what a finished run has trained and drawn:
-  python -m dd_jax.main --from=runs/mnist_llamagen --workdir=runs/idea --config.train.ce=2.0
+  python -m dd_jax.main --from=runs/mnist_flow --workdir=runs/idea --config.train.reverse_kl="(0.0,)"
 
 Distilled Decoding, the whole method: tokenizer and teacher (or published ones), noise-code pairs (Alg. 1), the student
 that needs one forward (Alg. 2), samples, scores, and a report. Stages:
@@ -50,7 +50,7 @@ PROMPTS = flags.DEFINE_string("prompts", None, "A file of captions (txt, csv, js
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first process; auto on TPU pods and SLURM.")
 PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there are (not with --coordinator=auto).")
 PROCESS = flags.DEFINE_integer("process", None, "Which of them this one is, from 0.")
-DEFAULT = "mnist_llamagen"
+DEFAULT = "mnist_flow"
 GROUPS = {
     "What to run": ("config", "stage", "workdir", "from"),
     "What to draw": ("labels", "prompt", "prompts"),

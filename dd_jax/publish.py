@@ -3,7 +3,7 @@
 Uploads what a run has trained to the Hugging Face Hub, with a model card: `dd_jax.load("hf://owner/name")` draws with
 it. --dry-run shows the files and the card, and asks for no network. What else is told: docs/hub.md.
 
-    python -m dd_jax.publish runs/mnist_llamagen owner/name --dry-run
+    python -m dd_jax.publish runs/mnist_flow owner/name --dry-run
 """
 
 import argparse

@@ -13,7 +13,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax
 from test_samples import params, small, system
 
-from dd_jax.stages import sample
+from dd_jax.stages import sample, sampler
 from dd_jax.system.sharding import Placement, make_mesh
 
 
@@ -27,7 +27,7 @@ def main(folder: str) -> None:
     )
     assert sampling.batch == 8  # rounded up
     sample.run(sampling)
-    text = sample.sampler(system(), "S0", sampling.finish, placement)
+    text = sampler.sampler(system(), "S0", placement)
     given = {p: sampling.params[p] for p in sampling.parts("S0")}, sample.rng.stream(0, "sample")
     lowered = text.lower(given, *sampling._rows(sample.np.arange(8, dtype=sample.np.int32)))
     program = lowered.compile().as_text()

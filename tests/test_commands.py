@@ -27,7 +27,7 @@ from port_weights.catalog import CATALOG
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-DEFAULT = "configs/mnist_llamagen.py"
+DEFAULT = "configs/mnist_flow.py"
 
 
 def commands(text: str) -> Iterator[list[str]]:

@@ -30,7 +30,7 @@ CANNOT = {  # how a command begins, or a word that it has -> why it is not run h
     "--coordinator=auto": "asks the pod or SLURM that it runs in for its address (tests/test_processes.py runs two)",
     "dd_jax.explore": "serves a page until it is closed (tests/test_explore_browser.py opens it)",
     "scripts.clicks": "opens a browser, as that test does",
-    "dd_jax.publish runs/mnist_llamagen owner/name --private": "uploads (tests/test_hub.py has a Hub to upload to)",
+    "dd_jax.publish runs/mnist_flow owner/name --private": "uploads (tests/test_hub.py has a Hub to upload to)",
     "=hf://": "fetches from the Hub (tests/test_hub.py does, from one of its own)",
     "tfds:imagenet2012": "needs ImageNet, prepared",
     "dd_jax.metrics.clip": "fetches CLIP's weights",
@@ -49,6 +49,7 @@ INSTEAD = {
     "--config.text.prompts=FILE": "--config.text.prompts=captions.txt",
     "--batches=4,8,16": "--batches=1,2,3",
     "--depths=2,4,8": "--depths=1,2,3",
+    "--side=72": "--side=8",
     "MODEL": "vq16",
 }
 QUICK = (  # beginnings of those that CI runs; the others are slow
@@ -69,6 +70,7 @@ KNOWN |= {
     f"scripts.{name}"
     for name in ("compare", "figures", "publish_pairs", "merge_pairs", "fake_release", "repaints", "study")
 }
+KNOWN |= {"scripts.loader", "scripts.openmoji"}
 APART = {"scripts.flow_overhead", "scripts.memory"}  # processes of their own: their flags have the names of main's
 
 
@@ -172,8 +174,8 @@ def word_is_input(word: str, words: list[str]) -> bool:
 def complete(room: Room, module: str, words: list[str]) -> list[str]:
     """A command that a page only names gets what it is about; figures go beside, not into docs/; a study is short."""
     if module.endswith("compare") and not words:
-        room.finished("runs/mnist_llamagen")
-        return ["runs/mnist_llamagen"]
+        room.finished("runs/mnist_flow")
+        return ["runs/mnist_flow"]
     more = {
         "scripts.figures": ["--out", "figures"],
         "scripts.study": ["--seconds=0.05"],
@@ -207,7 +209,7 @@ def shortest() -> list[str]:
 def run_main(room: Room, words: list[str]) -> None:
     """`python -m dd_jax.main` in this process, tiny."""
     named = dict(word.lstrip("-").split("=", 1) for word in words)
-    config = named.get("config", "configs/mnist_llamagen.py")
+    config = named.get("config", "configs/mnist_flow.py")
     published = "llamagen_" in config.replace("digits_llamagen", "").replace("mnist_llamagen", "") or "var_d" in config
     if "config.pairs.verify" in named:  # of a set that is there
         run_main(room, [word for word in words if "verify" not in word])

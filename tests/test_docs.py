@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 WITH_CODE = [page for page in PAGES if snippets.blocks(page.read_text())]
 SMALLER = {"S0 S16": "S0 S5"}  # plans of MNIST's 49 steps, where the run that stands for it has 16
-RUNS = re.compile(r"\bruns/((?:mnist|digits)_llamagen)\b")  # finished runs that a page may open
+RUNS = re.compile(r"\bruns/(mnist_flow|(?:mnist|digits)_llamagen)\b")  # finished runs that a page may open
 
 
 @pytest.fixture

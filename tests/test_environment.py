@@ -104,6 +104,7 @@ def test_the_home_directory_is_put_in(tmp_path, monkeypatch):
     assert config.data.name == f"folder:{tmp_path}/x"
     assert config.weights.teacher == config.evaluate.inception == config.sample.prompts == f"{tmp_path}/x"
     assert config.weights.student == "w//student/"  # as it was: settings bind a run as they are written
+    assert files.spelled("tar:~/a-{0..9}.tar") == f"tar:{tmp_path}/a-{{0..9}}.tar"
     assert [files.spelled(text) for text in ("mnist", "tfds:a/b:1.0.0", "folder:x", "")] == [
         *("mnist", "tfds:a/b:1.0.0", "folder:x", "")
     ]

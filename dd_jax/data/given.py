@@ -13,7 +13,6 @@ from PIL import Image
 
 from dd_jax.data import decode
 from dd_jax.data.conditions import as_array
-from dd_jax.data.pictures import MODES
 from dd_jax.system.errors import UserError
 
 SIZES = ("crop", "fit")
@@ -32,8 +31,8 @@ def squares(images: Any, side: int, channels: int, size: str = "crop", backgroun
     """
     if size not in SIZES:
         raise UserError(f'size={size!r} is unknown: "crop" takes the central square, "fit" the whole picture')
-    ground = decode.ground(background)
-    found = [_square(one, name, side, MODES[channels], ground, size == "fit") for name, one in each(images, channels)]
+    mode, ground = decode.MODES[channels], decode.ground(background)
+    found = [_square(one, name, side, mode, ground, size == "fit") for name, one in each(images, channels)]
     return np.stack(found) if found else np.zeros((0, side, side, channels), np.uint8)
 
 

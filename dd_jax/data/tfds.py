@@ -23,8 +23,8 @@ def module(name: str) -> Any:
     return tensorflow_datasets
 
 
-def open_source(name: str) -> Any:
-    """Examples of one split (train, where none is named), with a length, by index.
+def open_source(name: str, **more: Any) -> Any:
+    """Examples of one split (train, where none is named), with a length, by index; `more`: as `decoders`, for tfds.
 
     Nothing is downloaded. UserError, one line, for a set that is not there or not prepared for this.
     """
@@ -32,13 +32,13 @@ def open_source(name: str) -> Any:
     dataset, split = parse(name)
     try:
         if dataset.startswith(("/", "./", "../", "~")):
-            return tfds.builder_from_directory(dataset).as_data_source(split=split)
+            return tfds.builder_from_directory(dataset).as_data_source(split=split, **more)
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # its banner
-                return tfds.data_source(dataset, split=split, download=False)
+                return tfds.data_source(dataset, split=split, download=False, **more)
         except ModuleNotFoundError:  # the set's own code wants TensorFlow; its files do not
             builder = tfds.core.read_only_builder.builder_from_files(dataset)
-            return builder.as_data_source(split=split)
+            return builder.as_data_source(split=split, **more)
     except Exception as error:  # whatever tfds says, at whatever length
         raise UserError(_told(f"tfds:{name}", dataset, error)) from error
 

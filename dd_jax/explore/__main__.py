@@ -4,7 +4,7 @@ Opens a model in the browser, to play with: plans side by side on the same noise
 locked token by token, walks, pictures of one's own, repainting. FOLDER is a finished run, a folder of weights, or
 hf://owner/name; without one the newest run below runs/. Needs gradio: pip install 'dd_jax[explore]'.
 
-    python -m dd_jax.explore runs/mnist_llamagen
+    python -m dd_jax.explore runs/mnist_flow
 
 Only this machine reaches the page, unless --host says otherwise (0.0.0.0: whoever reaches the machine; nobody is asked
 for a password). On a Space of the Hugging Face Hub, app.py is two lines: docs/explorer.md.

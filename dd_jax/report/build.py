@@ -37,7 +37,6 @@ def from_workdir(workdir: str | os.PathLike, config: Mapping[str, Any], record: 
     scores, speed = tables.read_scores(workdir / "scores"), _json(workdir / "speed.json")
     results = read_results(workdir / "results.jsonl", optional=bool(scores))
     classes = (config.get("data") or {}).get("classes") or 10
-    hot = [row for row in results if "tau" in row]
     first, others = _by_split(_timed([row for row in results if "tau" not in row], config))
     names = _names(config, classes)
     grid = _grid(workdir / "grids.npz", first, names)
@@ -49,7 +48,7 @@ def from_workdir(workdir: str | os.PathLike, config: Mapping[str, Any], record: 
     named = sets.grid(workdir / "samples" / "named", names, "Samples of named classes")
     shown = [grid, named, *(_by_class(workdir / "samples", names) if more else [])]
     shown += [_grid(workdir / "grids.npz", rows, names) for rows in others]
-    more += taus.sections(hot, float((config.get("sample") or {}).get("tau", 1.0)))
+    more += taus.sections(results, float((config.get("sample") or {}).get("tau", 1.0)))
     more += [table(rows, f"Captions {rows[0]['split']}") for rows in others]
     if (config.get("data") or {}).get("name") == "emoji":
         more.insert(0, f'<p class="note">{html.escape(emoji.ATTRIBUTION)}</p>')

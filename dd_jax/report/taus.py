@@ -9,8 +9,12 @@ from dd_jax.report.rows import METRICS, Row, number
 SHOWN = ("fd_teacher", "recall", "precision", "nll")
 
 
-def sections(rows: Sequence[Row], tau: float) -> list[str]:
+def sections(results: Sequence[Row], tau: float) -> list[str]:
     """A section of charts for each split of rows that have a `tau`; `tau`: that of all other rows, a larger point."""
+    rows = [row for row in results if "tau" in row]
+    one_step = [row for row in results if "tau" not in row and (row["generator"], row.get("plan")) == ("student", "S0")]
+    rows += [{**row, "tau": tau} for row in one_step if rows and tau not in [row["tau"] for row in rows]]
+    rows.sort(key=lambda row: float(row["tau"]))
     names = dict.fromkeys(row.get("split") or "" for row in rows)
     return [_section([row for row in rows if (row.get("split") or "") == name], name, tau) for name in names]
 

@@ -159,7 +159,7 @@ class Split:
 
 def splits_of_captions(conditions: Conditions, pictures: Pictures, captions: Sequence[str]) -> list[Split]:
     """Captions that were trained on, and those that were not; the example of each is its first picture."""
-    (img, label), (more, held) = pictures.training(), pictures.held_out()
+    (img, label), (more, held) = pictures.still(), pictures.held_out()
     _, first = np.unique(np.concatenate([label, held]), return_index=True)
     of_number = np.concatenate([img, more])[first]
     split = functools.partial(Split, example=lambda number_B: of_number[number_B], names=captions)

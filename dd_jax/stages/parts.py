@@ -101,7 +101,7 @@ def load_params(
         if folder:
             _check_classes(folder, config)
             kind = jnp.dtype(config.text.dtype if name == "text" else "float32")
-            params[name] = jax.tree.map(jnp.asarray, weights.load(folder, jax.eval_shape(init), dtype=kind))
+            params[name] = weights.on_device(weights.load(folder, jax.eval_shape(init), dtype=None), kind)
             if name == "student":
                 _check_student(folder, config)
         elif name in random and not located(workdir, trained_in(name)).exists():
@@ -227,7 +227,7 @@ def other_student(system: System, config: ConfigDict, folder: Path) -> tuple[Any
     head = weights.describe(folder)["config"].get("student", {}).get("head", "both")
     student = system.student.with_head(head)
     expected = jax.eval_shape(student.init, rng.key(0))
-    return student, jax.tree.map(jnp.asarray, weights.load(folder, expected))
+    return student, weights.on_device(weights.load(folder, expected, dtype=None))
 
 
 def start(system: System, config: ConfigDict, workdir: Path, teacher: Params) -> Params:
@@ -236,7 +236,7 @@ def start(system: System, config: ConfigDict, workdir: Path, teacher: Params) ->
     if folder is None:
         return system.student.init_from_teacher(key, teacher["trunk"])
     _check_classes(folder, config)
-    return system.student.init_from_student(key, jax.tree.map(jnp.asarray, weights.load(folder, None)))
+    return system.student.init_from_student(key, weights.on_device(weights.load(folder, None, dtype=None)))
 
 
 @functools.lru_cache(maxsize=len(PARTS) + 1)

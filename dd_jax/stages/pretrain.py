@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from dd_jax.data.batches import index_batches
+from dd_jax.data.batches import shuffled
 from dd_jax.data.examples import Pixels
 from dd_jax.method.interfaces import Cond, Params
 from dd_jax.metrics.classifier import Classifier
@@ -60,12 +60,7 @@ def _train(
         state, norm = update(state, grads, tx, recipe.ema)
         return state, {**metrics, "grad_norm": norm}
 
-    indices = index_batches(len(next(iter(data.values()))), recipe.batch, seed)
-
-    def batch_at(step: int) -> dict[str, np.ndarray]:
-        at = indices(step)
-        return {"id": at} | {key: values[at] for key, values in data.items()}
-
+    batch_at = shuffled(data, recipe.batch, seed)
     return fit(name, folder, recipe, init_state(start, tx), lambda s, b: step(s, b, frozen), batch_at).ema
 
 

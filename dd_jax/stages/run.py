@@ -107,9 +107,11 @@ class Run:
                 self.system, self.config, self.work / "tokenizer", img, held, eyes, self.placement
             )
         if not ported.teacher:
-            code = pretrain.encode(self.system, codes, img)
+            code = pretrain.encode(self.system, codes, self.pictures.still()[0])
             dropped = pretrain.Regularization.of(settings.teacher)
             pretrain.train_teacher(self.system, self.work / "teacher", teacher, codes, code, label, seed, dropped)
+        if skipped := self.pictures.skipped():
+            print(f"pretrain: {skipped}", flush=True)
         return publish.run(self.config, self.work.path, self.params, publish.PRETRAINED)
 
     def pairs(self) -> Any:

@@ -23,12 +23,11 @@ from dd_jax.data import captioned, labels
 from dd_jax.data.conditions import Conditions, assign
 from dd_jax.data.sampleset import SampleSet, slug
 from dd_jax.method import baselines
-from dd_jax.method.fewstep import noise_for, run_plan
-from dd_jax.method.interfaces import Cond, Params
+from dd_jax.method.interfaces import Params
 from dd_jax.method.plans import parse
-from dd_jax.metrics.resize import resize, torch_bicubic
 from dd_jax.report import sets as pictures
 from dd_jax.stages.parts import System
+from dd_jax.stages.sampler import Finish, compile_both, decoder, sampler
 from dd_jax.stages.workdir import digest
 from dd_jax.system import rng, weights
 from dd_jax.system.errors import UserError
@@ -38,46 +37,6 @@ from dd_jax.text.prompts import Prompts, read
 
 AHEAD = 2  # batches that devices work on while the host stores earlier ones
 FAST = 5000  # images of a quick score
-ROUNDING = {"nearest": 128.0, "floor": 127.5}  # 127.5 x + this, then truncated
-
-
-@dataclasses.dataclass(frozen=True)
-class Finish:
-    """Decoded images, nominally in [-1, 1] -> uint8."""
-
-    resolution: int | None = None  # bicubic to so many pixels before rounding, as a published script does with 384
-    rounding: str = "nearest"
-
-    def __post_init__(self) -> None:
-        if self.rounding not in ROUNDING:
-            raise UserError(f"config.sample.rounding is {self.rounding!r}: choose one of {', '.join(ROUNDING)}")
-
-    def __call__(self, img_BxRxRxc: jax.Array) -> jax.Array:
-        if self.resolution and self.resolution != img_BxRxRxc.shape[1]:
-            img_BxRxRxc = resize(img_BxRxRxc, self.resolution, torch_bicubic)
-        return jnp.clip(127.5 * img_BxRxRxc + ROUNDING[self.rounding], 0, 255).astype(jnp.uint8)
-
-
-@functools.lru_cache
-def sampler(system: System, plan: str, finish: Finish, placement: Placement = ALONE) -> Callable[..., jax.Array]:
-    """((params, root key), id_B, cond) -> uint8 images: one program, each device with its own rows.
-
-    An image follows from its id, as in `Pipeline.sample`. A baseline's name may stand for the plan.
-    """
-    tokens, code_dim = system.layout.tokens, system.tokenizer.code_dim
-    baseline = baselines.named(plan, system.models) if baselines.known(plan) else None
-
-    def draw(given: tuple[dict[str, Params], jax.Array], id_B: jax.Array, cond: Cond) -> jax.Array:
-        params, root = given
-        keys = rng.example_keys(root, id_B)
-        if baseline:
-            draft = baseline(params, cond, keys)
-        else:
-            draws = rng.example_keys(jax.random.fold_in(root, 1 << 20), id_B)
-            draft = run_plan(plan, system.models, params, cond, noise_for(keys, tokens, code_dim), draws)
-        return finish(system.tokenizer.decode(params["tokenizer"], draft.token_BxLxC))
-
-    return jax.jit(placement.each(draw))
 
 
 class Sampling:
@@ -207,8 +166,13 @@ class Sampling:
     def images(self, plan: str, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """uint8 images of each piece, which are at most `batch` ids: padded, never dropped, next ones on their way."""
         given = {part: self.params[part] for part in self.parts(plan)}, rng.stream(self.seed, "sample")
-        run = sampler(self.system, plan, self.finish, self.placement)
-        return _ahead((run(given, *self._rows(ids)), len(ids)) for ids in pieces)
+        run = sampler(self.system, plan, self.placement), decoder(self.system, self.finish, self.placement)
+        if self.placement.mesh is None:
+            shape = self.batch, self.system.layout.tokens, self.system.tokenizer.code_dim
+            compile_both(*run, (given, *self._rows(np.zeros(1, np.int32))), shape)
+        draw, show = run
+        drawn = ((draw(given, *self._rows(ids)), len(ids)) for ids in pieces)
+        return _ahead((show(given[0]["tokenizer"], token_BxLxC), count) for token_BxLxC, count in drawn)
 
     def _rows(self, ids: np.ndarray) -> Any:
         padded = np.pad(ids, (0, self.batch - len(ids)))

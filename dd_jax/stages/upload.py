@@ -92,6 +92,6 @@ def portable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [portable(item) for item in value]
     if isinstance(value, str) and ("/" in value or "\\" in value) and "://" not in value:
-        kind, colon, path = value.partition(":") if value.startswith("folder:") else ("", "", value)
+        kind, colon, path = value.partition(":") if value.startswith(files.PATHS) else ("", "", value)
         return f"{kind}{colon}{PurePath(path.replace(chr(92), '/')).name}"
     return value

@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import orbax.checkpoint as ocp
 
 from dd_jax.system import processes
 from dd_jax.system.errors import UserError
@@ -104,7 +103,9 @@ class Checkpoints:
     """The checkpoints of one training run, newest last; a killed save leaves nothing behind."""
 
     def __init__(self, folder: Path, keep: int = 2):
-        self.folder = folder.absolute()
+        import orbax.checkpoint as ocp  # slow to import: who draws does without
+
+        self.folder, self._ocp = folder.absolute(), ocp
         self._waiting: tuple | None = None
         self._links = contextlib.ExitStack()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
@@ -145,8 +146,8 @@ class Checkpoints:
         if self._waiting is None:
             return
         (step, state, sums, data), self._waiting = self._waiting, None
-        meta = {"sum": _total(sums), "data": data}
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        meta, args = {"sum": _total(sums), "data": data}, self._ocp.args
+        items = args.Composite(state=args.StandardSave(state), meta=args.JsonSave(meta))
         with self._writing():
             self._manager.save(step, args=items)
 
@@ -166,9 +167,9 @@ class Checkpoints:
         def at(x: Any) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None) or here)
 
-        abstract = jax.tree.map(at, like)
+        abstract, args = jax.tree.map(at, like), self._ocp.args
         self._compare(step, like)
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
+        items = args.Composite(state=args.StandardRestore(abstract), meta=args.JsonRestore())
         try:
             found = self._manager.restore(step, args=items)
         except Exception as error:  # whatever the reader met: the file is not what was written
@@ -199,7 +200,7 @@ class Checkpoints:
     def _compare(self, step: int, like: Any) -> None:
         """UserError that says what was saved otherwise than `like`: names, shapes, types."""
         try:
-            stored: Any = ocp.StandardCheckpointHandler().metadata(self._plain / str(step) / "state")
+            stored: Any = self._ocp.StandardCheckpointHandler().metadata(self._plain / str(step) / "state")
             there = {name: _kind(x) for name, x in _names(stored) if hasattr(x, "shape")}
         except Exception:  # no word on what it holds: reading it will tell
             return

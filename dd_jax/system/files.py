@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from dd_jax.system.errors import UserError
 
+PATHS = ("folder:", "tar:", "npz:")  # words before a path
 # gs://bucket/run, and gs:/bucket/run as `Path` writes it; one letter would be a drive.
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
@@ -99,7 +100,7 @@ def check_folder(folder: str | os.PathLike) -> None:
 
 def spelled(text: str) -> str:
     """The same for a setting that is a path, folder:PATH, tfds:NAME or a mere name; without ~ it stays as it is."""
-    kind, colon, path = text.partition(":") if text.startswith(("folder:", "tfds:")) else ("", "", text)
+    kind, colon, path = text.partition(":") if text.startswith((*PATHS, "tfds:")) else ("", "", text)
     if kind == "tfds" or not path:
         return text
     found = local(path)

@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from jax.sharding import Sharding
 
 from dd_jax.system.errors import UserError
@@ -73,6 +72,8 @@ def is_first() -> bool:
 def meet(name: str) -> None:
     """Go on when all have come here; `name` is new each time."""
     if count() > 1:
+        import orbax.checkpoint as ocp  # slow to import: who draws does without
+
         ocp.multihost.sync_global_processes(name, timeout=WAIT, processes={*range(count())})
 
 

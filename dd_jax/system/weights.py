@@ -6,15 +6,17 @@ A folder may be on the Hub, hf://owner/name/folder: whatever takes a folder of w
 import functools
 import hashlib
 import json
+import mmap
 import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import ml_dtypes
 import numpy as np
 from flax import traverse_util
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors import SafetensorError, safe_open
 
 from dd_jax.system import files, hub
 from dd_jax.system.errors import UserError
@@ -24,6 +26,8 @@ Params = Any  # a plain nested dict of arrays
 FORMAT = 1
 NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 BUFFERS = NAMES | {"int64": "I64"}
+KINDS = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "F64": np.float64}
+ALIGNED = 64  # bytes: arrays that begin at a multiple are used where they lie in the file, on a CPU
 AGAIN = "port the weights again, or delete the folder and run the stage that made it"
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 BESIDE = ("spiece.model",)  # files without weights that may come along
@@ -110,26 +114,64 @@ def describe(folder: Folder) -> dict[str, Any]:
 
 
 def load(folder: Folder, expected: Params | None, verify: bool = False, dtype: Any = np.float32) -> Params:
-    """Parameters shaped like `expected` (anything with shapes; None: as they are), as `dtype`.
+    """Parameters shaped like `expected` (None: as they are), anything with shapes: NumPy's, as `dtype` (None: stored).
 
+    What is of that type in the file is a view of it, mapped: nothing is read before it is used (see `on_device`).
     `verify` reads the file once more for its checksum. UserError for a damaged file or another model's weights.
     """
     about, path = describe(folder), place(folder) / WEIGHTS
     if verify and sha256(path) != about["sha256"]:
         raise UserError(f"{path} is damaged (its checksum differs from {CONFIG}): {AGAIN}")
-    try:
-        found = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged ({error}): {AGAIN}") from error
+    found = mapped(path)
     expected = traverse_util.unflatten_dict(found, sep="/") if expected is None else expected
     wanted = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(expected, sep="/").items()}
     if wanted != {key: x.shape for key, x in found.items()}:
         odd = sorted(key for key in {*wanted, *found} if wanted.get(key) != getattr(found.get(key), "shape", None))
         told = ", ".join(odd[:6]) + (f" and {len(odd) - 6} more" if len(odd) > 6 else "")
         raise UserError(f"{folder} holds {about.get('id')}, which is not the configured model; they differ in {told}")
-    for key in wanted:  # one after another, not all in both types at once
+    for key in wanted if dtype else ():  # one after another, not all in both types at once
         found[key] = found[key].astype(dtype, copy=False)
     return traverse_util.unflatten_dict(found, sep="/")
+
+
+def mapped(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file as views of it; writing to one does not reach the file.
+
+    UserError for a file that is damaged.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:  # checks the header against the file
+            names = list(file.keys())
+        with open(path, "rb") as file:
+            first = 8 + struct.unpack("<Q", file.read(8))[0]
+            header = json.loads(file.read(first - 8))
+            whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        values = np.frombuffer(whole, np.uint8)
+        found = {}
+        for name in names:
+            begin, end = header[name]["data_offsets"]
+            if (kind := header[name]["dtype"]) not in KINDS:
+                raise UserError(f"{path} holds {kind} in {name}: weights are {', '.join(NAMES)}")
+            found[name] = values[first + begin : first + end].view(KINDS[kind]).reshape(header[name]["shape"])
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}): {AGAIN}") from error
+    if hasattr(mmap, "MADV_WILLNEED"):
+        whole.madvise(mmap.MADV_WILLNEED)  # read on while programs are compiled
+    return found
+
+
+def on_device(params: Params, dtype: Any = np.float32) -> Params:
+    """Arrays of `load` as JAX's: on a CPU those that are aligned stay in the mapped file, others are moved in turn."""
+
+    def one(x: np.ndarray) -> jax.Array:
+        given = x.astype(dtype, copy=False)
+        found = jax.device_put(given, may_alias=True)
+        if given is not x or x.ctypes.data % ALIGNED or jax.default_backend() != "cpu":
+            found.block_until_ready()
+            files.let_go(x)
+        return found
+
+    return jax.tree.map(one, params)
 
 
 def write_safetensors(
@@ -137,11 +179,15 @@ def write_safetensors(
 ) -> Path:
     """A safetensors file, written array by array; `dtype`: of all of them, if it is given.
 
+    What is `ALIGNED` in size comes first, so that it also begins so.
     `buffers` make it a file for PyTorch: they may be integers or infinite, and readers there want "pt" in the header.
     """
     header: dict[str, Any] = {} if buffers is None else {"__metadata__": {"format": "pt"}}
     first, buffers = 0, buffers or {}
-    for key, x in {**arrays, **buffers}.items():
+    width = {key: np.dtype((key not in buffers and dtype) or x.dtype).itemsize for key, x in arrays.items()}
+    odd = {key: x.size * width.get(key, 1) % ALIGNED != 0 for key, x in {**arrays, **buffers}.items()}
+    written = {key: {**arrays, **buffers}[key] for key in sorted(odd, key=odd.__getitem__)}
+    for key, x in written.items():
         kind = (key not in buffers and dtype) or str(x.dtype)
         known = NAMES if key not in buffers else BUFFERS
         if str(x.dtype) not in known or kind not in known:
@@ -150,11 +196,11 @@ def write_safetensors(
         header[key] = {"dtype": known[kind], "shape": list(x.shape), "data_offsets": [first, last]}
         first = last
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-(8 + len(text)) % ALIGNED)
     with files.writing(path) as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for key, given in {**arrays, **buffers}.items():
-            x = np.asarray(given)
+        for key, array in written.items():
+            x = np.asarray(array)
             if key not in buffers and not np.isfinite(x).all():
                 raise UserError(f"{key} holds numbers that are not finite: fetch the file again")
             file.write(

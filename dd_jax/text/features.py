@@ -77,8 +77,8 @@ class TextEncoder:
         cfg = T5Config(**about["config"], dtype=jnp.dtype(dtype))
         expected = jax.eval_shape(functools.partial(init, cfg), rng.key(0))
         where = dataclasses.replace(placement or ALONE, rules=RULES)
-        params = weights.load(folder, expected, dtype=jnp.dtype(dtype))
-        params = jax.device_put(params) if where.mesh is None else where.put(params, fsdp=False)
+        params = weights.load(folder, expected, dtype=None if where.mesh is None else jnp.dtype(dtype))
+        params = weights.on_device(params, jnp.dtype(dtype)) if where.mesh is None else where.put(params, fsdp=False)
         tokenizer = SentencePiece(weights.place(folder), cfg.tokens)
         return cls(cfg, params, tokenizer, batch, placement=where, digest=about["sha256"])
 

@@ -1,0 +1,80 @@
+"""Pictures of one's own as a training reads them: in two parts, streamed, cut as its settings say."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from dd_jax.data import bundled, decode, examples, folder
+from dd_jax.data.cuts import Cut
+from dd_jax.data.examples import Examples, Pixels
+from dd_jax.data.source import Source, plural
+from dd_jax.data.squares import Squares
+from dd_jax.data.threads import each
+from dd_jax.system.errors import UserError
+
+CACHE = 1024  # MiB of 8-bit pictures that are kept, where config.data.cache does not say
+
+
+@dataclasses.dataclass(frozen=True)
+class Own:
+    """Pictures of a source in two parts, numbers (n,) of each, as a training sees them."""
+
+    source: Source
+    train: np.ndarray
+    held: np.ndarray
+    cut: Cut
+    seen: Squares  # what `cut` cuts from
+    plain: Squares  # central squares
+    shape: tuple[int, ...]  # (R, R, c)
+
+    @classmethod
+    def of(cls, source: Source, settings: ConfigDict, seed: int) -> "Own":
+        """As `config.data` says. What was found is printed. UserError for settings that fit no pictures."""
+        mode = decode.MODES.get(settings.channels)
+        if mode is None:
+            raise UserError(f"config.data.channels={settings.channels}: 1 is grey, 3 is colour")
+        background = decode.ground(settings.get("background"))
+        cut = Cut.of(settings, seed)
+        shape = (cut.side, cut.side, settings.channels)
+        train, _, held, _ = bundled.split(np.arange(source.count), source.label, _held_out(source.count))
+        kin = 2 * source.label.astype(np.int64)
+        kin[held] += 1
+        room, strict = settings.get("cache", CACHE) << 20, settings.get("strict", True)
+        seen = plain = Squares(source, cut.decoder(mode, background), room, kin, strict)
+        if cut.share:
+            plain = Squares(source, Cut(cut.side, None, False, seed).decoder(mode, background), 0, kin, strict)
+            plain.unreadable = seen.unreadable
+        seen.look(whole=source.count * cut.shorter**2 * settings.channels <= room)
+        lines = [source.table(len(held)), *(f"  {told}" for told in [*seen.lines(), f"trained on: {cut}"])]
+        print("\n".join(lines), flush=True)
+        return cls(source, train, held, cut, seen, plain, shape)
+
+    def squares(self, part: np.ndarray) -> Pixels:
+        """Central squares; kept as floats if they are few, but for those that are encoded once and never trained on."""
+        found = Examples(lambda at: examples.floats(np.stack(self.plain[part[at]])), len(part), self.shape)
+        return found if self.cut.random and part is self.train else examples.kept(found)
+
+    def skipped(self) -> str:
+        """What could not be read so far, one line; nothing if there is none."""
+        some = [self.source.called(number) for number in sorted(self.seen.unreadable)]
+        told = f"{plural(len(some), 'picture')} could not be read, others of the same class stood in"
+        return f"{told}: {folder.some(some)}" if some else ""
+
+    def windows(self) -> Examples:
+        """Of the part for training, cut anew by every epoch: number epoch x count + i is picture i."""
+        count = len(self.train)
+
+        def read(at: np.ndarray) -> np.ndarray:
+            epoch, number = np.divmod(at, count)
+            found = zip(self.seen[self.train[number]], epoch.tolist(), number.tolist(), strict=True)
+            cut = each(found, lambda one: self.cut(*one)) if self.cut.share else itertools.starmap(self.cut, found)
+            return examples.floats(np.stack(list(cut)))
+
+        return Examples(read, count, self.shape, endless=True)
+
+
+def _held_out(count: int) -> int:
+    """A twentieth, but two at least: scores compare covariances."""
+    return min(max(count // 20, 2), 1000, count)

@@ -1,0 +1,178 @@
+"""Pictures in tar shards, as webdataset has them: files of one name are one sample, its picture and its label.
+
+A sample's name is a file's up to the first dot: `0017.jpg` beside `0017.cls` (a class's number or name), `0017.json`
+({"label": ...}) or `0017.txt` (text, each of which is a class). Only headers are read at first; where each picture is
+stays in the user's cache, by the shard's size and time. Pictures are then read anywhere, in any order.
+"""
+
+import contextlib
+import dataclasses
+import glob
+import hashlib
+import io
+import itertools
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dd_jax.data import decode, folder
+from dd_jax.data.source import Source, by_name, plural
+from dd_jax.data.threads import each
+from dd_jax.system import files
+from dd_jax.system.errors import UserError
+
+BRACES = re.compile(r"\{([^{}]*)\}")
+RANGE = re.compile(r"(\d+)\.\.(\d+)")
+LABELS = ("cls", "json", "txt")  # where a label is looked for, in this order
+FORMAT = 1  # of what is kept in the cache
+Place = tuple[int, int]  # (first byte, bytes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Index:
+    """Samples of one shard that have a picture."""
+
+    name: list[str]
+    place: list[Place]  # of its picture
+    label: list[str]  # "" where there is none
+    bare: int  # samples without a picture
+
+
+def open_source(where: str) -> Source:
+    """`where`: a shard, a folder of them, or several by * and ? and {000..012} and {a,b}. UserError for none."""
+    shards = _shards(where)
+    found = list(each(shards, index))
+    at = np.repeat(np.arange(len(shards)), [len(one.name) for one in found])
+    name, text = ([x for one in found for x in getattr(one, field)] for field in ("name", "label"))
+    place = np.array([x for one in found for x in one.place], np.int64)
+    left_out = [f"{plural(bare, 'sample')} without a picture"] if (bare := sum(one.bare for one in found)) else []
+    has = np.flatnonzero([bool(x) for x in text])
+    if 0 < len(has) < len(text):
+        left_out.append(f"{plural(len(text) - len(has), 'sample')} without a label")
+        at, place, name, text = at[has], place[has], [name[i] for i in has], [text[i] for i in has]
+    if not name:
+        told = f" ({'; '.join(left_out)})" if left_out else ""
+        raise UserError(f"config.data.name=tar:{where} has no pictures{told}: {' '.join(decode.suffixes())} are read")
+    try:
+        label, names = by_name(text) if text[0] else (np.zeros(len(text), np.int32), ("pictures",))
+    except ValueError as error:
+        raise UserError(f"config.data.name=tar:{where}: {error}") from error
+
+    def opened(number: int) -> Image.Image:
+        return Image.open(io.BytesIO(_read(shards[at[number]], *place[number].tolist())))
+
+    def called(number: int) -> str:
+        return f"{shards[at[number]]}/{name[number]}"
+
+    return Source(f"tar:{where}", len(name), names, lambda: label, opened, called, left_out)
+
+
+def _shards(where: str) -> list[Path]:
+    """All files that a pattern means, sorted. UserError if one part of it means none."""
+    found: list[str] = []
+    for pattern in _spread(str(files.local(where))):
+        some = sorted(glob.glob(f"{pattern}/*.tar" if os.path.isdir(pattern) else pattern))
+        if not some:
+            raise UserError(f"config.data.name=tar:{where}: there is no file {pattern}")
+        found += some
+    return [Path(name) for name in dict.fromkeys(found)]
+
+
+def _spread(pattern: str) -> Iterator[str]:
+    """x{0..2}{a,b} -> x0a, x0b, x1a, ...; numbers keep their zeros."""
+    literal = BRACES.split(pattern)
+    choices = [list(_choices(inside)) for inside in literal[1::2]]
+    for chosen in itertools.product(*choices):
+        yield "".join(itertools.chain(*itertools.zip_longest(literal[::2], chosen, fillvalue="")))
+
+
+def _choices(inside: str) -> Iterator[str]:
+    if numbers := RANGE.fullmatch(inside):
+        first, last = map(int, numbers.groups())
+        yield from (f"{i:0{len(numbers[1])}}" for i in range(first, last + 1))
+    else:
+        yield from inside.split(",")
+
+
+def index(shard: Path) -> Index:
+    """Where the pictures of a shard are: from the cache, or by its headers. UserError for a shard that is torn."""
+    about = shard.stat()
+    key = f"{FORMAT} {shard.absolute()} {about.st_size} {about.st_mtime_ns}"
+    cache = files.cache()
+    kept = cache / "shards" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json" if cache else None
+    # Absent or damaged: made again.
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        if kept:
+            return Index(**json.loads(kept.read_bytes()))
+    found = scan(shard)
+    if kept:
+        with contextlib.suppress(UserError):  # one that cannot be written only costs the same next time
+            files.replace(kept, json.dumps(dataclasses.asdict(found)).encode())
+    return found
+
+
+def scan(shard: Path) -> Index:
+    """The same by its headers, and by the few bytes of its labels."""
+    samples: dict[str, dict[str, Place]] = {}
+    last = "its beginning"
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # which it would keep
+                parent, _, base = member.name.rpartition("/")
+                if member.isreg() and not folder.is_hidden(base):
+                    key, _, suffix = base.partition(".")
+                    name = f"{parent}/{key}" if parent else key
+                    samples.setdefault(name, {})[suffix.lower()] = (member.offset_data, member.size)
+                last = member.name
+            end = _read(shard, tar.offset, min(tarfile.BLOCKSIZE, shard.stat().st_size - tar.offset))
+        if any(end):  # tarfile stops, and says nothing, at a header that is none
+            raise tarfile.ReadError("no header where one should be")
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise UserError(_torn(shard, last, error)) from error
+    known = {suffix.removeprefix(".") for suffix in decode.suffixes()}
+    pictures = {name: next((x for x in found if x in known), "") for name, found in samples.items()}
+    named = [name for name, suffix in pictures.items() if suffix]
+    places = [samples[name][pictures[name]] for name in named]
+    labels = [_label(shard, name, samples[name]) for name in named]
+    return Index(named, places, labels, len(samples) - len(named))
+
+
+def _torn(shard: Path, last: str, error: Exception) -> str:
+    with shard.open("rb") as file:
+        packed = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}.get(file.read(2))
+    if packed:
+        return f"{shard} is packed with {packed}, and of a packed shard nothing can be read alone: unpack it to a .tar"
+    return f"{shard} is cut off or damaged behind {last} ({error}): fetch it again, or leave it out of the pattern"
+
+
+def _label(shard: Path, name: str, parts: dict[str, Place]) -> str:
+    """A sample's label as text; "" if it has none. UserError for one that cannot be read."""
+    for suffix in LABELS:
+        if suffix not in parts:
+            continue
+        try:
+            text = _read(shard, *parts[suffix]).decode().strip()
+            found = str(json.loads(text).get("label", "")) if suffix == "json" else " ".join(text.split())
+        except (ValueError, AttributeError) as error:
+            raise UserError(
+                f"{shard}/{name}.{suffix} is no label that can be read ({error}): write it again"
+            ) from error
+        if found:
+            return found
+    return ""
+
+
+def _read(shard: Path, first: int, size: int) -> bytes:
+    with shard.open("rb", buffering=0) as file:
+        file.seek(first)
+        found = file.read(size)
+    if len(found) != size:
+        raise OSError(f"{shard} is cut off")
+    return found
