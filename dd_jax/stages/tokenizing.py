@@ -14,10 +14,9 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from dd_jax.data.batches import index_batches
+from dd_jax.data.batches import shuffled
 from dd_jax.data.examples import Pixels
 from dd_jax.method import adversarial
 from dd_jax.method.interfaces import Params
@@ -217,12 +216,7 @@ def run(
     """Train to the end (or resume) -> the averaged parameters. Each process reads its own share of every batch."""
     recipe = trainer.recipe
     placement.check_batch("config.pretrain.tokenizer.batch", recipe.batch, recipe.accumulate)
-    indices = index_batches(len(img), recipe.batch, trainer.seed)
-
-    def batch_at(step: int) -> dict[str, np.ndarray]:
-        at = indices(step)[placement.mine(recipe.batch)]
-        return {"id": at, "img": img[at]}
-
+    batch_at = shuffled({"img": img}, recipe.batch, trainer.seed, placement.mine(recipe.batch))
     # Two programs, not a conditional in one: XLA's CPU backend computes convolutions in branches five times as slowly.
     early, late = (stepper(trainer, placement, plays) for plays in (False, True))
     with Checkpoints(folder) as checkpoints:
