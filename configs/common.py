@@ -9,6 +9,23 @@ from ml_collections.config_dict import placeholder
 CLEAR = {"positions": True, "loud_cond": True}
 # A teacher's training drops conditions and words of captions, and corrupts codes before the next one: shares of them.
 REGULARIZATION = {"label_dropout": 0.1, "word_dropout": 0.0, "token_corruption": 0.0}
+# What a tokenizer's training minimises besides the squared error of pixels (config.tokenizer.pixels) and its codes' own
+# terms: VQGAN's recipe (arXiv 2012.09841) adds a perceptual distance and, late, a discriminator (see `tokenizing`).
+TOKENIZING = {
+    "revive_every": 30,
+    "accumulate": 1,  # micro-batches a step
+    "dtype": "float32",  # or bfloat16, in which encoder, decoder and discriminator compute
+    "grid_every": 0,  # steps between looks at reconstructions (tokenizer/grids) and codes (curve.jsonl); 0: none
+    "l1": 0.0,
+    "perceptual": "none",  # classifier: the run's own; lpips: the network of config.weights.lpips
+    "perceptual_weight": 1.0,
+    "gan_weight": 0.0,  # 0: no discriminator
+    "gan_adaptive": True,  # times the ratio of both losses' gradients in the decoder's last layer; else as it is
+    "gan_start": 0,
+    "gan_lr": 1e-4,
+    "gan_width": 64,
+    "gan_layers": 3,
+}
 
 
 def data(name: str, resolution: int, copies: int = 1, heldout_copies: int = 1, **warp: float) -> ConfigDict:
@@ -53,6 +70,11 @@ def recipe(steps: int, batch: int, lr: float, **more: Any) -> ConfigDict:
         "checkpoint_every": 250,
     }
     return ConfigDict(fields | more)
+
+
+def tokenizing(steps: int, batch: int, lr: float, **more: Any) -> ConfigDict:
+    """The tokenizer's training."""
+    return recipe(steps, batch, lr, **(TOKENIZING | more))
 
 
 def distil(steps: int, batch: int, lr: float, **more: Any) -> ConfigDict:

@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
     config.pretrain = ConfigDict(
         {
             "classifier": common.recipe(1000, 128, 2e-3, final_lr=0.0),
-            "tokenizer": common.recipe(900, 64, 1e-2, revive_every=30),
+            "tokenizer": common.tokenizing(900, 64, 1e-2),
             "teacher": common.recipe(500, 64, 1e-2, muon=True, **regularization),
         }
     )

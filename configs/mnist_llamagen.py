@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.pretrain = ConfigDict(
         {
             "classifier": common.recipe(300, 128, 2e-3, final_lr=0.0),
-            "tokenizer": common.recipe(310, 128, 3e-3, revive_every=30),
+            "tokenizer": common.tokenizing(310, 128, 3e-3),
             "teacher": common.recipe(230, 64, 1e-2, muon=True, **common.REGULARIZATION),
         }
     )

@@ -145,11 +145,17 @@ def _networks(config: ConfigDict) -> tuple[Classifier | None, LPIPS | None]:
     size = data.resolution, data.channels, data.classes
     classifier = Classifier(*size, **config.classifier) if config.classifier is not None else None
     distance = distances.named(train.distance)
-    if distance is None or not train.embedding:
-        return classifier, None
-    lpips = LPIPS() if "lpips" in distance.needs else None
-    distances.check(train.distance, {"classifier": classifier, "lpips": lpips})
+    needs = distance.needs if distance is not None and train.embedding else ()
+    lpips = LPIPS() if "lpips" in needs or _tokenizer_by_lpips(config) else None
+    if needs:
+        distances.check(train.distance, {"classifier": classifier, "lpips": lpips})
     return classifier, lpips
+
+
+def _tokenizer_by_lpips(config: ConfigDict) -> bool:
+    """Is a tokenizer trained here, and compared by LPIPS?"""
+    section = config.get("pretrain", {}).get("tokenizer", {})
+    return section.get("perceptual") == "lpips" and not (config.weights.tokenizer or config.weights.random)
 
 
 def by_plan(config: ConfigDict) -> list[tuple[str, dict[str, Any]]]:

@@ -1,9 +1,9 @@
-"""python -m scripts.aot --config=configs/llamagen_l.py --topology=v5e:4x4 --mesh=16,1 [--what=train,pairs,sample,text]
+"""python -m scripts.aot --config=configs/llamagen_l.py --topology=v5e:4x4 --mesh=16,1 [--what=train,pairs,sample]
 
-Compiles a config's programs for chips that are not there: what each will hold, whether it fits, what crosses them,
-and how long compiling takes. No accelerator is needed, but the platform's compiler is: `pip install libtpu` in the
-version that JAX's own [tpu] extra names; for --topology=h100x8, `pip install --no-deps jax-cuda12-plugin
-jax-cuda12-pjrt nvidia-cuda-nvcc-cu12` in JAX's version (cuDNN's own workspaces are not counted).
+Compiles a config's programs (also text and tokenizer) for chips that are not there: what each will hold, whether it
+fits, what crosses them, and how long compiling takes. No accelerator is needed, but the platform's compiler is:
+`pip install libtpu` in the version that JAX's own [tpu] extra names; for --topology=h100x8, `pip install --no-deps
+jax-cuda12-plugin jax-cuda12-pjrt nvidia-cuda-nvcc-cu12` in JAX's version (cuDNN's own workspaces are not counted).
 --batch is the global one, of training, pairs and samples alike; --json=FILE keeps the numbers.
 Training is slow to compile: --config.train.scan=true takes a fraction of the time, and so does --effort=-1, which
 optimises less. Any setting can be changed:
@@ -34,8 +34,9 @@ from dd_jax import factory, overrides
 from dd_jax.method.fewstep import generator
 from dd_jax.method.interfaces import Cond
 from dd_jax.scripts import chips, hlo
-from dd_jax.stages import train
+from dd_jax.stages import tokenizing, train
 from dd_jax.stages.pairs import sampler
+from dd_jax.stages.parts import tokenizer_trainer
 from dd_jax.system import files, rng
 from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import Placement, make_mesh
@@ -51,8 +52,8 @@ JSON = flags.DEFINE_string("json", None, "Where the numbers go.")
 EFFORT = flags.DEFINE_float("effort", 0.0, "-1: compile in less time and optimise less.", -1.0, 1.0)
 DUMP = flags.DEFINE_string("dump", None, "A folder for the compiled programs' text.")
 
-PROGRAMS = {"train", "pairs", "sample", "text"}
-flags.register_validator("what", lambda names: names and {*names} <= PROGRAMS, "choose from train,pairs,sample,text")
+PROGRAMS = ("train", "pairs", "sample", "text", "tokenizer")
+flags.register_validator("what", lambda names: names and {*names} <= {*PROGRAMS}, f"choose from {','.join(PROGRAMS)}")
 flags.register_validator("mesh", lambda text: re.fullmatch(r"-?\d+,-?\d+", text), "two numbers, as 16,1 or -1,1")
 
 GIB = 2**30
@@ -91,6 +92,21 @@ class Programs:
         place = self.placement
         at = place.shardings(state), place.spread(rows, "data"), place.spread(frozen)
         return step, jax.tree.map(_at, (state, rows, frozen), at), recipe.batch
+
+    def tokenizer(self, batch: int) -> tuple[Any, tuple, int]:
+        """A step of the tokenizer's training, its discriminator playing if it has one."""
+        config, system, place = self.config, self.system, dataclasses.replace(self.placement, rules=())
+        if "pretrain" not in config:
+            raise UserError("this config trains no tokenizer: leave it out of --what, or take configs/own_var.py")
+        config.pretrain.tokenizer.batch = batch or config.pretrain.tokenizer.batch
+        trainer, side = tokenizer_trainer(system, config), config.data.resolution
+        place.check_batch("--batch", trainer.recipe.batch, trainer.recipe.accumulate)
+        state: TrainState = shapes(trainer.begin, self.params["tokenizer"])
+        img = jax.ShapeDtypeStruct((trainer.recipe.batch, side, side, config.data.channels), jnp.float32)
+        frozen = {name: self.params[name] for name in (trainer.aims.perceptual,) if trainer.eyes}
+        at = place.shardings(state), place.spread({"img": img}, "data"), place.spread(frozen)
+        given = jax.tree.map(_at, (state, {"img": img}, frozen), at)
+        return tokenizing.stepper(trainer, place), given, trainer.recipe.batch
 
     def pairs(self, batch: int) -> tuple[Any, tuple, int]:
         """Algorithm 1."""

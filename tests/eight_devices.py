@@ -3,6 +3,7 @@
 A program of its own, since the number of devices is fixed when JAX starts. It asserts, and prints what it measured.
 """
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -17,17 +18,23 @@ import tiny
 
 from dd_jax.data.conditions import Classes
 from dd_jax.families.llamagen.build import RULES as RASTER
+from dd_jax.families.llamagen.tokenizer import VQ
 from dd_jax.families.var.build import RULES as SCALES
+from dd_jax.families.var.tokenizer import VQVAE
 from dd_jax.method import losses
 from dd_jax.method.interfaces import Cond
+from dd_jax.nn.conv import ConvStack
 from dd_jax.stages.pairs import sample_codes, sampler
+from dd_jax.stages.tokenizing import Aims, Trainer
+from dd_jax.stages.tokenizing import stepper as tokenizer_stepper
 from dd_jax.stages.train import Objective, distance_of, frozen_for, stepper
 from dd_jax.system import rng
 from dd_jax.system.checkpoint import Checkpoints
 from dd_jax.system.sharding import ALONE, DATA, Placement, make_mesh
 from dd_jax.training.loop import Recipe, TrainState, init_state
 
-STEPS, BATCH = 20, 16
+STEPS, BATCH, TOKENIZED = 20, 16, 6
+PLAYERS = ("params", "ema", "discriminator")
 MAKE = {"llamagen": (tiny.raster, RASTER), "var": (tiny.scales, SCALES)}
 
 
@@ -79,6 +86,22 @@ def trained_on_policy(models, params, placement: Placement) -> tuple[TrainState,
     return state, np.array(seen)
 
 
+def tokenized(family: str, placement: Placement) -> tuple[TrainState, np.ndarray]:
+    """A tokenizer's state and losses after some steps against a discriminator; codes are revived on the way."""
+    sizes = {"ch": 16, "ch_mult": (1, 2), "z_channels": 8, "encoder_blocks": 0, "decoder_blocks": 0, "groups": 0}
+    stack = ConvStack(**sizes, channels=1, attention=False, mid=False)
+    tokenizer = {"llamagen": VQ(stack, 16, 4), "var": VQVAE(stack, 16, 4, sides=(1, 2, 4), moments=1.0)}[family]
+    recipe = Recipe(TOKENIZED, BATCH, lr=1e-3, warmup=2, ema=0.9)
+    aims = Aims(revive_every=3, l1=1.0, gan_weight=0.5, gan_width=16, gan_layers=1)
+    img = np.random.default_rng(1).uniform(-1, 1, (TOKENIZED, BATCH, 8, 8, 1)).astype(np.float32)
+    trainer = Trainer(tokenizer, recipe, aims, 0)
+    step, state, seen = tokenizer_stepper(trainer, placement), trainer.begin(trainer.start(img[0]), placement), []
+    for some in img:
+        state, metrics = step(state, placement.batch({"img": some}), {})
+        seen.append(float(metrics["loss"]))
+    return state, np.array(seen)
+
+
 def check_on_policy(make, placement: Placement) -> None:
     """A mesh trains a flow head on-policy as one device does."""
     models, params = make(head="flow")
@@ -87,6 +110,18 @@ def check_on_policy(make, placement: Placement) -> None:
     print("on-policy", dict(placement.mesh.shape), "loss", abs(seen / wanted - 1).max(), "params", far)
     np.testing.assert_allclose(seen, wanted, rtol=1e-5)
     assert far < 1e-5
+
+
+def check_tokenizer(family: str, meshes: list[Placement]) -> None:
+    """One device does what eight do: both players, codes and their average."""
+    alone, losses = tokenized(family, ALONE)
+    for placement in [Placement(make_mesh((1, 1))), *meshes]:
+        state, seen = tokenized(family, placement)
+        far = [relative(jax.device_get(getattr(state, name)), getattr(alone, name)) for name in PLAYERS]
+        print(family, "tokenizer", dict(placement.mesh.shape), "loss", abs(seen / losses - 1).max(), *PLAYERS, far)
+        np.testing.assert_allclose(seen, losses, rtol=1e-5)
+        assert max(far) < 1e-5
+    assert any(DATA in x.sharding.spec for x in jax.tree.leaves(state.discriminator))
 
 
 def check_restoring(folder: Path, state: TrainState, placements: list[Placement]) -> None:
@@ -131,6 +166,7 @@ def main(family: str, folder: str) -> None:
         assert max(far) < 1e-5
     check_restoring(Path(folder), state, [*meshes, ALONE])
     check_on_policy(make, meshes[0])
+    check_tokenizer(family, [dataclasses.replace(placement, rules=()) for placement in meshes])
     if family != next(iter(MAKE)):
         return  # what follows knows nothing of families
     _, seen = trained(models, params, meshes[0], accumulate=2)

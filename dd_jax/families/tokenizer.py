@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +50,14 @@ def settle(config: ConfigDict) -> None:
         grid.sides = ladder(side_of(config))
 
 
+class Reconstruction(NamedTuple):
+    """Images on their way through the codes; gradients pass the choice of codes straight through."""
+
+    img_BxRxRxc: jax.Array  # unclamped
+    code_BxL: jax.Array
+    terms: dict[str, jax.Array]  # the quantizer's own losses by name, weighted
+
+
 @dataclasses.dataclass(frozen=True)
 class ConvTokenizer:
     """Most of a `Tokenizer`. Params: the AutoEncoder's modules, and the codebook's under `quantizer`."""
@@ -59,6 +67,7 @@ class ConvTokenizer:
     code_dim: int
     commitment: float = 0.25  # weight of pulling the encoder towards its codes
     pixels: float = 1.0  # weight of the squared error of pixels; 10 draws small data 1 to 2 dB sharper
+    dtype: Any = jnp.float32  # in which encoder and decoder compute; codes are always found in float32
 
     kernel: ClassVar[int] = 1  # size of the convolutions from and to code space
 
@@ -85,6 +94,28 @@ class ConvTokenizer:
         """(M, C) what the codebook has to cover for these images."""
         raise NotImplementedError
 
+    def reconstruct(self, params: Params, img_BxRxRxc: jax.Array) -> Reconstruction:
+        """Images through their codes and back, as training does it."""
+        raise NotImplementedError
+
+    def loss(self, params: Params, img_BxRxRxc: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The squared error of pixels and the quantizer's own terms, and what to log."""
+        return self.weigh(self.reconstruct(params, img_BxRxRxc), img_BxRxRxc)
+
+    def weigh(self, made: Reconstruction, img_BxRxRxc: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """`loss` of what was made of these images."""
+        mse = jnp.mean((made.img_BxRxRxc - img_BxRxRxc) ** 2)
+        total = self.pixels * mse
+        for term in made.terms.values():
+            total = total + term
+        psnr = 10 * jnp.log10(4 / mse)  # images span 2
+        used = codebook.perplexity(made.code_BxL, self.vocab)
+        return total, {"loss": total, "psnr": psnr, **made.terms, "perplexity": used}
+
+    def last_kernel(self, params: Params) -> jax.Array:
+        """The decoder's last convolution, by whose gradients an adversarial loss is balanced."""
+        return params["decoder"]["conv_out"]["kernel"]
+
     def raw_codebook(self, params: Params) -> jax.Array:
         """The (V, C) parameter behind `codebook`."""
         return params["quantizer"]["embedding"]
@@ -105,8 +136,13 @@ class ConvTokenizer:
 
     def features(self, params: Params, img_BxRxRxc: jax.Array) -> jax.Array:
         """Images -> (B, h, w, C), straight from the encoder."""
-        return jnp.asarray(self.net.apply({"params": params}, img_BxRxRxc, method="encode"))
+        return self._apply(params, img_BxRxRxc, "encode")
 
     def paint(self, params: Params, map_BxhxwxC: jax.Array) -> jax.Array:
         """(B, h, w, C) in code space -> images, unclamped."""
-        return jnp.asarray(self.net.apply({"params": params}, map_BxhxwxC, method="decode"))
+        return self._apply(params, map_BxhxwxC, "decode")
+
+    def _apply(self, params: Params, x: jax.Array, method: str) -> jax.Array:
+        lower = self.dtype != jnp.float32  # else what comes in stays what it is, for the stack to refuse
+        found = jnp.asarray(self.net.apply({"params": params}, x.astype(self.dtype) if lower else x, method=method))
+        return found.astype(jnp.float32) if lower else found

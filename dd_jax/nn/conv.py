@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,6 +17,7 @@ import numpy as np
 from dd_jax.nn import winograd
 from dd_jax.nn.attention import attend, split_heads
 from dd_jax.system.errors import UserError
+from dd_jax.system.sharding import constrain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +36,7 @@ class ConvStack:
     background: float = 0.0  # image value that zeros stand for: at -1 black costs one code, at borders too
     reach: int = 3  # size of the encoder's last convolution: at 1 codes stay local, and cheaper to predict
     patch: int = 1  # pixels of a side that are folded into channels first: spares full-resolution convolutions
+    remat: bool = False  # compute each block again in the backward pass: a fraction of the memory, a third more time
 
     def __post_init__(self) -> None:
         if self.groups and any(width % self.groups for width in self.widths):
@@ -132,10 +135,9 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (self.size, self.size, x.shape[-1], self.features)
-        kernel = self.param("kernel", lecun, shape, jnp.float32)
+        kernel = self.param("kernel", lecun, (self.size, self.size, x.shape[-1], self.features), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
-        return self.how(x, kernel, bias)
+        return self.how(constrain(x), kernel, bias)
 
 
 class GroupNorm(nn.Module):
@@ -152,8 +154,7 @@ class GroupNorm(nn.Module):
         y = x.astype(jnp.float32).reshape(x.shape[0], -1, self.groups, width // self.groups)
         y = y - jnp.mean(y, (1, 3), keepdims=True)
         y = y * jax.lax.rsqrt(jnp.mean(y * y, (1, 3), keepdims=True) + self.eps)
-        y = y.reshape(-1, width) * gain + bias
-        return y.reshape(x.shape).astype(x.dtype)
+        return (y.reshape(-1, width) * gain + bias).reshape(x.shape).astype(x.dtype)
 
 
 def norm_silu(x: jax.Array, groups: int, name: str) -> jax.Array:
@@ -211,12 +212,18 @@ class Upsample(nn.Module):
         return Conv(self.features, how=convolve_doubled, name="conv")(x)
 
 
+def blocks_of(cfg: ConvStack) -> tuple[Any, Any]:
+    """The classes of residual and attention blocks."""
+    return (nn.remat(ResBlock), nn.remat(AttnBlock)) if cfg.remat else (ResBlock, AttnBlock)
+
+
 def run_level(cfg: ConvStack, x: jax.Array, level: int, blocks: int) -> jax.Array:
     """The blocks of one level, or an activation where there are none; to be called inside a module."""
+    res, attn = blocks_of(cfg)
     for j in range(blocks):
-        x = ResBlock(cfg.widths[level], cfg.groups, name=f"level{level}_block{j}")(x)
+        x = res(cfg.widths[level], cfg.groups, name=f"level{level}_block{j}")(x)
         if cfg.attention and level == len(cfg.widths) - 1:
-            x = AttnBlock(cfg.groups, name=f"level{level}_attn{j}")(x)
+            x = attn(cfg.groups, name=f"level{level}_attn{j}")(x)
     return x if blocks else jax.nn.silu(x)
 
 
@@ -224,10 +231,11 @@ def run_mid(cfg: ConvStack, x: jax.Array) -> jax.Array:
     """The middle of an encoder or decoder; to be called inside a module."""
     if not cfg.mid:
         return x
-    x = ResBlock(cfg.widths[-1], cfg.groups, name="mid_block1")(x)
+    res, attn = blocks_of(cfg)
+    x = res(cfg.widths[-1], cfg.groups, name="mid_block1")(x)
     if cfg.attention:
-        x = AttnBlock(cfg.groups, name="mid_attn")(x)
-    return ResBlock(cfg.widths[-1], cfg.groups, name="mid_block2")(x)
+        x = attn(cfg.groups, name="mid_attn")(x)
+    return res(cfg.widths[-1], cfg.groups, name="mid_block2")(x)
 
 
 class Encoder(nn.Module):

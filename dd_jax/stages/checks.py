@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from dd_jax.data import pictures
 from dd_jax.method import losses
 from dd_jax.stages import fid
-from dd_jax.stages.parts import System, missing, named
+from dd_jax.stages.parts import System, missing, named, tokenizer_trainer
 from dd_jax.stages.sample import Sampling
 from dd_jax.stages.train import check_batch
 from dd_jax.stages.workdir import Workdir
@@ -83,6 +83,7 @@ def values(
 ) -> None:
     """UserError for settings of these stages that do not go together, or name what there is not."""
     for name, check in {
+        "pretrain": lambda: pretraining(system, config, placement),
         "pairs": lambda: pairs(system, config, todo),
         "train": lambda: training(system, config, placement()),
         "sample": lambda: drawing(sampling()),
@@ -91,6 +92,22 @@ def values(
     }.items():
         if name in todo:
             check()
+
+
+def pretraining(system: System, config: ConfigDict, placement: Callable[[], Placement]) -> None:
+    """UserError if the tokenizer's training, where there is one, could not be dealt out or compared."""
+    if "pretrain" not in config or ready(config, "tokenizer"):
+        return
+    trainer = tokenizer_trainer(system, config)
+    recipe = trainer.recipe
+    placement().check_batch("config.pretrain.tokenizer.batch", recipe.batch, recipe.accumulate)
+    if trainer.aims.perceptual == "lpips" and system.lpips is not None:
+        system.lpips.check(config.data.resolution)
+        if not config.weights.lpips:
+            raise UserError(
+                "config.pretrain.tokenizer.perceptual=lpips looks through published weights: python -m port_weights "
+                "lpips_vgg --out weights, then add --config.weights.lpips=weights/lpips_vgg; or choose classifier"
+            )
 
 
 def training(system: System, config: ConfigDict, placement: Placement) -> None:

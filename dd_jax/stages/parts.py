@@ -20,7 +20,7 @@ from dd_jax.method.objectives import Objective
 from dd_jax.method.student import Student
 from dd_jax.metrics.classifier import Classifier
 from dd_jax.metrics.lpips import LPIPS
-from dd_jax.stages import train
+from dd_jax.stages import tokenizing, train
 from dd_jax.stages.workdir import located
 from dd_jax.system import files, hub, rng, weights
 from dd_jax.system.errors import UserError
@@ -115,12 +115,26 @@ def load_params(
         else:
             if name == "student" and (located(workdir, "pairs") / pairset.MANIFEST).exists():
                 pairset.check_noise(located(workdir, "pairs"))  # it maps that noise, and no other
-            begin = functools.partial(_begun, system, Recipe.of(recipes[name])) if name == "student" else None
+            begin: Callable | None = tokenizer_trainer(system, config).begin if name == "tokenizer" else None
+            begin = functools.partial(_begun, system, Recipe.of(recipes[name])) if name == "student" else begin
             params[name] = load_ema(located(workdir, name), Recipe.of(recipes[name]), init, begin)
     if "teacher" in params:
         trunk = jax.tree.map(lambda x: x.astype(dtype or config.dtype.teacher), params["teacher"])
         params["teacher"] = system.teacher_params(trunk, params["tokenizer"])
     return params
+
+
+def tokenizer_trainer(system: System, config: ConfigDict) -> tokenizing.Trainer:
+    """By `config.pretrain.tokenizer`. UserError for a distance without its network, or too small pictures."""
+    section = config.pretrain.tokenizer
+    name = section.get("perceptual", "none")
+    network = getattr(system, name) if name != "none" else None
+    if network is None and name != "none":
+        raise UserError(f"config.pretrain.tokenizer.perceptual={name}: this config has no {name}; choose none")
+    eyes = (lambda frozen, a, b: network.perceptual(frozen[name], a, b)) if network else None
+    trainer = tokenizing.Trainer.of(system.tokenizer, section, config.seed, eyes)
+    trainer.aims.check(config.data.resolution)
+    return trainer
 
 
 def _begun(system: System, recipe: Recipe, student: Params) -> TrainState:

@@ -10,16 +10,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from ml_collections import ConfigDict
 
 from dd_jax.data.batches import shuffled
 from dd_jax.data.examples import Pixels
 from dd_jax.method.interfaces import Cond, Params
 from dd_jax.metrics.classifier import Classifier
-from dd_jax.stages.parts import System
+from dd_jax.stages import tokenizing
+from dd_jax.stages.parts import System, tokenizer_trainer
 from dd_jax.system import rng
 from dd_jax.system.runtime import jit_once
+from dd_jax.system.sharding import Placement
 from dd_jax.text.captions import drop_words
+from dd_jax.training.log import Extras
 from dd_jax.training.loop import Metrics, Recipe, Settings, TrainState, fit, init_state, update
+from dd_jax.training.reconstructions import Reconstructions
 
 Batch = dict[str, jax.Array]
 Loss = Callable[[Params, Batch, jax.Array, dict[str, Params]], tuple[jax.Array, Metrics]]
@@ -43,7 +48,6 @@ def _train(
     data: Mapping[str, Pixels],
     seed: int,
     frozen: dict[str, Params],
-    after: Callable[[TrainState, Batch], TrainState] | None = None,
 ) -> Params:
     """Minimise `loss(params, batch, key, frozen)` over shuffled batches of `data` -> averaged parameters."""
     tx = recipe.optimizer()
@@ -54,8 +58,6 @@ def _train(
         key = jax.random.fold_in(root, state.step)
         grads, metrics = jax.grad(loss, has_aux=True)(state.params, batch, key, frozen)
         state, norm = update(state, grads, tx, recipe.ema)
-        if after:
-            state = after(state, batch)
         return state, {**metrics, "grad_norm": norm}
 
     batch_at = shuffled(data, recipe.batch, seed)
@@ -74,28 +76,22 @@ def train_classifier(
     return _train("classifier", folder, recipe, start, loss, {"img": img, "label": label}, seed, {})
 
 
-def train_tokenizer(system: System, folder: Path, recipe: Recipe, img: Pixels, seed: int, revive: int) -> Params:
-    """Codebook from encoder outputs, then the tokenizer's loss; codes that a batch never used are revived."""
-    tokenizer = system.tokenizer
-    root = jax.random.fold_in(rng.key(seed), 1)
-    start = jit_once(tokenizer.init)(rng.key(seed))
-    start = jax.jit(tokenizer.init_codebook)(start, jnp.asarray(img[: 2 * recipe.batch]), root)
+def train_tokenizer(
+    system: System, config: ConfigDict, folder: Path, img: Pixels, held: Pixels, frozen: Params, placement: Placement
+) -> Params:
+    """See `tokenizing`. Reconstructions of held-out pictures are drawn on the way, and scored at the end.
 
-    def loss(params: Params, batch: Batch, key: jax.Array, frozen: Any) -> tuple[jax.Array, Metrics]:
-        return tokenizer.loss(params, batch["img"])
-
-    def after(state: TrainState, batch: Batch) -> TrainState:
-        due = (state.step % revive == 0) & (state.step < 0.7 * recipe.steps)
-        key = jax.random.fold_in(root, state.step)
-
-        def with_new_codes(state: TrainState) -> TrainState:
-            params = tokenizer.revive(state.params, batch["img"], key)
-            ema = tokenizer.with_codebook(state.ema, tokenizer.raw_codebook(params))
-            return dataclasses.replace(state, params=params, ema=ema)
-
-        return jax.lax.cond(due, with_new_codes, lambda state: state, state)
-
-    return _train("tokenizer", folder, recipe, start, loss, {"img": img}, seed, {}, after)
+    `frozen`: networks that look at pictures.
+    """
+    placement = dataclasses.replace(placement, rules=())  # those are the transformers'
+    maps, vocab = system.layout.maps, system.tokenizer.vocab
+    looks = Reconstructions(folder, system.tokenizer, maps, vocab, img, held, placement)
+    extras = Extras(preview=looks, preview_every=config.pretrain.tokenizer.get("grid_every", 0))
+    trainer = tokenizer_trainer(system, config)
+    read = {trainer.aims.perceptual: frozen[trainer.aims.perceptual]} if trainer.eyes else {}
+    params = tokenizing.run(folder, trainer, img, read, placement, extras)
+    looks.finish(params, system.classifier, frozen.get("classifier"))
+    return params if placement.mesh is None else jax.tree.map(jnp.asarray, jax.device_get(params))
 
 
 def encode(system: System, params: Params, img: Pixels, batch: int = 512) -> np.ndarray:

@@ -94,7 +94,7 @@ class Run:
         if self.given or self.work.source:
             return f"nothing: {self.given or self.work.borrowed('pretrain')}"
         settings, seed, ported = self.config.pretrain, self.config.seed, self.config.weights
-        classifier, tokenizer, teacher = (Recipe.of(settings[k]) for k in ("classifier", "tokenizer", "teacher"))
+        classifier, teacher = (Recipe.of(settings[part]) for part in ("classifier", "teacher"))
         img, label = self.pictures.training()
         if self.system.classifier is not None and not ported.classifier:
             seen = self.pictures.for_classifier(self.system.text is not None)
@@ -102,8 +102,9 @@ class Run:
         if ported.tokenizer:
             codes = self.params("tokenizer")["tokenizer"]
         else:
+            held, eyes = self.pictures.held_out()[0], self.params("classifier", "lpips")
             codes = pretrain.train_tokenizer(
-                self.system, self.work / "tokenizer", tokenizer, img, seed, settings.tokenizer.revive_every
+                self.system, self.config, self.work / "tokenizer", img, held, eyes, self.placement
             )
         if not ported.teacher:
             code = pretrain.encode(self.system, codes, self.pictures.still()[0])

@@ -33,7 +33,15 @@ Folder = str | os.PathLike[str]
 RECORD, SOURCE, LOCK = "stages.json", "from.json", "lock"
 BORROWED = ("classifier", "tokenizer", "teacher", "pairs")  # what may be another run's
 # What may change on the way: memory, time and what is told, not the result.
-FREE = ("train.remat", "train.scan", "train.accumulate", "train.log", "train.grid_every", "pairs.verify")
+FREE: tuple[str, ...] = (
+    "train.remat",
+    "train.scan",
+    "train.accumulate",
+    "train.log",
+    "train.grid_every",
+    "pairs.verify",
+)
+FREE += ("tokenizer.stack.remat", "pretrain.tokenizer.grid_every")
 KEEP = ("pretrain", "pairs", "train")  # too dear to be thrown away because a setting changed
 # What a finished training or a whole shard looks like, in the folders that a costly stage fills.
 MADE = {"pretrain": ("classifier", "tokenizer", "teacher"), "pairs": ("pairs",), "train": ("student",)}

@@ -12,6 +12,19 @@ NEWER = {
 }
 # What a run meant that was made before a setting existed, as JSON has it.
 MEANT: dict[str, Any] = {
+    "tokenizer.entropy": 0.0,
+    "tokenizer.stack.remat": False,
+    "pretrain.tokenizer.accumulate": 1,
+    "pretrain.tokenizer.dtype": "float32",
+    "pretrain.tokenizer.l1": 0.0,
+    "pretrain.tokenizer.perceptual": "none",
+    "pretrain.tokenizer.perceptual_weight": 1.0,
+    "pretrain.tokenizer.gan_weight": 0.0,
+    "pretrain.tokenizer.gan_adaptive": True,
+    "pretrain.tokenizer.gan_start": 0,
+    "pretrain.tokenizer.gan_lr": 1e-4,
+    "pretrain.tokenizer.gan_width": 64,
+    "pretrain.tokenizer.gan_layers": 3,
     "student.head": "both",
     "train.objective": "pairs",
     "train.fresh": 0.5,

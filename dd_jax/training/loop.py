@@ -154,28 +154,33 @@ def init_state(params: Params, tx: optax.GradientTransformation, placement: Plac
 def gradients(
     loss: Callable[[Params, Any], tuple[jax.Array, Metrics]], params: Params, batch: Any, pieces: int = 1, run: int = 1
 ) -> tuple[Params, Metrics]:
-    """Gradient and metrics of `loss(params, batch)`, the mean over `pieces` micro-batches, one after another.
+    """Gradient and metrics of `loss(params, batch)`, the mean over `pieces` micro-batches (see `averaged`)."""
+    grad = jax.grad(loss, has_aux=True)
+    found: tuple[Params, Metrics] = averaged(lambda piece: grad(params, piece), batch, pieces, run)
+    return found
+
+
+def averaged(fn: Callable[[Any], Any], batch: Any, pieces: int = 1, run: int = 1) -> Any:
+    """`fn(batch)`, a tree of arrays: the mean over `pieces` micro-batches, one after another.
 
     Runs of `run` neighbours stay together and are dealt out in turns: every piece then has as many examples of each
     of `run` kinds that take turns in the batch, and examples stay on the device that has them. The batch is a
     multiple of pieces x run.
     """
-    grad = jax.grad(loss, has_aux=True)
     if pieces == 1:
-        return grad(params, batch)
+        return fn(batch)
 
     def deal(x: jax.Array) -> jax.Array:
         dealt = jnp.moveaxis(x.reshape(-1, pieces, run, *x.shape[1:]), 1, 0)
         return dealt.reshape(pieces, -1, *x.shape[1:])
 
     def add(total: Any, piece: Any) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, grad(params, piece)), None
+        return jax.tree.map(jnp.add, total, fn(piece)), None
 
     dealt = jax.tree.map(deal, batch)
-    shapes = jax.eval_shape(grad, params, jax.tree.map(lambda x: x[0], dealt))
+    shapes = jax.eval_shape(fn, jax.tree.map(lambda x: x[0], dealt))
     total, _ = jax.lax.scan(add, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), dealt)
-    mean: tuple[Params, Metrics] = jax.tree.map(lambda x: x / pieces, total)
-    return mean
+    return jax.tree.map(lambda x: x / pieces, total)
 
 
 def update(
@@ -187,7 +192,7 @@ def update(
     step = state.step + 1
     rate = jnp.minimum(decay, step / (step + 10.0))
     ema = jax.tree.map(lambda e, p: e + (1 - rate) * (p - e), state.ema, params)
-    return TrainState(step, params, ema, opt), optax.global_norm(grads)
+    return dataclasses.replace(state, step=step, params=params, ema=ema, opt=opt), optax.global_norm(grads)
 
 
 def fit(

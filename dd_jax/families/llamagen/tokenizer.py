@@ -7,17 +7,21 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from dd_jax.families.tokenizer import ConvTokenizer, side_of, stack_of
+from dd_jax.families.tokenizer import ConvTokenizer, Reconstruction, side_of, stack_of
 from dd_jax.method import flow
 from dd_jax.method.interfaces import Params
 from dd_jax.nn import codebook
 from dd_jax.nn.layers import unit
 from dd_jax.system.errors import UserError
 
+TEMPERATURE = 0.01  # of the soft choice of codes whose entropy is weighed, as released
+
 
 @dataclasses.dataclass(frozen=True)
 class VQ(ConvTokenizer):
     """A `Tokenizer`: codes and encoder vectors are compared at unit norm; the decoder takes any vector."""
+
+    entropy: float = 0.0  # weight of making each position's choice clear and all codes equally frequent; released: 0
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> "VQ":
@@ -29,7 +33,8 @@ class VQ(ConvTokenizer):
                 f"config.tokenizer.side={fields.side}, but the tokenizer makes {side} codes a side of "
                 f"{config.data.resolution} px: set --config.tokenizer.side={side}, or 0, which takes what follows"
             )
-        return cls(stack_of(config), fields.vocab, fields.code_dim, pixels=fields.get("pixels", 1.0))
+        optional = {name: fields[name] for name in ("pixels", "entropy") if name in fields}
+        return cls(stack_of(config), fields.vocab, fields.code_dim, **optional)
 
     def init_quantizer(self, key: jax.Array) -> Params:
         return {"embedding": jax.random.normal(key, (self.vocab, self.code_dim), jnp.float32)}
@@ -50,21 +55,16 @@ class VQ(ConvTokenizer):
         side = math.isqrt(token_BxLxC.shape[1])
         return self.paint(params, token_BxLxC.reshape(len(token_BxLxC), side, side, self.code_dim))
 
-    def loss(self, params: Params, img_BxRxRxc: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Squared error of pixels, of codes against the encoder, and of the encoder against its codes."""
+    def reconstruct(self, params: Params, img_BxRxRxc: jax.Array) -> Reconstruction:
+        """Terms: codes against the encoder, the encoder against its codes, and, where it has a weight, `entropy`."""
         z = unit(self.features(params, img_BxRxRxc))
         table = self.codebook(params)
         code = flow.nearest(jax.lax.stop_gradient(z), table)
         token = table[code]
         follow = jnp.mean((token - jax.lax.stop_gradient(z)) ** 2)
         commit = self.commitment * jnp.mean((z - jax.lax.stop_gradient(token)) ** 2)
-        rec = self.paint(params, codebook.straight_through(z, token))
-        mse = jnp.mean((rec - img_BxRxRxc) ** 2)
-        total = self.pixels * mse + follow + commit
-        return total, {
-            "loss": total,
-            "psnr": 10 * jnp.log10(4 / mse),  # images span 2
-            "codebook": follow,
-            "commitment": commit,
-            "perplexity": codebook.perplexity(code, self.vocab),
-        }
+        terms = {"codebook": follow, "commitment": commit}
+        if self.entropy:
+            logits = 2 * z.reshape(-1, self.code_dim) @ table.T / TEMPERATURE  # -|z - token|^2, less what all share
+            terms["entropy"] = self.entropy * codebook.entropy(logits)
+        return Reconstruction(self.paint(params, codebook.straight_through(z, token)), code, terms)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from dd_jax.families.tokenizer import ConvTokenizer, ladder, side_of, stack_of
+from dd_jax.families.tokenizer import ConvTokenizer, Reconstruction, ladder, side_of, stack_of
 from dd_jax.families.var.quantizer import Quantizer
 from dd_jax.method.interfaces import Params
 from dd_jax.nn import codebook
@@ -61,8 +61,8 @@ class VQVAE(ConvTokenizer):
         f_hat = self.quantizer.f_hat(params["quantizer"], token_BxLxC)
         return jnp.clip(self.paint(params, f_hat), -1, 1)
 
-    def loss(self, params: Params, img_BxRxRxc: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Squared error of pixels, and of f_hat against the encoder's map and back after every scale."""
+    def reconstruct(self, params: Params, img_BxRxRxc: jax.Array) -> Reconstruction:
+        """Terms: f_hat against the encoder's map, and back, after every scale; and `moments`."""
         f = self.features(params, img_BxRxRxc)
         steps = self.quantizer.residuals(params["quantizer"], f)
         still = jax.lax.stop_gradient(f)
@@ -70,15 +70,6 @@ class VQVAE(ConvTokenizer):
         follow = jnp.mean((f_hat - still) ** 2)
         commit = self.commitment * jnp.mean((f - jax.lax.stop_gradient(f_hat)) ** 2)
         drift = self.moments * jnp.mean(jnp.mean(f, (0, 1, 2)) ** 2 + (jnp.std(f, (0, 1, 2)) - 1) ** 2)
-        rec = self.paint(params, codebook.straight_through(f, steps[-1][2]))
-        mse = jnp.mean((rec - img_BxRxRxc) ** 2)
-        total = self.pixels * mse + follow + commit + drift
+        img = self.paint(params, codebook.straight_through(f, steps[-1][2]))
         code = jnp.concatenate([code for _, code, _ in steps], 1)
-        return total, {
-            "loss": total,
-            "psnr": 10 * jnp.log10(4 / mse),  # images span 2
-            "codebook": follow,
-            "commitment": commit,
-            "moments": drift,
-            "perplexity": codebook.perplexity(code, self.vocab),
-        }
+        return Reconstruction(img, code, {"codebook": follow, "commitment": commit, "moments": drift})

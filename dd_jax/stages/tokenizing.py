@@ -1,0 +1,229 @@
+"""Training a tokenizer as VQGAN (arXiv 2012.09841) and LlamaGen (arXiv 2406.06525) do, on one device or over a mesh.
+
+It minimises its own loss (squared error of pixels, codes), and where they have a weight an L1 error, a perceptual
+distance and, from some step on, the loss of an adversary: a discriminator, trained in the same step on the same images.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from dd_jax.data.batches import shuffled
+from dd_jax.data.examples import Pixels
+from dd_jax.method import adversarial
+from dd_jax.method.interfaces import Params
+from dd_jax.nn.discriminator import Discriminator, least_side
+from dd_jax.system import rng
+from dd_jax.system.checkpoint import Checkpoints
+from dd_jax.system.errors import UserError
+from dd_jax.system.runtime import jit_once
+from dd_jax.system.sharding import ALONE, Placement
+from dd_jax.training.log import Extras
+from dd_jax.training.loop import Metrics, Recipe, Settings, TrainState, averaged, fit, gradients, init_state, update
+
+Batch = dict[str, jax.Array]
+Compare = Callable[[Params, jax.Array, jax.Array], jax.Array]  # (frozen parameters, img, img) -> distance_B
+ALIVE = 0.7  # share of the steps behind which codes are left alone
+
+
+@dataclasses.dataclass(frozen=True)
+class Aims(Settings):
+    """What is minimised besides the tokenizer's own loss, and how codes are kept alive."""
+
+    revive_every: int = 30
+    dtype: str = "float32"  # in which encoder, decoder and discriminator compute
+    l1: float = 0.0
+    perceptual: str = "none"  # what looks at both images: "classifier", "lpips"
+    perceptual_weight: float = 1.0
+    gan_weight: float = 0.0  # 0: no discriminator
+    gan_adaptive: bool = True  # times Eq. 7's ratio of gradients
+    gan_start: int = 0
+    gan_lr: float = 1e-4
+    gan_width: int = 64
+    gan_layers: int = 3
+
+    def check(self, side: int) -> None:
+        """UserError for images that the discriminator could not judge."""
+        if self.gan_weight and side < (least := least_side(self.gan_layers)):
+            raise UserError(
+                f"config.pretrain.tokenizer.gan_layers={self.gan_layers} judges {least} px or more, and "
+                f"config.data.resolution={side}: set fewer layers"
+            )
+
+
+@flax.struct.dataclass
+class Adversarial(TrainState):
+    """The tokenizer's state, and its adversary's: no average, for nobody uses it."""
+
+    discriminator: Params
+    discriminator_opt: optax.OptState
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+    """One run's training. `eyes`: what the perceptual distance looks with, where there is one."""
+
+    tokenizer: Any
+    recipe: Recipe
+    aims: Aims
+    seed: int
+    eyes: Compare | None = None
+
+    @classmethod
+    def of(cls, tokenizer: Any, section: Any, seed: int, eyes: Compare | None = None) -> "Trainer":
+        """By `config.pretrain.tokenizer`."""
+        aims = Aims.of(section)
+        kind = jnp.dtype(aims.dtype)
+        cast = tokenizer if kind == jnp.float32 else dataclasses.replace(tokenizer, dtype=kind)
+        return cls(cast, Recipe.of(section), aims, seed, eyes)
+
+    @property
+    def discriminator(self) -> Discriminator:
+        return Discriminator(self.aims.gan_width, self.aims.gan_layers)
+
+    @functools.cached_property
+    def tx(self) -> optax.GradientTransformation:
+        return self.recipe.optimizer()
+
+    @functools.cached_property
+    def gan_tx(self) -> optax.GradientTransformation:
+        """The discriminator's: the same recipe at its own rate, over the steps that it plays."""
+        steps = max(self.recipe.steps - self.aims.gan_start, 1)
+        return dataclasses.replace(self.recipe, steps=steps, lr=self.aims.gan_lr, muon=False, no_decay=()).optimizer()
+
+    def start(self, img: Pixels) -> Params:
+        """The tokenizer's first parameters, its codebook made of these images."""
+        tokenizer, root = self.tokenizer, self._root
+        params = jit_once(tokenizer.init)(rng.key(self.seed))
+        return jax.jit(tokenizer.init_codebook)(params, jnp.asarray(img[: 2 * self.recipe.batch]), root)
+
+    def begin(self, params: Params, placement: Placement = ALONE) -> TrainState:
+        """The state at step 0."""
+        state = init_state(params, self.tx, placement)
+        if not self.aims.gan_weight:
+            return state
+        stack = self.tokenizer.stack
+        img = jnp.zeros((1, *(least_side(self.aims.gan_layers),) * 2, stack.channels))
+
+        def init(key: jax.Array) -> tuple[Params, optax.OptState]:
+            fresh = rng.fresh(self.discriminator, key, img)
+            return placement.keep((fresh, self.gan_tx.init(fresh)))
+
+        rival, opt = jax.jit(init)(jax.random.fold_in(self._root, 0))
+        return Adversarial(**vars(state), discriminator=rival, discriminator_opt=opt)
+
+    @property
+    def _root(self) -> jax.Array:
+        return jax.random.fold_in(rng.key(self.seed), 1)
+
+    def step(self, state: TrainState, batch: Batch, frozen: Params, plays: bool = True) -> tuple[TrainState, Metrics]:
+        """One update of the tokenizer and, if there is one and it `plays`, of the discriminator by the same images."""
+        img, pieces = batch["img"], self.recipe.accumulate
+        if isinstance(state, Adversarial) and plays:
+            play = functools.partial(self._play, state, frozen)
+            grads, rival, metrics = averaged(play, img, pieces)
+            state = self._answered(state, rival)
+        else:
+            grads, metrics = gradients(lambda p, img: self._loss(p, img, frozen)[:2], state.params, img, pieces)
+        state, norm = update(state, grads, self.tx, self.recipe.ema)
+        return self._revived(state, img), {**metrics, "grad_norm": norm}
+
+    def _loss(self, params: Params, img: jax.Array, frozen: Params) -> tuple[jax.Array, Metrics, jax.Array]:
+        """All but the adversary's share, what to log, and the reconstructions."""
+        made, aims = self.tokenizer.reconstruct(params, img), self.aims
+        total, metrics = self.tokenizer.weigh(made, img)
+        if aims.l1:
+            metrics |= {"l1": aims.l1 * jnp.mean(jnp.abs(made.img_BxRxRxc - img))}
+            total = total + metrics["l1"]
+        if self.eyes and aims.perceptual_weight:
+            far = jnp.mean(self.eyes(frozen, made.img_BxRxRxc, img))
+            metrics |= {"perceptual": aims.perceptual_weight * far}
+            total = total + metrics["perceptual"]
+        return total, {**metrics, "loss": total}, made.img_BxRxRxc
+
+    def _play(self, state: Adversarial, frozen: Params, img: jax.Array) -> tuple[Params, Params, Metrics]:
+        """Gradients of the tokenizer and of the discriminator, and what to log.
+
+        Both losses reach the tokenizer through its images alone: one pass back through it with the sum of their
+        gradients there, and for Eq. 7 two that end in its last layer (XLA leaves out the rest).
+        """
+
+        def forward(params: Params) -> tuple[tuple[jax.Array, jax.Array], Metrics]:
+            total, metrics, made = self._loss(params, img, frozen)
+            return (total, made), metrics
+
+        (total, made), pull, metrics = jax.vjp(forward, state.params, has_aux=True)
+        one, none = jnp.ones_like(total), jnp.zeros_like(total)
+        match = adversarial.match(self._logits, state.discriminator, img, made)
+        weight = jnp.float32(self.aims.gan_weight)
+        if self.aims.gan_adaptive:
+            sides = (one, jnp.zeros_like(made)), (none, match.by_img_BxRxRxc)
+            weight = weight * adversarial.balance(*(self.tokenizer.last_kernel(pull(side)[0]) for side in sides))
+        (grads,) = pull((one, weight * match.by_img_BxRxRxc))
+        seen = {"gan": match.fooled, "gan_weight": weight, "discriminator": match.hinge}
+        return grads, match.by_params, {**metrics, **seen, "loss": total + weight * match.fooled}
+
+    def _logits(self, params: Params, img: jax.Array) -> jax.Array:
+        """The discriminator's, in float32."""
+        given = img.astype(self.tokenizer.dtype)
+        return jnp.asarray(self.discriminator.apply({"params": params}, given)).astype(jnp.float32)
+
+    def _answered(self, state: Adversarial, grads: Params) -> Adversarial:
+        """The discriminator's update."""
+        change, opt = self.gan_tx.update(grads, state.discriminator_opt, state.discriminator)
+        params = optax.apply_updates(state.discriminator, change)
+        return dataclasses.replace(state, discriminator=params, discriminator_opt=opt)
+
+    def _revived(self, state: TrainState, img: jax.Array) -> TrainState:
+        """Every so many steps, codes that the batch did not use begin again."""
+        due = (state.step % self.aims.revive_every == 0) & (state.step < ALIVE * self.recipe.steps)
+        key = jax.random.fold_in(self._root, state.step)
+
+        def with_new_codes(state: TrainState) -> TrainState:
+            params = self.tokenizer.revive(state.params, img, key)
+            ema = self.tokenizer.with_codebook(state.ema, self.tokenizer.raw_codebook(params))
+            return dataclasses.replace(state, params=params, ema=ema)
+
+        return jax.lax.cond(due, with_new_codes, lambda state: state, state)
+
+
+def stepper(trainer: Trainer, placement: Placement = ALONE, plays: bool = True) -> Any:
+    """`Trainer.step` jitted: (state, which is donated; batch; frozen) -> (state, metrics)."""
+
+    def placed(state: TrainState, batch: Batch, frozen: Params) -> tuple[TrainState, Metrics]:
+        state, metrics = trainer.step(state, batch, frozen, plays)
+        return placement.keep(state), metrics
+
+    return placement.jit(placed, donate_argnums=0)
+
+
+def run(
+    folder: Path,
+    trainer: Trainer,
+    img: Pixels,
+    frozen: Params,
+    placement: Placement = ALONE,
+    extras: Extras | None = None,
+) -> Params:
+    """Train to the end (or resume) -> the averaged parameters. Each process reads its own share of every batch."""
+    recipe = trainer.recipe
+    placement.check_batch("config.pretrain.tokenizer.batch", recipe.batch, recipe.accumulate)
+    batch_at = shuffled({"img": img}, recipe.batch, trainer.seed, placement.mine(recipe.batch))
+    # Two programs, not a conditional in one: XLA's CPU backend computes convolutions in branches five times as slowly.
+    early, late = (stepper(trainer, placement, plays) for plays in (False, True))
+    with Checkpoints(folder) as checkpoints:
+        steps = itertools.count(checkpoints.latest() or 0)
+    state, frozen = trainer.begin(trainer.start(img), placement), placement.whole(frozen)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        return (late if next(steps) >= trainer.aims.gan_start else early)(state, batch, frozen)
+
+    return fit("tokenizer", folder, recipe, state, step, batch_at, placement, extras).ema
