@@ -38,7 +38,6 @@ CANNOT = {  # how a command begins, or a word that it has -> why it is not run h
 }
 # What is smaller here than a page has it, word by word.
 INSTEAD = {
-    "--config.student.split=24": "--config.student.split=8",  # of 16 steps, not 49
     "--config.pairs.count=600000": "--config.pairs.count=64",
     "--config.pairs.first=600000": "--config.pairs.first=64",
     "--config.pairs.count=1200000": "--config.pairs.count=128",
