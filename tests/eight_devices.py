@@ -7,6 +7,8 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -25,6 +27,7 @@ from dd_jax.method import losses
 from dd_jax.method.interfaces import Cond
 from dd_jax.nn.conv import ConvStack
 from dd_jax.stages.pairs import sample_codes, sampler
+from dd_jax.stages.pretrain import Regularization, train_teacher
 from dd_jax.stages.tokenizing import Aims, Trainer
 from dd_jax.stages.tokenizing import stepper as tokenizer_stepper
 from dd_jax.stages.train import Objective, distance_of, frozen_for, stepper
@@ -124,6 +127,26 @@ def check_tokenizer(family: str, meshes: list[Placement]) -> None:
     assert any(DATA in x.sharding.spec for x in jax.tree.leaves(state.discriminator))
 
 
+def check_teacher(models, params, meshes: list[Placement], folder: Path) -> None:
+    """Next-step prediction on meshes and on one device; conditions are dropped and codes replaced by the same draws."""
+    given = params["teacher"]
+    system: Any = SimpleNamespace(
+        teacher=models.teacher,
+        text=None,
+        learned_init=lambda key, tokenizer: {"trunk": given["trunk"]},
+        teacher_params=lambda trunk, tokenizer: given | {"trunk": trunk},
+    )
+    code = np.random.default_rng(2).integers(0, tiny.VOCAB, (40, models.layout.tokens))
+    label, recipe = np.arange(40, dtype=np.int32) % tiny.CLASSES, Recipe(TOKENIZED, BATCH, lr=1e-3, warmup=2, ema=0.9)
+    found = [
+        train_teacher(system, folder / str(i), recipe, {}, code, label, 0, Regularization(0.3, 0.0, 0.2), placement)
+        for i, placement in enumerate([ALONE, *meshes])
+    ]
+    far = [relative(other, found[0]) for other in found[1:]]
+    print("teacher", far, "moved", relative(found[0], {"trunk": given["trunk"]}))
+    assert max(far) < 1e-5 < 1e-3 < relative(found[0], {"trunk": given["trunk"]})
+
+
 def check_restoring(folder: Path, state: TrainState, placements: list[Placement]) -> None:
     """What one mesh saved, every other one and a single device restore, bit by bit."""
     with Checkpoints(folder) as checkpoints:
@@ -166,6 +189,7 @@ def main(family: str, folder: str) -> None:
         assert max(far) < 1e-5
     check_restoring(Path(folder), state, [*meshes, ALONE])
     check_on_policy(make, meshes[0])
+    check_teacher(models, params, meshes, Path(folder) / "teachers")
     check_tokenizer(family, [dataclasses.replace(placement, rules=()) for placement in meshes])
     if family != next(iter(MAKE)):
         return  # what follows knows nothing of families

@@ -95,8 +95,12 @@ def values(
 
 
 def pretraining(system: System, config: ConfigDict, placement: Callable[[], Placement]) -> None:
-    """UserError if the tokenizer's training, where there is one, could not be dealt out or compared."""
-    if "pretrain" not in config or ready(config, "tokenizer"):
+    """UserError if a training of tokenizer or teacher, where there is one, could not be dealt out or compared."""
+    if "pretrain" not in config:
+        return
+    if not ready(config, "teacher"):
+        placement().check_batch("config.pretrain.teacher.batch", config.pretrain.teacher.batch)
+    if ready(config, "tokenizer"):
         return
     trainer = tokenizer_trainer(system, config)
     recipe = trainer.recipe

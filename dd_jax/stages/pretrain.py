@@ -1,7 +1,6 @@
 """Tokenizer, teacher and classifier for data of one's own; released teachers need none of it."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from dd_jax.stages import tokenizing
 from dd_jax.stages.parts import System, tokenizer_trainer
 from dd_jax.system import rng
 from dd_jax.system.runtime import jit_once
-from dd_jax.system.sharding import Placement
+from dd_jax.system.sharding import ALONE, Placement
 from dd_jax.text.captions import drop_words
 from dd_jax.training.log import Extras
 from dd_jax.training.loop import Metrics, Recipe, Settings, TrainState, fit, init_state, update
@@ -48,20 +47,28 @@ def _train(
     data: Mapping[str, Pixels],
     seed: int,
     frozen: dict[str, Params],
+    placement: Placement = ALONE,
 ) -> Params:
     """Minimise `loss(params, batch, key, frozen)` over shuffled batches of `data` -> averaged parameters."""
     tx = recipe.optimizer()
     root = rng.key(seed)
 
-    @functools.partial(jax.jit, donate_argnums=0)
     def step(state: TrainState, batch: Batch, frozen: dict[str, Params]) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(root, state.step)
         grads, metrics = jax.grad(loss, has_aux=True)(state.params, batch, key, frozen)
         state, norm = update(state, grads, tx, recipe.ema)
-        return state, {**metrics, "grad_norm": norm}
+        return placement.keep(state), {**metrics, "grad_norm": norm}
 
-    batch_at = shuffled(data, recipe.batch, seed)
-    return fit(name, folder, recipe, init_state(start, tx), lambda s, b: step(s, b, frozen), batch_at).ema
+    run, frozen = placement.jit(step, donate_argnums=0), placement.whole(frozen)
+    batch_at = shuffled(data, recipe.batch, seed, placement.mine(recipe.batch))
+    state = init_state(start, tx, placement)
+    state = fit(name, folder, recipe, state, lambda s, b: run(s, b, frozen), batch_at, placement)
+    return _gathered(state.ema, placement)
+
+
+def _gathered(params: Params, placement: Placement) -> Params:
+    """Parameters that were trained on a mesh, on one device again."""
+    return params if placement.mesh is None else jax.tree.map(jnp.asarray, jax.device_get(params))
 
 
 def train_classifier(
@@ -91,7 +98,7 @@ def train_tokenizer(
     read = {trainer.aims.perceptual: frozen[trainer.aims.perceptual]} if trainer.eyes else {}
     params = tokenizing.run(folder, trainer, img, read, placement, extras)
     looks.finish(params, system.classifier, frozen.get("classifier"))
-    return params if placement.mesh is None else jax.tree.map(jnp.asarray, jax.device_get(params))
+    return _gathered(params, placement)
 
 
 def encode(system: System, params: Params, img: Pixels, batch: int = 512) -> np.ndarray:
@@ -114,6 +121,7 @@ def train_teacher(
     label: np.ndarray,
     seed: int,
     regularization: Regularization,
+    placement: Placement = ALONE,
 ) -> Params:
     """Next-step prediction of codes under their classes, or captions, whose encoder learns with the teacher."""
     teacher, text = system.teacher, system.text
@@ -136,7 +144,7 @@ def train_teacher(
 
     start = jit_once(system.learned_init)(rng.key(seed), tokenizer_params)
     data = {"code": code.astype(np.int32), **({"label": label} if text is None else text.tokens(label))}
-    return _train("teacher", folder, recipe, start, loss, data, seed, {"tokenizer": tokenizer_params})
+    return _train("teacher", folder, recipe, start, loss, data, seed, {"tokenizer": tokenizer_params}, placement)
 
 
 def corrupt(key: jax.Array, code_BxL: jax.Array, most: float) -> jax.Array:

@@ -109,7 +109,8 @@ class Run:
         if not ported.teacher:
             code = pretrain.encode(self.system, codes, self.pictures.still()[0])
             dropped = pretrain.Regularization.of(settings.teacher)
-            pretrain.train_teacher(self.system, self.work / "teacher", teacher, codes, code, label, seed, dropped)
+            taught = self.work / "teacher", teacher, codes, code, label, seed, dropped, self.placement
+            pretrain.train_teacher(self.system, *taught)
         if skipped := self.pictures.skipped():
             print(f"pretrain: {skipped}", flush=True)
         return publish.run(self.config, self.work.path, self.params, publish.PRETRAINED)
