@@ -4,6 +4,7 @@ ml_collections reads this file, as `stored.py:FOLDER`.
 """
 
 import importlib
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ ASKED = ("labels", "prompt", "prompts")  # what a person drew by the way is not 
 def run_of(words: Sequence[str]) -> Path | None:
     """The run whose settings a command line without --config means: --workdir, where one is, else --from."""
     given: dict[str, str] = {}
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
         if found := re.fullmatch(r"--?(config|workdir|from)(?:=(.*))?", word, re.DOTALL):
             given[found[1]] = following if found[2] is None else found[2]
     if "config" in given:

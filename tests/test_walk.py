@@ -320,3 +320,12 @@ def test_a_run_that_names_code_brings_no_settings(tiny_run, tmp_path, capsys):
     (tmp_path / "config.json").write_text(text[:9])
     with pytest.raises(SystemExit, match=r"config.json is damaged .*: give --config=FILE"):
         main.implied([f"--from={tmp_path}"])
+
+
+def test_the_bare_command_is_the_default_run(monkeypatch):
+    """`python -m dd_jax.main`, README's first command, has no words to read a run from."""
+    begun: list[list[str]] = []
+    monkeypatch.setattr(settings, "start", lambda *_, **__: begun.append(sys.argv[1:]))
+    monkeypatch.setattr(sys, "argv", ["main"])
+    main.entry()
+    assert begun == [[f"--config={main.DEFAULT}"]]
