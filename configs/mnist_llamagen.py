@@ -1,6 +1,6 @@
-"""MNIST, 28x28 px, raster order: 49 tokens, one a step. The default run.
+"""MNIST, 28x28 px, raster order: 49 tokens, one a step. The paper's student.
 
-    python -m dd_jax.main                # or --config=configs/mnist_llamagen.py
+    python -m dd_jax.main --config=configs/mnist_llamagen.py
 
 Two CPU cores, 7 to 11 minutes. Expect one step to agree with the teacher on half of all codes, and a Frechet
 distance to the teacher of about a tenth of onestep*'s.

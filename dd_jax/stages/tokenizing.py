@@ -217,7 +217,7 @@ def run(
     recipe = trainer.recipe
     placement.check_batch("config.pretrain.tokenizer.batch", recipe.batch, recipe.accumulate)
     batch_at = shuffled({"img": img}, recipe.batch, trainer.seed, placement.mine(recipe.batch))
-    # Two programs, not a conditional in one: XLA's CPU backend computes convolutions in branches five times as slowly.
+    # Two programs, not a conditional in one: on CPUs a convolution's gradient is far slower in a branch.
     early, late = (stepper(trainer, placement, plays) for plays in (False, True))
     with Checkpoints(folder) as checkpoints:
         steps = itertools.count(checkpoints.latest() or 0)
