@@ -31,7 +31,7 @@ BATCH = 64  # images of one program at most; fewer run in the next power of two
 
 
 class Drawing(Encoding):
-    """What a `Pipeline` draws. One program a kind of plan and size of batch, whatever the settings, and one that decodes."""
+    """What a `Pipeline` draws. One program a kind of plan and size of batch, whatever the settings; one decodes."""
 
     @functools.cached_property
     def _compiled(self) -> dict[tuple[tuple[Op, ...], Models], Any]:
