@@ -248,6 +248,24 @@ def train(folder, extras=None, at=lambda step: None, spoil=None, recipe=RECIPE):
     return fit("toy", folder, recipe, state, step, batch_at, extras=extras)
 
 
+def test_a_step_that_reads_restored_weights_is_compiled_once(tmp_path):
+    tx = RECIPE.optimizer()
+    with Checkpoints(tmp_path / "read") as checkpoints:
+        checkpoints.save(1, {"w": jnp.ones((4, 1))})
+    with Checkpoints(tmp_path / "read") as checkpoints:
+        read, _ = checkpoints.restore({"w": jax.ShapeDtypeStruct((4, 1), jnp.float32)})
+
+    @jax.jit
+    def step(state, batch, read):
+        loss, grad = jax.value_and_grad(lambda w: jnp.mean((w["w"] - read["w"]) ** 2))(state.params)
+        return update(state, grad, tx, RECIPE.ema)[0], {"loss": loss}
+
+    state = init_state({"w": jnp.zeros((4, 1))}, tx)
+    batch_at = index_batches(8, RECIPE.batch, 0)
+    fit("toy", tmp_path / "toy", RECIPE, state, lambda s, b: step(s, b, read), lambda n: {"id": batch_at(n)})
+    assert step._cache_size() == 1
+
+
 def test_told_to_stop_it_saves_and_goes_on_to_the_same_end(tmp_path, monkeypatch):
     whole = train(tmp_path / "whole")
     before = signal.getsignal(signal.SIGTERM)

@@ -217,6 +217,8 @@ def fit(
         first, place = int(checkpoints.latest() or 0), None
         if first:
             state, place = checkpoints.restore(state)
+        # Committed to its devices as what a step returns is; else the second step would be another program.
+        state = jax.tree.map(lambda x: jax.device_put(x, x.sharding), state)
         data = stream(batch_at, recipe.steps, first, place)
         log = Log(name, folder, recipe.steps, first, batch_at, checkpoints.latest, extras or Extras())
         stack.enter_context(log)
