@@ -205,6 +205,24 @@ def test_a_work_directory_becomes_a_page(tmp_path):
     assert Image.open(workdir / "grid.png").width > 100
 
 
+def test_a_run_on_own_pictures_shows_what_it_learnt_from(tmp_path):
+    workdir = finished(tmp_path / "run")
+    told = {"name": "folder:x", "classes": {"<b>at": 3, "dog": 1200}, "train": 1100, "held_out": 103}
+    (workdir / "pictures.json").write_text(json.dumps(told | {"lines": ["sizes: 8 x 8 px"]}))
+    scores = {"psnr": 21.456, "ssim": 0.9, "held_out": 103, "maps": [1, 2], "counted": 1100}
+    scores |= {"used/0": 0.25, "used/1": 0.815, "perplexity/0": 3.2, "perplexity/1": 812.4}
+    (workdir / "tokenizer" / "grids").mkdir(parents=True)
+    (workdir / "tokenizer" / "scores.json").write_text(json.dumps(scores))
+    Image.new("RGB", (4, 4)).save(workdir / "tokenizer" / "grids" / "last.png")
+    page = parse(build.from_workdir(workdir, {}, {}).read_text(encoding="utf-8"))
+    text = " ".join(page.text)
+    for expected in ("<b>at", "1,200", "1,100 to train on, 103 held out; sizes: 8 x 8 px", "PSNR 21.46 dB, SSIM 0.900",
+                     "2 x 2", "81.5%", "812", "1,100 training pictures"):  # fmt: skip
+        assert expected in text
+    assert text.index("1,200") < text.index("<b>at")  # the largest class first
+    assert [attrs["alt"] for tag, attrs in page.tags if tag == "img"].count("reconstructions") == 1
+
+
 def test_pictures_are_sorted_by_class(tmp_path):
     grid = build._grid(finished(tmp_path / "run") / "grids.npz", RESULTS, ["cat", "dog"])
     assert grid.noises == 2

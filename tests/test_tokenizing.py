@@ -250,6 +250,7 @@ def test_a_run_looks_at_reconstructions_and_finds_its_tokenizer_again(tmp_path):
     scores = json.loads((here / "scores.json").read_text())
     assert scores["psnr"] > 5
     assert scores["fd"] >= 0
+    assert tuple(scores["maps"]) == system.layout.maps
     assert {f"{name}/{s}" for name in ("used", "perplexity") for s in range(3)} < {*scores}
     rows = [json.loads(line) for line in (here / "curve.jsonl").read_text().splitlines()]
     assert {row["step"] for row in rows if "used/0" in row} == {6, 12}

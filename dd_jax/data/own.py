@@ -1,7 +1,9 @@
 """Pictures of one's own as a training reads them: in two parts, streamed, cut as its settings say."""
 
 import dataclasses
+import functools
 import itertools
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -47,9 +49,23 @@ class Own:
             plain = Squares(source, Cut(cut.side, None, False, seed).decoder(mode, background), 0, kin, strict)
             plain.unreadable = seen.unreadable
         seen.look(whole=source.count * cut.shorter**2 * settings.channels <= room)
-        lines = [source.table(len(held)), *(f"  {told}" for told in [*seen.lines(), f"trained on: {cut}"])]
-        print("\n".join(lines), flush=True)
-        return cls(source, train, held, cut, seen, plain, shape)
+        found = cls(source, train, held, cut, seen, plain, shape)
+        print("\n".join([source.table(len(held)), *(f"  {told}" for told in found._lines)]), flush=True)
+        return found
+
+    @functools.cached_property
+    def _lines(self) -> list[str]:
+        return [*self.seen.lines(), f"trained on: {self.cut}"]
+
+    def told(self) -> dict[str, Any]:
+        """What was printed, as plain data: `name`, `classes` {name: count}, `train`, `held_out`, `lines`."""
+        source = self.source
+        count = np.bincount(source.label, minlength=source.classes).tolist()
+        left_out = [f"left out: {told}" for told in source.left_out]
+        lines = [*left_out, *source.notes, *self._lines]
+        classes = dict(zip(source.names, count, strict=True))
+        sizes = {"train": len(self.train), "held_out": len(self.held)}
+        return {"name": source.name, "classes": classes, **sizes, "lines": lines}
 
     def squares(self, part: np.ndarray) -> Pixels:
         """Central squares; kept as floats if they are few, but for those that are encoded once and never trained on."""

@@ -124,6 +124,10 @@ class Pictures:
         img, label, _, _ = self.split
         return self._augmented(img, self._settings.copies, 0), np.tile(label, self._settings.copies)
 
+    def told(self) -> dict[str, Any]:
+        """What there is, of pictures of one's own (see `Own.told`); {} for a bundled set."""
+        return self._own.told() if sources.kind(self._settings.name) else {}
+
     def skipped(self) -> str:
         """What could not be read so far, one line; nothing if there is none."""
         return self._own.skipped() if sources.kind(self._settings.name) else ""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dd_jax.data import emoji, labels
-from dd_jax.report import rivals, sets, tables, taus, words
+from dd_jax.report import pretrained, rivals, sets, tables, taus, words
 from dd_jax.report.page import render, table
 from dd_jax.report.picture import Grid, grid_png
 from dd_jax.report.rows import Row, comparable, kind, number, picture_key
@@ -50,6 +50,8 @@ def from_workdir(workdir: str | os.PathLike, config: Mapping[str, Any], record: 
     shown += [_grid(workdir / "grids.npz", rows, names) for rows in others]
     more += taus.sections(results, float((config.get("sample") or {}).get("tau", 1.0)))
     more += [table(rows, f"Captions {rows[0]['split']}") for rows in others]
+    learnt = _json(workdir / "pictures.json"), _json(workdir / "tokenizer" / "scores.json")
+    more += pretrained.sections(*learnt, curves["tokenizer"], workdir / "tokenizer" / "grids" / "last.png")
     if (config.get("data") or {}).get("name") == "emoji":
         more.insert(0, f'<p class="note">{html.escape(emoji.ATTRIBUTION)}</p>')
     told = facts(config, record, speed) | {"glossary": words.section(results, scores, bool(model))}

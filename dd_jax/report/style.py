@@ -58,6 +58,7 @@ i.student { background: @student; } i.teacher { background: @teacher; }
 i.refined { background: @refined; } i.baseline { background: @baseline; }
 .grid { display: flex; gap: 12px; overflow-x: auto; padding: 4px 0 8px; }
 .grid img { display: block; image-rendering: pixelated; border-radius: 3px; max-width: none; }
+.look { display: block; max-width: 100%; border-radius: 6px; margin: 0 0 12px; }
 .head { overflow-wrap: normal; height: 44px; line-height: 1.25; font-size: 14px; display: flex; flex-direction: column;
   justify-content: flex-end; padding-bottom: 6px; }
 .head b { font-weight: 600; } .head span { color: @soft; font-size: 12.5px; }

@@ -96,6 +96,8 @@ class Run:
         settings, seed, ported = self.config.pretrain, self.config.seed, self.config.weights
         classifier, teacher = (Recipe.of(settings[part]) for part in ("classifier", "teacher"))
         img, label = self.pictures.training()
+        if processes.is_first():
+            files.replace(self.work / "pictures.json", json.dumps(self.pictures.told(), indent=1).encode())
         if self.system.classifier is not None and not ported.classifier:
             seen = self.pictures.for_classifier(self.system.text is not None)
             pretrain.train_classifier(self.system.classifier, self.work / "classifier", classifier, *seen, seed)

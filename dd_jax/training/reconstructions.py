@@ -76,7 +76,7 @@ class Reconstructions:
         if classifier is not None and seen is not None and len(held) > 1:
             own, other = (scores.statistics(look(classifier, seen, some)[0]) for some in (made, held))
             found["fd"] = scores.frechet(*own, *other)
-        found |= {"counted": min(len(self.img), ALL_COUNTED), **self._use(params, ALL_COUNTED)}
+        found |= {"maps": self.maps, "counted": min(len(self.img), ALL_COUNTED), **self._use(params, ALL_COUNTED)}
         if processes.is_first():
             files.replace(self.folder / "scores.json", json.dumps(found, indent=1).encode())
         return found
