@@ -74,3 +74,8 @@ def test_a_student_sees_itself_and_what_a_flow_target_depends_on(layout):
     mask, step = layout.student_mask(), layout.step_N
     for i, j in np.ndindex(mask.shape):
         assert mask[i, j] == (i == j or step[j] < step[i])
+
+
+def test_bands_are_rows_of_one_map_or_scales():
+    assert Layout.raster(2).bands == {"row_0": slice(0, 2), "row_1": slice(2, 4)}
+    assert Layout.scales((1, 2)).bands == {"scale_0": slice(0, 1), "scale_1": slice(1, 5)}

@@ -214,10 +214,12 @@ def test_a_run_on_own_pictures_shows_what_it_learnt_from(tmp_path):
     (workdir / "tokenizer" / "grids").mkdir(parents=True)
     (workdir / "tokenizer" / "scores.json").write_text(json.dumps(scores))
     Image.new("RGB", (4, 4)).save(workdir / "tokenizer" / "grids" / "last.png")
+    with curves.Writer(workdir / "teacher" / "curve.jsonl") as writer:
+        writer.write(**{"step": 9, "loss": 2.0, "nll/row_0": 1.25, "accuracy/row_0": 0.5})
     page = parse(build.from_workdir(workdir, {}, {}).read_text(encoding="utf-8"))
     text = " ".join(page.text)
     for expected in ("<b>at", "1,200", "1,100 to train on, 103 held out; sizes: 8 x 8 px", "PSNR 21.46 dB, SSIM 0.900",
-                     "2 x 2", "81.5%", "812", "1,100 training pictures"):  # fmt: skip
+                     "2 x 2", "81.5%", "812", "1,100 training pictures", "row 0 1.25 50.0%"):  # fmt: skip
         assert expected in text
     assert text.index("1,200") < text.index("<b>at")  # the largest class first
     assert [attrs["alt"] for tag, attrs in page.tags if tag == "img"].count("reconstructions") == 1

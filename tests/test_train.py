@@ -63,6 +63,19 @@ def test_embedding_loss_has_no_gradient_in_the_logits():
     assert (by_logits(jnp.ones((2, 4, 3))) == 0).all()
 
 
+def test_a_teacher_s_loss_by_band_is_its_loss():
+    layout, key = Layout.scales((1, 2)), jax.random.key(0)
+    logits, code = jax.random.normal(key, (3, 5, 7)), jax.random.randint(key, (3, 5), 0, 7)
+    loss, seen = losses.prediction(logits, code, layout)
+    p = jax.nn.softmax(logits)
+    nll = -np.log(np.take_along_axis(np.asarray(p), np.asarray(code)[..., None], 2)[..., 0])
+    hit = np.asarray(p).argmax(-1) == np.asarray(code)
+    np.testing.assert_allclose(loss, nll.mean(), rtol=1e-5)
+    np.testing.assert_allclose(seen["nll/scale_1"], nll[:, 1:].mean(), rtol=1e-5)
+    assert seen["accuracy/scale_0"] == hit[:, :1].mean(dtype=np.float32)
+    assert seen["accuracy"] == hit.mean(dtype=np.float32)
+
+
 def test_parts_of_the_loss_make_the_whole():
     """Timestep 0 has four unknown tokens here, timestep 1 three; steps are quarters."""
     logits = jax.random.normal(jax.random.key(0), (2, 4, 3))

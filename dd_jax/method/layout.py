@@ -51,6 +51,15 @@ class Layout:
         return tuple(math.isqrt(count) for count in counts)
 
     @functools.cached_property
+    def bands(self) -> dict[str, slice]:
+        """Tokens by where they are: "row_0" and so on of the one map in raster order, else "scale_0" and so on."""
+        raster = len(self.maps) == 1
+        sizes = self.maps * self.maps[0] if raster else self.sizes
+        ends = np.cumsum([0, *sizes]).tolist()
+        name = "row" if raster else "scale"
+        return {f"{name}_{i}": slice(*ends[i : i + 2]) for i in range(len(sizes))}
+
+    @functools.cached_property
     def start(self) -> np.ndarray:
         """(S + 1,) first token of every step; start[S] == L."""
         return np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.int32)

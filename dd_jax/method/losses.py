@@ -119,6 +119,17 @@ def distill_loss(
     return loss, {"loss": loss, **seen}
 
 
+def prediction(logits_BxLxV: jax.Array, code_BxL: jax.Array, layout: Layout) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Next-step prediction, a teacher's loss: mean nll in nats a token; with its accuracy, both also by band."""
+    nll_BxL = optax.softmax_cross_entropy_with_integer_labels(logits_BxLxV, code_BxL)
+    hit_BxL = (jnp.argmax(logits_BxLxV, -1) == code_BxL).astype(jnp.float32)
+    loss = jnp.mean(nll_BxL)
+    seen = {"loss": loss, "accuracy": jnp.mean(hit_BxL)}
+    for name, band in layout.bands.items():
+        seen |= {f"nll/{name}": jnp.mean(nll_BxL[:, band]), f"accuracy/{name}": jnp.mean(hit_BxL[:, band])}
+    return loss, seen
+
+
 def _by_part(
     unknown_BxL: jax.Array,
     nll_BxL: jax.Array,

@@ -51,7 +51,8 @@ def from_workdir(workdir: str | os.PathLike, config: Mapping[str, Any], record: 
     more += taus.sections(results, float((config.get("sample") or {}).get("tau", 1.0)))
     more += [table(rows, f"Captions {rows[0]['split']}") for rows in others]
     learnt = _json(workdir / "pictures.json"), _json(workdir / "tokenizer" / "scores.json")
-    more += pretrained.sections(*learnt, curves["tokenizer"], workdir / "tokenizer" / "grids" / "last.png")
+    looked = workdir / "tokenizer" / "grids" / "last.png"
+    more += pretrained.sections(*learnt, curves["tokenizer"], looked, curves["teacher"])
     if (config.get("data") or {}).get("name") == "emoji":
         more.insert(0, f'<p class="note">{html.escape(emoji.ATTRIBUTION)}</p>')
     told = facts(config, record, speed) | {"glossary": words.section(results, scores, bool(model))}

@@ -225,12 +225,13 @@ def _scatter(rows: Sequence[Row], x_key: str, y_key: str, x_label: str) -> str:
 def _curves(curves: Mapping[str, Sequence[Row]]) -> str:
     plots = []
     for stage, rows in curves.items():
-        for key in ("loss", "agreement"):
+        for key in ("loss", "accuracy", "agreement"):
             data = [(row["step"], value) for row in rows if (value := number(row, key)) is not None]
             name = "student" if stage == "student" or key == "agreement" else "teacher"
             plots.append(svg.curve(data, f"{NAMES.get(stage, stage)}: {key}", "training step", key == "loss", name))
     note = (
-        "Faint: every logged value; bold: a running mean. Agreement: share of tokens guessed as the teacher drew them."
+        "Faint: every logged value; bold: a running mean. Accuracy: share of classes or codes "
+        "found in a batch; agreement: of codes guessed as the teacher drew them."
     )
     return f'<h2>Training</h2><p class="note">{note}</p><div class="plots">{"".join(plots)}</div>' if any(plots) else ""
 

@@ -14,13 +14,17 @@ MEASURES = {"psnr": "PSNR {:.2f} dB", "ssim": "SSIM {:.3f}", "fd": "Frechet dist
 
 
 def sections(
-    pictures: Mapping[str, Any], scores: Mapping[str, Any], curve: Sequence[Row], grid: Path
+    pictures: Mapping[str, Any],
+    scores: Mapping[str, Any],
+    curve: Sequence[Row],
+    grid: Path,
+    taught: Sequence[Row],
 ) -> list[str]:
-    """HTML of `pictures` (see `data.pictures.Pictures.told`) and of the tokenizer's `scores`, `curve` and last `grid`.
+    """HTML of `pictures` (see `data.pictures.Pictures.told`), of the tokenizer's `scores`, `curve` and last `grid`.
 
-    What is empty, or not there, is left out.
+    And of the curve `taught` of the teacher. What is empty, or not there, is left out.
     """
-    found = [_pictures(pictures), _tokenizer(scores, curve, grid)]
+    found = [_pictures(pictures), _tokenizer(scores, curve, grid), _teacher(taught)]
     return [section for section in found if section]
 
 
@@ -67,6 +71,22 @@ def _codes(scores: Mapping[str, Any]) -> str:
     )
     note = f"Share of the codebook that {scores['counted']:,} training pictures use. Small maps have little to use."
     return f'<p class="note">{note}</p><table class="narrow"><tr>{head}</tr>{lines}</table>'
+
+
+def _teacher(taught: Sequence[Row]) -> str:
+    """How well each scale, or row of codes, is predicted at the end, under a teacher's own conditions of training."""
+    last = taught[-1] if taught else {}
+    bands = [key.removeprefix("nll/") for key in last if key.startswith("nll/")]
+    if not bands:
+        return ""
+    lines = "".join(
+        f"<tr><td>{band.replace('_', ' ')}</td><td>{last[f'nll/{band}']:.2f}</td>"
+        f"<td>{last[f'accuracy/{band}']:.1%}</td></tr>"
+        for band in bands
+    )
+    head = "<th>codes of</th><th>nats a code</th><th>likeliest is right</th>"
+    note = f"Its last batch in training, step {last['step']:,}, codes before the next one as they were given to it."
+    return f'<h2>Teacher</h2><p class="note">{note}</p><table class="narrow"><tr>{head}</tr>{lines}</table>'
 
 
 def _plot(curve: Sequence[Row], key: str, title: str) -> str:

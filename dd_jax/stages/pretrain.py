@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
 from dd_jax.data.batches import shuffled
 from dd_jax.data.examples import Pixels
+from dd_jax.method import losses
 from dd_jax.method.interfaces import Cond, Params
 from dd_jax.metrics.classifier import Classifier
 from dd_jax.stages import tokenizing
@@ -139,8 +139,7 @@ def train_teacher(
         cond = dataclasses.replace(condition(params, batch, keys[1]), drop_B=drop_B)
         weights = system.teacher_params(params["trunk"], frozen["tokenizer"])
         logits = teacher.forward(weights, cond, corrupt(keys[2], batch["code"], regularization.token_corruption))
-        nll = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch["code"]))
-        return nll, {"loss": nll}
+        return losses.prediction(logits, batch["code"], system.layout)
 
     start = jit_once(system.learned_init)(rng.key(seed), tokenizer_params)
     data = {"code": code.astype(np.int32), **({"label": label} if text is None else text.tokens(label))}
