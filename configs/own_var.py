@@ -1,4 +1,4 @@
-"""Your own pictures, 64 px colour, next-scale order: scales 1, 2, 3, 5, 8, 103 tokens in five steps.
+"""Your own pictures, 64 px colour, next-scale order: scales 1, 2, 3, 4, 6, 8, 130 tokens in six steps.
 
     python -m dd_jax.main --config=configs/own_var.py --workdir=runs/own --config.data.name=folder:PICTURES
 
@@ -17,13 +17,16 @@ from ml_collections import ConfigDict
 from dd_jax.configs import own, var
 
 
+SIDES = {"64": (1, 2, 3, 4, 6, 8), "256": var.SIDES[256]}
+
+
 def get_config(option: str = "64") -> ConfigDict:
     """VAR-like; `option` is the side in px: "64", "128" or "256"."""
     config, small = own.base("var", option), option == "64"
-    config.tokenizer.update({"sides": var.SIDES[256] if option == "256" else (), "code_dim": 16 if small else 32})
+    config.tokenizer.update({"sides": SIDES.get(option, ()), "code_dim": 16 if small else 32})
     config.tokenizer.update({"vocab": min(config.tokenizer.vocab, 4096), "moments": 1.0})
     config.model.gate_init = 1.0 if small else 1e-3
     config.train.timesteps = (0, 0, 3)
-    config.evaluate.plans = config.speed.plans = ("S0", "S0 S3")
-    config.sample.plans = config.evaluate.plans
+    config.evaluate.plans = config.sample.plans = ("S0", "S0 S3", "S0 J2")
+    config.speed.plans = ("S0", "S0 S3")
     return config
