@@ -16,7 +16,6 @@ from ml_collections import ConfigDict
 
 from dd_jax.configs import own, var
 
-
 SIDES = {"64": (1, 2, 3, 4, 6, 8), "256": var.SIDES[256]}
 
 
