@@ -57,9 +57,9 @@ def _train(
         key = jax.random.fold_in(root, state.step)
         grads, metrics = jax.grad(loss, has_aux=True)(state.params, batch, key, frozen)
         state, norm = update(state, grads, tx, recipe.ema)
-        return placement.keep(state), {**metrics, "grad_norm": norm}
+        return state, {**metrics, "grad_norm": norm}
 
-    run, frozen = placement.jit(step, donate_argnums=0), placement.whole(frozen)
+    run, frozen = placement.step(step), placement.whole(frozen)
     batch_at = shuffled(data, recipe.batch, seed, placement.mine(recipe.batch))
     state = init_state(start, tx, placement)
     state = fit(name, folder, recipe, state, lambda s, b: run(s, b, frozen), batch_at, placement)

@@ -197,12 +197,7 @@ class Trainer:
 
 def stepper(trainer: Trainer, placement: Placement = ALONE, plays: bool = True) -> Any:
     """`Trainer.step` jitted: (state, which is donated; batch; frozen) -> (state, metrics)."""
-
-    def placed(state: TrainState, batch: Batch, frozen: Params) -> tuple[TrainState, Metrics]:
-        state, metrics = trainer.step(state, batch, frozen, plays)
-        return placement.keep(state), metrics
-
-    return placement.jit(placed, donate_argnums=0)
+    return placement.step(functools.partial(trainer.step, plays=plays))
 
 
 def run(
