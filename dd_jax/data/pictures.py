@@ -124,6 +124,10 @@ class Pictures:
         img, label, _, _ = self.split
         return self._augmented(img, self._settings.copies, 0), np.tile(label, self._settings.copies)
 
+    def called(self, number: int) -> str:
+        """What messages call picture `number` of `training` or `still`, copies and epochs counted on: its file."""
+        return self._own.called(number) if sources.kind(self._settings.name) else str(number)
+
     def skipped(self) -> str:
         """What could not be read so far, one line; nothing if there is none."""
         return self._own.skipped() if sources.kind(self._settings.name) else ""
