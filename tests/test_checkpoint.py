@@ -17,7 +17,7 @@ from dd_jax.system import processes, stopping
 from dd_jax.system.checkpoint import Checkpoints, checksum
 from dd_jax.system.errors import UserError
 from dd_jax.training import curves, sinks
-from dd_jax.training.log import Extras
+from dd_jax.training.log import Extras, Log
 from dd_jax.training.loop import Recipe, fit, init_state, update
 from dd_jax.training.throughput import Throughput
 
@@ -291,10 +291,21 @@ def test_a_loss_that_is_not_finite_names_its_examples(tmp_path):
         train(tmp_path, spoil=7)
     told = json.loads((tmp_path / "not_finite.json").read_text())
     assert told["step"] == 8
-    assert told["ids"] == index_batches(20, 4, 0)(7).tolist()
+    assert told["ids"] == index_batches(20, 4, 0)(7).tolist() == [*map(int, told["names"])]
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest() == 5
     assert int(train(tmp_path).step) == 12  # the cause removed, it goes on
+
+
+def test_a_gradient_that_is_not_finite_is_found_before_it_is_saved(tmp_path):
+    """The loss of its own step is finite still: that of the next one would tell, behind a checkpoint."""
+    log = Log("toy", tmp_path, 1000, 0, lambda step: {"id": np.arange(9)}, lambda: 4, Extras(called="{}.png".format))
+    log.note(5, {"loss": jnp.float32(1), "other_grad_norm": jnp.float32(np.nan), "psnr": jnp.float32(np.inf)}, None)
+    with pytest.raises(
+        UserError, match=r"toy: the other_grad_norm is nan at step 5 \(examples 0.png, 1.png, .* 4 more"
+    ):
+        log.check()
+    assert json.loads((tmp_path / "not_finite.json").read_text())["names"][-1] == "8.png"
 
 
 def test_numbers_go_to_every_sink(tmp_path, monkeypatch):

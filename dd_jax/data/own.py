@@ -72,6 +72,11 @@ class Own:
         found = Examples(lambda at: examples.floats(np.stack(self.plain[part[at]])), len(part), self.shape)
         return found if self.cut.random and part is self.train else examples.kept(found)
 
+    def called(self, number: int) -> str:
+        """What messages call the part for training's picture `number`, however often it was counted on."""
+        picture = int(self.train[number % len(self.train)])
+        return self.source.called(picture) + ", which another stood in for" * (picture in self.seen.unreadable)
+
     def skipped(self) -> str:
         """What could not be read so far, one line; nothing if there is none."""
         some = [self.source.called(number) for number in sorted(self.seen.unreadable)]

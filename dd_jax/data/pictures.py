@@ -128,6 +128,10 @@ class Pictures:
         """What there is, of pictures of one's own (see `Own.told`); {} for a bundled set."""
         return self._own.told() if sources.kind(self._settings.name) else {}
 
+    def called(self, number: int) -> str:
+        """What messages call picture `number` of `training` or `still`, copies and epochs counted on: its file."""
+        return self._own.called(number) if sources.kind(self._settings.name) else str(number)
+
     def skipped(self) -> str:
         """What could not be read so far, one line; nothing if there is none."""
         return self._own.skipped() if sources.kind(self._settings.name) else ""

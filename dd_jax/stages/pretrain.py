@@ -48,6 +48,7 @@ def _train(
     seed: int,
     frozen: dict[str, Params],
     placement: Placement = ALONE,
+    extras: Extras | None = None,
 ) -> Params:
     """Minimise `loss(params, batch, key, frozen)` over shuffled batches of `data` -> averaged parameters."""
     tx = recipe.optimizer()
@@ -57,12 +58,12 @@ def _train(
         key = jax.random.fold_in(root, state.step)
         grads, metrics = jax.grad(loss, has_aux=True)(state.params, batch, key, frozen)
         state, norm = update(state, grads, tx, recipe.ema)
-        return placement.keep(state), {**metrics, "grad_norm": norm}
+        return state, {**metrics, "grad_norm": norm}
 
-    run, frozen = placement.jit(step, donate_argnums=0), placement.whole(frozen)
+    run, frozen = placement.step(step), placement.whole(frozen)
     batch_at = shuffled(data, recipe.batch, seed, placement.mine(recipe.batch))
     state = init_state(start, tx, placement)
-    state = fit(name, folder, recipe, state, lambda s, b: run(s, b, frozen), batch_at, placement)
+    state = fit(name, folder, recipe, state, lambda s, b: run(s, b, frozen), batch_at, placement, extras)
     return _gathered(state.ema, placement)
 
 
@@ -72,7 +73,13 @@ def _gathered(params: Params, placement: Placement) -> Params:
 
 
 def train_classifier(
-    classifier: Classifier, folder: Path, recipe: Recipe, img: Pixels, label: np.ndarray, seed: int
+    classifier: Classifier,
+    folder: Path,
+    recipe: Recipe,
+    img: Pixels,
+    label: np.ndarray,
+    seed: int,
+    extras: Extras | None = None,
 ) -> Params:
     """The classifier whose features score samples."""
 
@@ -80,11 +87,18 @@ def train_classifier(
         return classifier.loss(params, batch["img"], batch["label"])
 
     start = jit_once(classifier.init)(rng.key(seed))
-    return _train("classifier", folder, recipe, start, loss, {"img": img, "label": label}, seed, {})
+    return _train("classifier", folder, recipe, start, loss, {"img": img, "label": label}, seed, {}, extras=extras)
 
 
 def train_tokenizer(
-    system: System, config: ConfigDict, folder: Path, img: Pixels, held: Pixels, frozen: Params, placement: Placement
+    system: System,
+    config: ConfigDict,
+    folder: Path,
+    img: Pixels,
+    held: Pixels,
+    frozen: Params,
+    placement: Placement = ALONE,
+    extras: Extras | None = None,
 ) -> Params:
     """See `tokenizing`. Reconstructions of held-out pictures are drawn on the way, and scored at the end.
 
@@ -93,7 +107,8 @@ def train_tokenizer(
     placement = dataclasses.replace(placement, rules=())  # those are the transformers'
     maps, vocab = system.layout.maps, system.tokenizer.vocab
     looks = Reconstructions(folder, system.tokenizer, maps, vocab, img, held, placement)
-    extras = Extras(preview=looks, preview_every=config.pretrain.tokenizer.get("grid_every", 0))
+    every = config.pretrain.tokenizer.get("grid_every", 0)
+    extras = dataclasses.replace(extras or Extras(), preview=looks, preview_every=every)
     trainer = tokenizer_trainer(system, config)
     read = {trainer.aims.perceptual: frozen[trainer.aims.perceptual]} if trainer.eyes else {}
     params = tokenizing.run(folder, trainer, img, read, placement, extras)
@@ -122,6 +137,7 @@ def train_teacher(
     seed: int,
     regularization: Regularization,
     placement: Placement = ALONE,
+    extras: Extras | None = None,
 ) -> Params:
     """Next-step prediction of codes under their classes, or captions, whose encoder learns with the teacher."""
     teacher, text = system.teacher, system.text
@@ -143,7 +159,9 @@ def train_teacher(
 
     start = jit_once(system.learned_init)(rng.key(seed), tokenizer_params)
     data = {"code": code.astype(np.int32), **({"label": label} if text is None else text.tokens(label))}
-    return _train("teacher", folder, recipe, start, loss, data, seed, {"tokenizer": tokenizer_params}, placement)
+    return _train(
+        "teacher", folder, recipe, start, loss, data, seed, {"tokenizer": tokenizer_params}, placement, extras
+    )
 
 
 def corrupt(key: jax.Array, code_BxL: jax.Array, most: float) -> jax.Array:

@@ -95,23 +95,23 @@ class Run:
             return f"nothing: {self.given or self.work.borrowed('pretrain')}"
         settings, seed, ported = self.config.pretrain, self.config.seed, self.config.weights
         classifier, teacher = (Recipe.of(settings[part]) for part in ("classifier", "teacher"))
-        img, label = self.pictures.training()
+        img, label, told = *self.pictures.training(), Extras(called=self.pictures.called)
         if processes.is_first():
             files.replace(self.work / "pictures.json", json.dumps(self.pictures.told(), indent=1).encode())
         if self.system.classifier is not None and not ported.classifier:
-            seen = self.pictures.for_classifier(self.system.text is not None)
-            pretrain.train_classifier(self.system.classifier, self.work / "classifier", classifier, *seen, seed)
+            captioned = self.system.text is not None  # then it reads others, counted otherwise
+            seen = *self.pictures.for_classifier(captioned), seed, None if captioned else told
+            pretrain.train_classifier(self.system.classifier, self.work / "classifier", classifier, *seen)
         if ported.tokenizer:
             codes = self.params("tokenizer")["tokenizer"]
         else:
             held, eyes = self.pictures.held_out()[0], self.params("classifier", "lpips")
-            codes = pretrain.train_tokenizer(
-                self.system, self.config, self.work / "tokenizer", img, held, eyes, self.placement
-            )
+            given = self.work / "tokenizer", img, held, eyes, self.placement, told
+            codes = pretrain.train_tokenizer(self.system, self.config, *given)
         if not ported.teacher:
             code = pretrain.encode(self.system, codes, self.pictures.still()[0])
             dropped = pretrain.Regularization.of(settings.teacher)
-            taught = self.work / "teacher", teacher, codes, code, label, seed, dropped, self.placement
+            taught = self.work / "teacher", teacher, codes, code, label, seed, dropped, self.placement, told
             pretrain.train_teacher(self.system, *taught)
         if skipped := self.pictures.skipped():
             print(f"pretrain: {skipped}", flush=True)

@@ -130,7 +130,7 @@ class Trainer:
         if isinstance(state, Adversarial) and plays:
             play = functools.partial(self._play, state, frozen)
             grads, rival, metrics = averaged(play, img, pieces)
-            state = self._answered(state, rival)
+            state, metrics["discriminator_grad_norm"] = self._answered(state, rival)
         else:
             grads, metrics = gradients(lambda p, img: self._loss(p, img, frozen)[:2], state.params, img, pieces)
         state, norm = update(state, grads, self.tx, self.recipe.ema)
@@ -176,11 +176,11 @@ class Trainer:
         given = img.astype(self.tokenizer.dtype)
         return jnp.asarray(self.discriminator.apply({"params": params}, given)).astype(jnp.float32)
 
-    def _answered(self, state: Adversarial, grads: Params) -> Adversarial:
-        """The discriminator's update."""
+    def _answered(self, state: Adversarial, grads: Params) -> tuple[Adversarial, jax.Array]:
+        """The discriminator's update -> (state, gradient norm)."""
         change, opt = self.gan_tx.update(grads, state.discriminator_opt, state.discriminator)
         params = optax.apply_updates(state.discriminator, change)
-        return dataclasses.replace(state, discriminator=params, discriminator_opt=opt)
+        return dataclasses.replace(state, discriminator=params, discriminator_opt=opt), optax.global_norm(grads)
 
     def _revived(self, state: TrainState, img: jax.Array) -> TrainState:
         """Every so many steps, codes that the batch did not use begin again."""
@@ -197,12 +197,7 @@ class Trainer:
 
 def stepper(trainer: Trainer, placement: Placement = ALONE, plays: bool = True) -> Any:
     """`Trainer.step` jitted: (state, which is donated; batch; frozen) -> (state, metrics)."""
-
-    def placed(state: TrainState, batch: Batch, frozen: Params) -> tuple[TrainState, Metrics]:
-        state, metrics = trainer.step(state, batch, frozen, plays)
-        return placement.keep(state), metrics
-
-    return placement.jit(placed, donate_argnums=0)
+    return placement.step(functools.partial(trainer.step, plays=plays))
 
 
 def run(

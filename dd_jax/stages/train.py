@@ -151,12 +151,7 @@ def stepper(
             steps=recipe.steps,
             accumulate=recipe.accumulate,
         )
-
-    def placed(state: TrainState, batch: dict, frozen: dict) -> tuple[TrainState, Metrics]:
-        state, metrics = step(state, batch, frozen)
-        return placement.keep(state), metrics
-
-    return placement.jit(placed, donate_argnums=0)
+    return placement.step(step)
 
 
 def begin(

@@ -171,6 +171,15 @@ class Placement:
 
         return jax.jit(under_mesh, **options)
 
+    def step(self, fn: Callable) -> Any:
+        """`fn(state, ...) -> (state, more)` jitted: the state is donated, and stays placed as it came."""
+
+        def placed(state: Any, *args: Any) -> tuple[Any, Any]:
+            state, more = fn(state, *args)
+            return self.keep(state), more
+
+        return self.jit(placed, donate_argnums=0)
+
     def keep(self, tree: Any) -> Any:
         """Inside a jitted function: what it returns is placed as what came in."""
         if self.mesh is None:

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dd_jax.data.folder import some
 from dd_jax.system import files, processes
 from dd_jax.system.errors import UserError
 from dd_jax.system.progress import Progress
@@ -19,12 +20,13 @@ from dd_jax.training.throughput import Throughput
 
 @dataclasses.dataclass(frozen=True)
 class Extras:
-    """What only some trainings do: sinks by name, a speedometer, a look at the state every so many steps."""
+    """What only some trainings do: sinks by name, a speedometer, a look at the state every so many steps, files."""
 
     log: tuple[str, ...] = ()
     throughput: Throughput | None = None
     preview: Callable[[int, Any], dict[str, Any]] | None = None  # (step, state) -> numbers for the curve
     preview_every: int = 0
+    called: Callable[[int], str] = str  # an example's number -> what messages call it: the file that it is read from
 
 
 class Log:
@@ -81,22 +83,28 @@ class Log:
             self._sinks.write(done, curve, speed)
 
     def check(self) -> dict[str, float]:
-        """The newest numbers, after a look at all since the last time. UserError for a loss that is not finite."""
+        """The newest numbers, after a look at all since the last time.
+
+        UserError for a loss that is not finite, or a gradient, which spoils the state before any loss tells.
+        """
         numbers: dict[str, float] = {}
         for done, metrics in self._pending:
             numbers = {key: float(value) for key, value in metrics.items()}
-            if not np.isfinite(numbers["loss"]):
-                raise UserError(self._broken(done, numbers))
+            watched = [key for key in numbers if key == "loss" or key.endswith("grad_norm")]
+            for key in sorted(watched, reverse=True):
+                if not np.isfinite(numbers[key]):
+                    raise UserError(self._broken(done, key, numbers))
         return numbers
 
-    def _broken(self, done: int, numbers: dict[str, float]) -> str:
-        """The message; all of the batch's ids go to a file."""
+    def _broken(self, done: int, key: str, numbers: dict[str, float]) -> str:
+        """The message; all of the batch's ids, and what they are called, go to a file."""
         batch = self._batch_at(done - 1)
         ids = np.asarray(batch["id"]).tolist() if isinstance(batch, dict) and "id" in batch else []
         share = f"-{processes.index()}" if processes.count() > 1 else ""
-        told = {"step": done, "ids": ids, "metrics": {key: str(value) for key, value in numbers.items()}}
+        names = [*dict.fromkeys(map(self._extras.called, ids))]
+        told = {"step": done, "ids": ids, "names": names, "metrics": {name: str(x) for name, x in numbers.items()}}
         path = files.replace(self._folder / f"not_finite{share}.json", json.dumps(told, indent=1).encode())
         return (
-            f"{self._name}: the loss is {numbers['loss']} at step {done} (examples {ids[:8]}..., see {path}); the last "
+            f"{self._name}: the {key} is {numbers[key]} at step {done} (examples {some(names)}; see {path}); the last "
             f"good checkpoint is step {self._good() or 0}: lower the learning rate or the clipping and run again"
         )
