@@ -47,7 +47,7 @@ def base(family: str, option: str) -> ConfigDict:
         {
             "classifier": common.recipe(600 if small else 5000, 64, 1e-3, final_lr=0.0),
             "tokenizer": _tokenizer(option),
-            "teacher": common.recipe(*teacher, **fast, **common.REGULARIZATION),
+            "teacher": common.teaching(*teacher, **fast),
         }
     )
     config.pairs = common.pairs(count=pairs, shard=4000, batch=200, labels="balanced")
