@@ -85,9 +85,7 @@ class Start:
         theirs = at(params, self._place(table))
         if len(theirs) != self.theirs + 1:
             raise UserError(f"{self.folder} has {len(theirs) - 1} classes and says {self.theirs}: {weights.AGAIN}")
-        fresh = (
-            at(other, table) if other else jnp.broadcast_to(jnp.mean(theirs[:-1], 0), (len(self.rows), theirs.shape[1]))
-        )
+        fresh = at(other, table) if other else [jnp.mean(theirs[:-1], 0)] * len(self.rows)
         rows = [fresh[i] if row is None else theirs[row] for i, row in enumerate(self.rows)]
         return put(params, table, jnp.stack([*rows, theirs[-1]]))
 
