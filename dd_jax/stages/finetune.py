@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -68,10 +69,7 @@ class Start:
         return f"{self.part}: from {self.folder}: {share}{': ' * bool(kept)}{listed}{new}"
 
     def load(self, expected: Params, table: tuple[str, ...]) -> Params:
-        """The teacher's parameters, fitted; `expected`: shapes with our classes. New rows begin at the mean of theirs:
-
-        nothing has to tell them apart, for no two are ever read together. UserError for other shapes.
-        """
+        """The teacher's parameters, fitted; `expected`: shapes with our classes. UserError for others."""
         if not self.whole:
             rows = jax.ShapeDtypeStruct((self.theirs + 1, at(expected, self._place(table)).shape[1]), jnp.float32)
             expected = put(expected, table, rows)
@@ -79,15 +77,19 @@ class Start:
         return self.fit(found, table)
 
     def fit(self, params: Params, table: tuple[str, ...], other: Params | None = None) -> Params:
-        """`params` with a row for each of our classes; `other` has our classes: what new ones begin with."""
+        """`params` with a row for each of our classes; new ones begin with those of `other`, which has our classes.
+
+        Without it at the mean of theirs, all alike: no two are read together, so nothing has to tell them apart.
+        """
         if self.whole:
             return params
         theirs = at(params, self._place(table))
         if len(theirs) != self.theirs + 1:
             raise UserError(f"{self.folder} has {len(theirs) - 1} classes and says {self.theirs}: {weights.AGAIN}")
-        fresh = at(other, table) if other else [jnp.mean(theirs[:-1], 0)] * len(self.rows)
-        rows = [fresh[i] if row is None else theirs[row] for i, row in enumerate(self.rows)]
-        return put(params, table, jnp.stack([*rows, theirs[-1]]))
+        new_Cx1 = np.array([[row is None] for row in self.rows])
+        fresh = at(other, table)[:-1] if other else jnp.mean(theirs[:-1], 0)
+        rows_CxD = jnp.where(new_Cx1, fresh, theirs[np.array([row or 0 for row in self.rows])])
+        return put(params, table, jnp.concatenate([rows_CxD, theirs[-1:]]))
 
     def _place(self, table: tuple[str, ...]) -> tuple[str, ...]:
         if not table:
