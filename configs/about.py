@@ -17,6 +17,8 @@ RECIPE = {  # of each training
     "label_dropout": "share of conditions that are left out, for guidance",
     "word_dropout": "share of a caption's words that are left out",
     "token_corruption": "largest share of the codes before the next one that are replaced by others",
+    "from": "folder of a published teacher, or a run, that training goes on from; '': it begins anew",
+    "trunk_lr": "share of lr for all but the class table, where it goes on from one; 0: they stay as they are",
     "revive_every": "steps after which codes that nobody uses become vectors of pictures",
     "dtype": "in which encoder, decoder and discriminator compute: float32 or bfloat16",
     "l1": "weight of the absolute error of pixels, beside tokenizer.pixels",

@@ -8,7 +8,9 @@ from ml_collections.config_dict import placeholder
 # Small raster models on small data find their place and their class sooner with these (see `GPTConfig`).
 CLEAR = {"positions": True, "loud_cond": True}
 # A teacher's training drops conditions and words of captions, and corrupts codes before the next one: shares of them.
-REGULARIZATION = {"label_dropout": 0.1, "word_dropout": 0.0, "token_corruption": 0.0}
+# It may go on `from` a folder of weights, or a run ("": it begins anew); `trunk_lr`: the share of lr that all but the
+# class table then learns at, 0: none of it.
+TEACHING = {"label_dropout": 0.1, "word_dropout": 0.0, "token_corruption": 0.0, "from": "", "trunk_lr": 1.0}
 # What a tokenizer's training minimises besides the squared error of pixels (config.tokenizer.pixels) and its codes' own
 # terms: VQGAN's recipe (arXiv 2012.09841) adds a perceptual distance and, late, a discriminator (see `tokenizing`).
 TOKENIZING = {
@@ -75,6 +77,11 @@ def recipe(steps: int, batch: int, lr: float, **more: Any) -> ConfigDict:
 def tokenizing(steps: int, batch: int, lr: float, **more: Any) -> ConfigDict:
     """The tokenizer's training."""
     return recipe(steps, batch, lr, **(TOKENIZING | more))
+
+
+def teaching(steps: int, batch: int, lr: float, **more: Any) -> ConfigDict:
+    """The teacher's training."""
+    return recipe(steps, batch, lr, **(TEACHING | more))
 
 
 def distil(steps: int, batch: int, lr: float, **more: Any) -> ConfigDict:

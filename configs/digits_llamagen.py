@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
         {
             "classifier": common.recipe(300, 128, 2e-3, final_lr=0.0),
             "tokenizer": common.tokenizing(450, 128, 3e-3),
-            "teacher": common.recipe(300, 128, 1e-2, muon=True, **common.REGULARIZATION),
+            "teacher": common.teaching(300, 128, 1e-2, muon=True),
         }
     )
     config.pairs = common.pairs(count=16_000, shard=4000, batch=500, labels="balanced")

@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
     config = common.next_scale(digits_llamagen.get_config(), width=160, depth=2)
     config.pairs.count, config.pairs.shard = 10_000, 2500
     config.pretrain.tokenizer.steps = 380
-    config.pretrain.teacher = common.recipe(210, 128, 3e-3, **common.REGULARIZATION)
+    config.pretrain.teacher = common.teaching(210, 128, 3e-3)
     config.train = common.distil(220, 128, 3e-3, timesteps=(0, 2), ce=1.0, embedding=0.0, distance="none")
     config.evaluate.plans = ("S0", "S0 S2", "S0 J2")
     config.speed.plans, config.speed.repeats = ("S0",), 3

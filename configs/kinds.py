@@ -108,6 +108,8 @@ RECIPE = {
     "label_dropout": SHARE,
     "word_dropout": SHARE,
     "token_corruption": SHARE,
+    "from": PATH,
+    "trunk_lr": SHARE,
     "revive_every": whole(1),
     "accumulate": whole(1),
     "dtype": choice(*DTYPES),

@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config = common.next_scale(mnist_llamagen.get_config(), width=160, depth=2)
     config.pairs.count, config.pairs.shard = 15_000, 4000
     config.pretrain.tokenizer.steps = 380
-    config.pretrain.teacher = common.recipe(260, 64, 1e-2, muon=True, final_lr=0.03, **common.REGULARIZATION)
+    config.pretrain.teacher = common.teaching(260, 64, 1e-2, muon=True, final_lr=0.03)
     config.train = common.distil(480, 64, 1e-2, muon=True, timesteps=(0, 0, 3), ce=1.0, embedding=0.0, distance="none")
     config.train.final_lr = 0.03
     config.evaluate.plans = ("S0", "S0 S3", "S0 J2")

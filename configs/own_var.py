@@ -7,6 +7,9 @@ code is 16 px a side, and for one GPU of 80 GB (`own.py` has the sizes). With LP
 place: `python -m port_weights lpips_vgg --out weights`, then --config.pretrain.tokenizer.perceptual=lpips
 --config.pretrain.tokenizer.perceptual_weight=1 --config.weights.lpips=weights/lpips_vgg
 
+`:d16`, `:d20`, `:d24`, `:d30` and `:d36` are the published models, whose teacher learns other classes: with
+--config.weights.tokenizer=weights/var_vae --config.pretrain.teacher.from=weights/var_d16 (docs/own_data.md).
+
 Two CPU cores, by FLOPs at 90 GFLOP/s and not measured as a whole: tokenizer 20 minutes, teacher 12, student 12, about
 an hour in all. One A100, by FLOPs at 40 % of its peak, not measured: 128 px 2 hours, 256 px 21 for the tokenizer, 25
 more for teacher and student.
@@ -20,8 +23,11 @@ SIDES = {"64": (1, 2, 3, 4, 6, 8), "256": var.SIDES[256]}
 
 
 def get_config(option: str = "64") -> ConfigDict:
-    """VAR-like; `option` is the side in px: "64", "128" or "256"."""
-    config, small = own.base("var", option), option == "64"
+    """VAR-like; `option` is the side in px, "64", "128" or "256", or a published model, "d16" to "d36"."""
+    published = {f"d{depth}": depth for depth in var.DEPTHS}
+    if option in published:
+        return own.published(var.get(published[option]))
+    config, small = own.base("var", option, published), option == "64"
     config.tokenizer.update({"sides": SIDES.get(option, ()), "code_dim": 16 if small else 32})
     config.tokenizer.update({"vocab": min(config.tokenizer.vocab, 4096), "moments": 1.0})
     config.model.gate_init = 1.0 if small else 1e-3

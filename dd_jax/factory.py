@@ -92,6 +92,7 @@ def build(config: ConfigDict) -> System:
         teacher_init=family.teacher_init,
         teacher_params=family.teacher_params,
         rules=family.rules,
+        class_table=family.class_table,
         background=config.data.get("background"),
     )
 

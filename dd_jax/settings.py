@@ -1,5 +1,6 @@
 """Settings between the command line and the config: a config by its name, paths, and every setting as text."""
 
+import functools
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ PATHS = (
     "sample.prompts",
     "evaluate.inception",
     "evaluate.reference_statistics",
+    "pretrain.teacher.from",
     *(f"weights.{part}" for part in ("tokenizer", "teacher", "student", "start", "text", "classifier", "lpips")),
 )
 
@@ -44,12 +46,12 @@ def spelled(config: ConfigDict) -> ConfigDict:
     Weights may be a name on the Hub, which stays as it is.
     """
     for name in PATHS:
-        section, _, field = name.partition(".")
-        fields = config.get(section)
+        section, _, field = name.rpartition(".")
+        fields = functools.reduce(lambda fields, one: (fields or {}).get(one), section.split("."), config)
         if fields is None or not isinstance(value := fields.get(field), str):
             continue
         try:
-            if hub.named(value) and (section == "weights" or field == "inception"):
+            if hub.named(value) and (section == "weights" or field in ("inception", "from")):
                 hub.Address.of(value)
             else:
                 fields[field] = files.spelled(value)

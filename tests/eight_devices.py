@@ -26,6 +26,7 @@ from dd_jax.families.var.tokenizer import VQVAE
 from dd_jax.method import losses
 from dd_jax.method.interfaces import Cond
 from dd_jax.nn.conv import ConvStack
+from dd_jax.stages.finetune import Pace, at, put
 from dd_jax.stages.pairs import sample_codes, sampler
 from dd_jax.stages.pretrain import Regularization, train_teacher
 from dd_jax.stages.tokenizing import Aims, Trainer
@@ -39,6 +40,7 @@ from dd_jax.training.loop import Recipe, TrainState, init_state
 STEPS, BATCH, TOKENIZED = 20, 16, 6
 PLAYERS = ("params", "ema", "discriminator")
 MAKE = {"llamagen": (tiny.raster, RASTER), "var": (tiny.scales, SCALES)}
+TABLE = {"llamagen": ("cls_embedding", "embedding"), "var": ("class_emb", "embedding")}
 
 
 def relative(a, b) -> float:
@@ -127,7 +129,7 @@ def check_tokenizer(family: str, meshes: list[Placement]) -> None:
     assert any(DATA in x.sharding.spec for x in jax.tree.leaves(state.discriminator))
 
 
-def check_teacher(models, params, meshes: list[Placement], folder: Path) -> None:
+def check_teacher(models, params, meshes: list[Placement], folder: Path, pace: Pace = Pace()) -> None:
     """Next-step prediction on meshes and on one device; conditions are dropped and codes replaced by the same draws."""
     given = params["teacher"]
     system: Any = SimpleNamespace(
@@ -137,14 +139,18 @@ def check_teacher(models, params, meshes: list[Placement], folder: Path) -> None
         teacher_params=lambda trunk, tokenizer: given | {"trunk": trunk},
     )
     code = np.random.default_rng(2).integers(0, tiny.VOCAB, (40, models.layout.tokens))
+    dropped = Regularization(0.3, 0.0, 0.2)
     label, recipe = np.arange(40, dtype=np.int32) % tiny.CLASSES, Recipe(TOKENIZED, BATCH, lr=1e-3, warmup=2, ema=0.9)
     found = [
-        train_teacher(system, folder / str(i), recipe, {}, code, label, 0, Regularization(0.3, 0.0, 0.2), placement)
+        train_teacher(system, folder / str(i), recipe, {}, code, label, 0, dropped, placement, pace=pace)
         for i, placement in enumerate([ALONE, *meshes])
     ]
-    far = [relative(other, found[0]) for other in found[1:]]
-    print("teacher", far, "moved", relative(found[0], {"trunk": given["trunk"]}))
-    assert max(far) < 1e-5 < 1e-3 < relative(found[0], {"trunk": given["trunk"]})
+    far, before = [relative(other, found[0]) for other in found[1:]], {"trunk": given["trunk"]}
+    moved = relative(at(found[0], pace.table), at(before, pace.table))
+    print("teacher", pace.share, far, "moved", moved)
+    assert max(far) < 1e-5 < 1e-3 < moved
+    if not pace.share:
+        jax.tree.map(np.testing.assert_array_equal, *(put(x, pace.table, 0) for x in (found[-1], before)))
 
 
 def check_restoring(folder: Path, state: TrainState, placements: list[Placement]) -> None:
@@ -190,6 +196,9 @@ def main(family: str, folder: str) -> None:
     check_restoring(Path(folder), state, [*meshes, ALONE])
     check_on_policy(make, meshes[0])
     check_teacher(models, params, meshes, Path(folder) / "teachers")
+    for share in (0.0, 0.1):  # a trunk that stays beside its class table, or is slow
+        pace = Pace(share, ("trunk", *TABLE[family]))
+        check_teacher(models, params, meshes[1:], Path(folder) / f"teachers-{share}", pace)
     check_tokenizer(family, [dataclasses.replace(placement, rules=()) for placement in meshes])
     if family != next(iter(MAKE)):
         return  # what follows knows nothing of families

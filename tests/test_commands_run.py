@@ -226,7 +226,9 @@ def run_main(room: Room, words: list[str]) -> None:
             words = [*words, f"--from={room.finished('runs/lent')}"]
     elif not published and named.get("stage") != "config":
         given = {word.partition("=")[0] for word in words}
-        words = [*words, *(word for word in tiny_flags(config_of(config)) if word.partition("=")[0] not in given)]
+        sized = ("--config.model.", "--config.tokenizer.") if ":d" in config else ()  # small, as the ported weights are
+        tiny = (word for word in tiny_flags(config_of(config)) if not word.startswith(sized))
+        words = [*words, *(word for word in tiny if word.partition("=")[0] not in given)]
     if "_csd" in config and "smoke" not in " ".join(words):
         words = [*words, "--config.train.batch=4", *shortest()]
     values = main.flags.FLAGS

@@ -11,12 +11,13 @@ from dd_jax.system.errors import UserError
 
 NAMES = Path(__file__).parent
 DIGITS = re.compile("-?[0-9]+")
+Named = tuple[str, int, tuple[str, ...]]  # a set, how many classes it has, and names of somebody's own
 RANGE = re.compile(r"([0-9]+)\s*(?:-|\.\.|:)\s*([0-9]+)")
 
 
 @functools.lru_cache
 def names(data: str, classes: int, own: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """One line a class, synonyms separated by commas; plain numbers for data sets that bring none.
+    """One line a class, synonyms separated by commas; plain numbers for data sets that bring none, or other classes.
 
     `own`: those of the subfolders of somebody's pictures; of WordNet ids it is what they stand for.
     """
@@ -24,9 +25,9 @@ def names(data: str, classes: int, own: tuple[str, ...] = ()) -> tuple[str, ...]
         known = _of_wordnet()
         return tuple(known.get(name, name) for name in own)
     path = NAMES / f"{_bare(data)}.txt"
-    if not path.exists():
-        return tuple(str(i) for i in range(classes))
-    return tuple(line for line in path.read_text().splitlines() if not line.startswith("#"))
+    lines = path.read_text().splitlines() if path.exists() else []
+    found = tuple(line for line in lines if not line.startswith("#"))
+    return found if len(found) == classes else tuple(str(i) for i in range(classes))
 
 
 def short(data: str, classes: int, own: Sequence[str] = ()) -> tuple[str, ...]:
@@ -61,15 +62,43 @@ def find(wanted: str, data: str, classes: int, own: Sequence[str] = ()) -> list[
     Case and underscores do not matter. `own`: names of somebody's own classes; one that is a number goes before the
     class of that number. UserError with what comes close, and where there is none at all.
     """
-    by_name: dict[str, list[int]] = {}
-    for i, line in enumerate(names(data, classes, tuple(own))):
-        for name in line.split(","):
-            by_name.setdefault(_plain(name), []).append(i)
-    by_name |= {_plain(name): [i] for i, name in enumerate(own or wordnet(data))}
+    by_name = _by_name(data, classes, tuple(own))
     words = [word.strip() for word in wanted.split(",") if word.strip()]
     if not words:
         raise UserError(f"labels {wanted!r} name no class: give numbers or names, as in '3, 7' or '0-9'")
     return [number for word in words for number in _numbers(word, by_name, classes)]
+
+
+def counterparts(mine: Named, theirs: Named) -> tuple[tuple[int, ...], ...]:
+    """For each class of a set, those of another set that share a name with it: none, one, or, of homonyms, several.
+
+    What a class is called itself (a folder's name, a WordNet id) goes before what that stands for, and before synonyms.
+    """
+    if names(*mine) == names(*theirs):
+        return tuple((i,) for i in range(mine[1]))
+    by_name = {_plain(line): [i] for i, line in enumerate(names(*theirs))} | _by_name(*theirs)
+    called = mine[2] or _ids(*mine) or names(*mine)
+
+    def of(name: str, line: str) -> tuple[int, ...]:
+        found = (by_name.get(_plain(one)) for one in (name, line, *line.split(",")))
+        return tuple(next(filter(None, found), ()))
+
+    return tuple(map(of, called, names(*mine)))
+
+
+def _by_name(data: str, classes: int, own: tuple[str, ...]) -> dict[str, list[int]]:
+    """Every plain name, a synonym or an id, and the classes that are called so."""
+    found: dict[str, list[int]] = {}
+    for i, line in enumerate(names(data, classes, own)):
+        for name in line.split(","):
+            found.setdefault(_plain(name), []).append(i)
+    return found | {_plain(name): [i] for i, name in enumerate(own or _ids(data, classes))}
+
+
+def _ids(data: str, classes: int, own: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The WordNet ids of a published set as it was published."""
+    found = () if own else wordnet(data)
+    return found if len(found) == classes else ()
 
 
 def _plain(name: str) -> str:

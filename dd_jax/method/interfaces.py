@@ -236,6 +236,7 @@ class Family:
     teacher_init: Callable[[jax.Array, Params], Params]  # (key, tokenizer's) -> trunk
     teacher_params: Callable[[Params, Params], Params]  # (trunk, tokenizer's) -> what the teacher takes
     rules: Rules = ()  # how its arrays are cut over several devices
+    class_table: tuple[str, ...] = ()  # where a trunk keeps a row a class, and behind them one for none; (): nowhere
 
 
 def guide(logits_2B: jax.Array, weight: jax.Array | np.ndarray | float) -> jax.Array:

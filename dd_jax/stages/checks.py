@@ -1,7 +1,6 @@
 """What has to be there before a stage does anything, all that is missing said at once and before hours of work."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -9,7 +8,7 @@ from ml_collections import ConfigDict
 from dd_jax.data import pictures
 from dd_jax.method import losses
 from dd_jax.stages import fid
-from dd_jax.stages.parts import System, missing, named, tokenizer_trainer
+from dd_jax.stages.parts import System, going_on, missing, named, pace, tokenizer_trainer
 from dd_jax.stages.sample import Sampling
 from dd_jax.stages.train import check_batch
 from dd_jax.stages.workdir import Workdir
@@ -65,13 +64,26 @@ def stages(system: System, config: ConfigDict, work: Workdir, todo: Mapping[str,
         work.require(name, [maker for maker in dict.fromkeys(MAKER[part] for part in wanted) if maker not in before])
 
 
-def folders(config: ConfigDict, workdir: Path) -> None:
-    """UserError for a folder of `config.weights` that holds no weights, or those of another part."""
+def folders(system: System, config: ConfigDict, work: Workdir, todo: Sequence[str]) -> None:
+    """UserError for a folder of `config.weights` that holds no weights, or those of another part.
+
+    And for one that a training in `todo` could not go on from.
+    """
     for part in config.weights:
-        folder = named(config, part, workdir) if part != "random" else None
+        folder = named(config, part, work.path) if part != "random" else None
         wanted = "student" if part == "start" else part
         if folder and (found := weights.describe(folder).get("part", wanted)) != wanted:
             raise UserError(f"config.weights.{part}={folder} holds a {found}: name it as --config.weights.{found}")
+    if "pretrain" in todo and "pretrain" in config and not work.source:
+        section = config.pretrain.teacher
+        if section.get("from") and config.weights.teacher:
+            given = f"config.weights.teacher={config.weights.teacher} is finished"
+            raise UserError(f"{given}, config.pretrain.teacher.from={section['from']} goes on: leave one of them out")
+        if not ready(config, "teacher"):
+            pace(system, config)
+            going_on(config, "teacher", work.path)
+    if "train" in todo and not config.weights.student:
+        going_on(config, "student", work.path)
 
 
 def values(

@@ -20,14 +20,14 @@ from dd_jax.method.objectives import Objective
 from dd_jax.method.student import Student
 from dd_jax.metrics.classifier import Classifier
 from dd_jax.metrics.lpips import LPIPS
-from dd_jax.stages import tokenizing, train
+from dd_jax.stages import finetune, tokenizing, train
 from dd_jax.stages.workdir import located
 from dd_jax.system import files, hub, rng, weights
 from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import Rules
 from dd_jax.text.captions import Text
 from dd_jax.text.prompts import Prompts
-from dd_jax.training.loop import Recipe, TrainState, load_ema
+from dd_jax.training.loop import Recipe, TrainState, init_state, load_ema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +47,7 @@ class System:
     teacher_params: Callable[[Params, Params], Params]  # (trunk, tokenizer's) -> what the teacher takes
     names: tuple[str, tuple[str, ...]] = ("", ())  # of the data set, and of its classes where they are its own
     rules: Rules = ()  # how its arrays are cut over several devices
+    class_table: tuple[str, ...] = ()  # where a trunk keeps a row a class, and behind them one for none
     background: str | None = None  # what transparent pictures are laid on, a colour; none: white
 
     @property
@@ -110,7 +111,9 @@ def load_params(
             raise UserError(missing(config, [name]))
         elif trained_in(name) == "teacher":
             learned = functools.partial(system.learned_init, key, params["tokenizer"])
-            found = load_ema(located(workdir, "teacher"), Recipe.of(recipes["teacher"]), learned)
+            recipe = Recipe.of(recipes["teacher"])
+            taught = functools.partial(init_state, tx=pace(system, config).optimizer(recipe))
+            found = load_ema(located(workdir, "teacher"), recipe, learned, taught)
             params[name] = found["trunk" if name == "teacher" else name]
         else:
             if name == "student" and (located(workdir, "pairs") / pairset.MANIFEST).exists():
@@ -155,11 +158,17 @@ def named(config: ConfigDict, part: str, workdir: Path) -> Path | None:
     given = config.weights.get(part)
     if not given:
         return None
+    return _placed(given, workdir, "student" if part == "start" else part)
+
+
+def _placed(given: str, workdir: Path, part: str) -> Path:
+    """The folder itself, or that of the part in it where it is a run, or its weights/."""
+    inside = ("", part, f"weights/{part}")
     if hub.named(given):
-        return weights.place(given)
+        return weights.place(weights.within(given, *inside))
     path = files.local(given)
     places = [path, *(parent / path for parent in (workdir, *workdir.parents))]
-    return next((place for place in places if (place / weights.CONFIG).exists()), path)
+    return Path(weights.within(next((place for place in places if (place / weights.CONFIG).exists()), path), *inside))
 
 
 def check_recipes(system: System, config: ConfigDict, parts: Sequence[str]) -> None:
@@ -231,12 +240,39 @@ def other_student(system: System, config: ConfigDict, folder: Path) -> tuple[Any
 
 
 def start(system: System, config: ConfigDict, workdir: Path, teacher: Params) -> Params:
-    """What the student's training begins with: what the teacher has (App. C), or the student of `weights.start`."""
-    key, folder = rng.stream(config.seed, "init"), named(config, "start", workdir)
-    if folder is None:
+    """What the student's training begins with: what the teacher has (App. C), or the student of `weights.start`.
+
+    Classes that are new to that student begin with the teacher's rows: a student's table began as its teacher's.
+    """
+    key, begin = rng.stream(config.seed, "init"), going_on(config, "student", workdir)
+    if begin is None:
         return system.student.init_from_teacher(key, teacher["trunk"])
-    _check_classes(folder, config)
-    return system.student.init_from_student(key, weights.on_device(weights.load(folder, None, dtype=None)))
+    print(begin.told, flush=True)
+    other = weights.on_device(weights.load(begin.folder, None, dtype=None))
+    trunk = begin.fit(other["trunk"], system.class_table, teacher["trunk"])
+    return system.student.init_from_student(key, {**other, "trunk": trunk})
+
+
+def going_on(config: ConfigDict, part: str, workdir: Path) -> finetune.Start | None:
+    """What the training of teacher or student begins with, where it is another model. UserError as `Start.of`."""
+    section = config.weights if part == "student" else config.get("pretrain", {}).get("teacher", {})
+    setting = "config.weights.start" if part == "student" else "config.pretrain.teacher.from"
+    if not (given := section.get(setting.rpartition(".")[2])):
+        return None
+    tokenizer = named(config, "tokenizer", workdir)
+    if part == "teacher" and tokenizer is None:
+        raise UserError(f"{setting}={given} knows one tokenizer's codes: name it, --config.weights.tokenizer=FOLDER")
+    return finetune.Start.of(setting, _placed(given, workdir, part), part, config, tokenizer)
+
+
+def pace(system: System, config: ConfigDict) -> finetune.Pace:
+    """How fast the teacher's trunk learns beside its class table. UserError where that makes no sense."""
+    section = config.pretrain.teacher
+    share, given = section.get("trunk_lr", 1.0), section.get("from")
+    if share != 1 and not (given and system.class_table):
+        why = "there is no class table beside the trunk" if given else "nothing is gone on from (see .from)"
+        raise UserError(f"config.pretrain.teacher.trunk_lr={share}, and {why}: set it to 1")
+    return finetune.Pace(share, ("trunk", *system.class_table))
 
 
 @functools.lru_cache(maxsize=len(PARTS) + 1)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 
 from dd_jax.data.batches import shuffled
@@ -15,7 +16,7 @@ from dd_jax.data.examples import Pixels
 from dd_jax.method import losses
 from dd_jax.method.interfaces import Cond, Params
 from dd_jax.metrics.classifier import Classifier
-from dd_jax.stages import tokenizing
+from dd_jax.stages import finetune, tokenizing
 from dd_jax.stages.parts import System, tokenizer_trainer
 from dd_jax.system import rng
 from dd_jax.system.runtime import jit_once
@@ -49,9 +50,13 @@ def _train(
     frozen: dict[str, Params],
     placement: Placement = ALONE,
     extras: Extras | None = None,
+    tx: optax.GradientTransformation | None = None,
 ) -> Params:
-    """Minimise `loss(params, batch, key, frozen)` over shuffled batches of `data` -> averaged parameters."""
-    tx = recipe.optimizer()
+    """Minimise `loss(params, batch, key, frozen)` over shuffled batches of `data` -> averaged parameters.
+
+    `tx`: another optimizer than the recipe's.
+    """
+    tx = tx or recipe.optimizer()
     root = rng.key(seed)
 
     def step(state: TrainState, batch: Batch, frozen: dict[str, Params]) -> tuple[TrainState, Metrics]:
@@ -138,8 +143,13 @@ def train_teacher(
     regularization: Regularization,
     placement: Placement = ALONE,
     extras: Extras | None = None,
+    begin: finetune.Start | None = None,
+    pace: finetune.Pace = finetune.Pace(),
 ) -> Params:
-    """Next-step prediction of codes under their classes, or captions, whose encoder learns with the teacher."""
+    """Next-step prediction of codes under their classes, or captions, whose encoder learns with the teacher.
+
+    `begin`: weights to go on from, and at what `pace`; none: it begins anew.
+    """
     teacher, text = system.teacher, system.text
 
     def condition(params: Params, batch: Batch, key: jax.Array) -> Cond:
@@ -152,16 +162,20 @@ def train_teacher(
         keys = jax.random.split(key, 3)
         rate = jnp.float32(regularization.label_dropout)
         drop_B = jax.random.bernoulli(keys[0], rate, batch["code"].shape[:1])
+        params = pace.held(params)
         cond = dataclasses.replace(condition(params, batch, keys[1]), drop_B=drop_B)
         weights = system.teacher_params(params["trunk"], frozen["tokenizer"])
         logits = teacher.forward(weights, cond, corrupt(keys[2], batch["code"], regularization.token_corruption))
         return losses.prediction(logits, batch["code"], system.layout)
 
-    start = jit_once(system.learned_init)(rng.key(seed), tokenizer_params)
+    start = {} if begin and text is None else jit_once(system.learned_init)(rng.key(seed), tokenizer_params)
+    if begin is not None:
+        print(begin.told, flush=True)
+        expected = jax.eval_shape(system.teacher_init, rng.key(seed), tokenizer_params)
+        start |= {"trunk": begin.load(expected, system.class_table)}
     data = {"code": code.astype(np.int32), **({"label": label} if text is None else text.tokens(label))}
-    return _train(
-        "teacher", folder, recipe, start, loss, data, seed, {"tokenizer": tokenizer_params}, placement, extras
-    )
+    read, tx = {"tokenizer": tokenizer_params}, pace.optimizer(recipe)
+    return _train("teacher", folder, recipe, start, loss, data, seed, read, placement, extras, tx)
 
 
 def corrupt(key: jax.Array, code_BxL: jax.Array, most: float) -> jax.Array:

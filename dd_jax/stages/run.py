@@ -112,7 +112,8 @@ class Run:
             code = pretrain.encode(self.system, codes, self.pictures.still()[0])
             dropped = pretrain.Regularization.of(settings.teacher)
             taught = self.work / "teacher", teacher, codes, code, label, seed, dropped, self.placement, told
-            pretrain.train_teacher(self.system, *taught)
+            begin = parts.going_on(self.config, "teacher", self.work.path)
+            pretrain.train_teacher(self.system, *taught, begin, parts.pace(self.system, self.config))
         if skipped := self.pictures.skipped():
             print(f"pretrain: {skipped}", flush=True)
         return publish.run(self.config, self.work.path, self.params, publish.PRETRAINED)
@@ -293,7 +294,7 @@ def _check(here: Run, stage: str, todo: Sequence[str]) -> None:
     if processes.count() > 1 and not {*todo} <= {"pairs", "train"}:
         raise UserError(f"--stage={stage} runs in one process; several share the work of --stage=pairs or train")
     checks.values(here.system, here.config, todo, lambda: here.placement, lambda: here.sampling)
-    checks.folders(here.config, here.work.path)
+    checks.folders(here.system, here.config, here.work, todo)
     here.work.check(todo[-1])
     checks.stages(here.system, here.config, here.work, {name: here.reads(name) for name in todo})
     if {"pairs", "train", "sample"} & {*todo}:

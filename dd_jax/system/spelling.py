@@ -25,6 +25,8 @@ MEANT: dict[str, Any] = {
     "pretrain.tokenizer.gan_lr": 1e-4,
     "pretrain.tokenizer.gan_width": 64,
     "pretrain.tokenizer.gan_layers": 3,
+    "pretrain.teacher.from": "",
+    "pretrain.teacher.trunk_lr": 1.0,
     "student.head": "both",
     "train.objective": "pairs",
     "train.fresh": 0.5,

@@ -93,9 +93,14 @@ def beside(folder: Folder, name: str) -> Folder:
 
 def drawing(folder: Folder) -> Folder:
     """The folder itself, or the student in it, else the teacher: what a repository, or a run's `weights/`, draws by."""
+    return within(folder, "", "student", "teacher")
+
+
+def within(folder: Folder, *names: str) -> Folder:
+    """The first of these folders in a folder ("": itself) that holds weights; without any the folder itself."""
     inside: list[Folder] = []
-    for part in ("", "student", "teacher"):
-        inside.append(str(hub.Address.of(folder).inner(part)) if hub.named(folder) else Path(folder) / part)
+    for name in names:
+        inside.append(str(hub.Address.of(folder).inner(name)) if hub.named(folder) else Path(folder) / name)
     return next((one for one in inside if present(one) and (place(one) / WEIGHTS).exists()), folder)
 
 

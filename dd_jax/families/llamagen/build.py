@@ -48,4 +48,5 @@ def build(config: ConfigDict) -> Family:
     def teacher_params(trunk: Params, tokenizer_params: Params) -> Params:
         return {"trunk": trunk}
 
-    return Family(tokenizer, teacher, Student(net, inherit), teacher_init, teacher_params, RULES)
+    table = () if cfg.caption_dim else ("cls_embedding", "embedding")
+    return Family(tokenizer, teacher, Student(net, inherit), teacher_init, teacher_params, RULES, table)

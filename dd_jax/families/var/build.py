@@ -55,4 +55,5 @@ def build(config: ConfigDict) -> Family:
     def teacher_params(trunk: Params, tokenizer_params: Params) -> Params:
         return {"trunk": trunk, "quantizer": tokenizer_params["quantizer"]}
 
-    return Family(tokenizer, teacher, Student(net, inherit), teacher_init, teacher_params, RULES)
+    table = ("class_emb", "embedding")
+    return Family(tokenizer, teacher, Student(net, inherit), teacher_init, teacher_params, RULES, table)
