@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# sbatch --nodes=2 scripts/slurm.sh STAGE CONFIG WORKDIR [--config.FIELD=VALUE ...], STAGE being pairs or train
+# sbatch --nodes=2 scripts/slurm.sh STAGE CONFIG WORKDIR [--config.FIELD=VALUE ...], STAGE being pretrain, pairs or train
 #
 # One process a GPU, on one node or several; WORKDIR is on a file system that all of them see. Five minutes before its
 # time is up, or when it is preempted, a job saves, ends with status 75 and queues itself again: it goes on where it was.

@@ -37,7 +37,7 @@ from dd_jax.system.checkpoint import Checkpoints
 from dd_jax.system.sharding import ALONE, DATA, Placement, make_mesh
 from dd_jax.training.loop import Recipe, TrainState, init_state
 
-STEPS, BATCH, TOKENIZED = 20, 16, 6
+STEPS, BATCH = 20, 16
 PLAYERS = ("params", "ema", "discriminator")
 MAKE = {"llamagen": (tiny.raster, RASTER), "var": (tiny.scales, SCALES)}
 TABLE = {"llamagen": ("cls_embedding", "embedding"), "var": ("class_emb", "embedding")}
@@ -92,13 +92,13 @@ def trained_on_policy(models, params, placement: Placement) -> tuple[TrainState,
 
 
 def tokenized(family: str, placement: Placement) -> tuple[TrainState, np.ndarray]:
-    """A tokenizer's state and losses after some steps against a discriminator; codes are revived on the way."""
+    """A tokenizer's state and losses after STEPS against a discriminator; codes are revived on the way."""
     sizes = {"ch": 16, "ch_mult": (1, 2), "z_channels": 8, "encoder_blocks": 0, "decoder_blocks": 0, "groups": 0}
     stack = ConvStack(**sizes, channels=1, attention=False, mid=False)
     tokenizer = {"llamagen": VQ(stack, 16, 4), "var": VQVAE(stack, 16, 4, sides=(1, 2, 4), moments=1.0)}[family]
-    recipe = Recipe(TOKENIZED, BATCH, lr=1e-3, warmup=2, ema=0.9)
+    recipe = Recipe(STEPS, BATCH, lr=1e-3, warmup=2, ema=0.9)
     aims = Aims(revive_every=3, l1=1.0, gan_weight=0.5, gan_width=16, gan_layers=1)
-    img = np.random.default_rng(1).uniform(-1, 1, (TOKENIZED, BATCH, 8, 8, 1)).astype(np.float32)
+    img = np.random.default_rng(1).uniform(-1, 1, (STEPS, BATCH, 8, 8, 1)).astype(np.float32)
     trainer = Trainer(tokenizer, recipe, aims, 0)
     step, state, seen = tokenizer_stepper(trainer, placement), trainer.begin(trainer.start(img[0]), placement), []
     for some in img:
@@ -140,7 +140,7 @@ def check_teacher(models, params, meshes: list[Placement], folder: Path, pace: P
     )
     code = np.random.default_rng(2).integers(0, tiny.VOCAB, (40, models.layout.tokens))
     dropped = Regularization(0.3, 0.0, 0.2)
-    label, recipe = np.arange(40, dtype=np.int32) % tiny.CLASSES, Recipe(TOKENIZED, BATCH, lr=1e-3, warmup=2, ema=0.9)
+    label, recipe = np.arange(40, dtype=np.int32) % tiny.CLASSES, Recipe(STEPS, BATCH, lr=1e-3, warmup=2, ema=0.9)
     found = [
         train_teacher(system, folder / str(i), recipe, {}, code, label, 0, dropped, placement, pace=pace)
         for i, placement in enumerate([ALONE, *meshes])

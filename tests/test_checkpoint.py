@@ -301,9 +301,7 @@ def test_a_gradient_that_is_not_finite_is_found_before_it_is_saved(tmp_path):
     """The loss of its own step is finite still: that of the next one would tell, behind a checkpoint."""
     log = Log("toy", tmp_path, 1000, 0, lambda step: {"id": np.arange(9)}, lambda: 4, Extras(called="{}.png".format))
     log.note(5, {"loss": jnp.float32(1), "other_grad_norm": jnp.float32(np.nan), "psnr": jnp.float32(np.inf)}, None)
-    with pytest.raises(
-        UserError, match=r"toy: the other_grad_norm is nan at step 5 \(examples 0.png, 1.png, .* 4 more"
-    ):
+    with pytest.raises(UserError, match=r"the other_grad_norm is nan at step 5 \(examples 0.png, 1.png, .* 4 more"):
         log.check()
     assert json.loads((tmp_path / "not_finite.json").read_text())["names"][-1] == "8.png"
 

@@ -1,6 +1,7 @@
 """SIGKILL at random moments: what the resumed run leaves is bit-identical to an uninterrupted run's."""
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -14,22 +15,37 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import dd_jax
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("kill")]
 ROOT = Path(__file__).parents[1]
-KILLS = 8  # of each stage, by one process and by two: more than thirty in all
+KILLS = 10  # of each training, and of pairs, pairs and student by one process and by two: sixty in all
 SMALL = {
     "data.copies": 1,
     "pretrain.classifier.steps": 20,
-    "pretrain.tokenizer.steps": 20,
-    "pretrain.teacher.steps": 20,
+    "pretrain.tokenizer.steps": 40,
+    "pretrain.tokenizer.checkpoint_every": 4,
+    "pretrain.tokenizer.gan_weight": 0.5,
+    "pretrain.tokenizer.gan_start": 6,
+    "pretrain.tokenizer.gan_width": 8,
+    "pretrain.tokenizer.gan_layers": 1,
+    "pretrain.teacher.steps": 40,
+    "pretrain.teacher.checkpoint_every": 4,
     "pairs.count": 6000,
     "pairs.shard": 500,
     "pairs.batch": 250,
     "train.steps": 120,
     "train.checkpoint_every": 10,
+}
+# What is made -> (its stage, the first file of it, the last step of what is trained). Tokenizer and teacher have a new
+# checkpoint before they are killed, and their adversary plays at most of them.
+MADE = {
+    "pairs": ("pairs", "shard-*.npz", 0),
+    "student": ("train", "student/*", SMALL["train.steps"]),
+    "tokenizer": ("pretrain", "tokenizer/[0-9]*", SMALL["pretrain.tokenizer.steps"]),
+    "teacher": ("pretrain", "teacher/[0-9]*", SMALL["pretrain.teacher.steps"]),
 }
 
 
@@ -106,26 +122,31 @@ def flip(path: Path, at: int) -> None:
     path.write_bytes(data)
 
 
-def damage(workdir: Path, stage: str, draw: random.Random) -> None:
-    """What a bad disk or a careless hand does to a finished stage: a flipped byte in a shard, a lost checkpoint."""
-    if stage == "pairs" and (workdir / "pairs/manifest.json").exists():
+def damage(workdir: Path, made: str, draw: random.Random) -> None:
+    """What a bad disk or a careless hand does to what is finished: a flipped byte in a shard, a lost checkpoint."""
+    if made == "pairs" and (workdir / "pairs/manifest.json").exists():
         flip(draw.choice(sorted((workdir / "pairs").glob("shard-*.npz"))), draw.randrange(1 << 30))
-    steps = [int(path.name) for path in (workdir / "student").glob("*") if path.name.isdigit()]
-    if stage == "train" and SMALL["train.steps"] in steps:
-        shutil.rmtree(workdir / "student" / str(max(steps)))
+    if ends(workdir, made).is_dir():
+        shutil.rmtree(ends(workdir, made))
 
 
-def killed_copy(whole: Path, workdir: Path, stage: str, count: int) -> None:
-    """A copy of the run without what `stage` made, killed at random moments, damaged when done, then finished."""
+def ends(workdir: Path, made: str) -> Path:
+    """The last checkpoint of a training."""
+    return workdir / made / str(MADE[made][2])
+
+
+def killed_copy(whole: Path, workdir: Path, made: str, count: int = 1) -> None:
+    """A copy of the run without `made`, killed at random moments of its making, damaged when done, then finished."""
     shutil.copytree(whole, workdir)
-    made, started = {"pairs": ("pairs", "shard-*.npz"), "train": ("student", "student/*")}[stage]
+    stage, started, _ = MADE[made]
     shutil.rmtree(workdir / made)
     draw, kills = random.Random(count), 0
     for _ in range(10 * KILLS):
         if kills == KILLS:
             break
-        damage(workdir, stage, draw)
-        kills += kill_while_it_works(workdir, stage, started, draw.uniform(0.0, 1.5), count)
+        damage(workdir, made, draw)
+        killed = kill_while_it_works(workdir, stage, started, draw.uniform(0.0, 1.5), count)
+        kills += killed and (stage != "pretrain" or not ends(workdir, made).is_dir())  # not in what comes behind it
     assert kills == KILLS
     finish(workdir, stage, count)
 
@@ -141,7 +162,7 @@ def test_pairs(whole, tmp_path, count):
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_training(whole, tmp_path, count):
-    killed_copy(whole, tmp_path / "run", "train", count)
+    killed_copy(whole, tmp_path / "run", "student", count)
     if count > 1:  # sums over two processes have an order of their own
         shutil.copytree(whole, tmp_path / "reference")
         shutil.rmtree(tmp_path / "reference/student")
@@ -149,6 +170,19 @@ def test_training(whole, tmp_path, count):
         whole = tmp_path / "reference"
     a, b = dd_jax.load(whole).params["student"], dd_jax.load(tmp_path / "run").params["student"]
     jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def state(workdir: Path, part: str) -> tuple[int, bytes]:
+    """The sum over all of a training's last state, its adversary's too; its published weights."""
+    meta = json.loads((ends(workdir, part) / "meta/metadata").read_text())
+    return meta["sum"], (workdir / "weights" / part / "weights.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("part", ["tokenizer", "teacher"])
+def test_pretraining(whole, tmp_path, part):
+    killed_copy(whole, tmp_path / "run", part)
+    assert state(tmp_path / "run", part) == state(whole, part)
+    assert (tmp_path / "run" / part / "curve.jsonl").read_text() == (whole / part / "curve.jsonl").read_text()
 
 
 def test_samples(whole, tmp_path):
@@ -168,14 +202,16 @@ def test_samples(whole, tmp_path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
 
 
-def test_another_mesh_goes_on(whole, tmp_path):
+@pytest.mark.parametrize("part", ["student", "tokenizer", "teacher"])
+def test_another_mesh_goes_on(whole, tmp_path, part):
     """The last checkpoint lost, two devices train the rest of what one began."""
     shutil.copytree(whole, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run/student" / str(SMALL["train.steps"]))
-    finish(tmp_path / "run", "train", devices=2)
-    a, b = (jax.tree.leaves(dd_jax.load(folder).params["student"]) for folder in (whole, tmp_path / "run"))
-    far = sum(float(((x - y) ** 2).sum()) for x, y in zip(a, b, strict=True))
-    assert far < 1e-10 * sum(float((x**2).sum()) for x in a)
+    shutil.rmtree(ends(tmp_path / "run", part))
+    finish(tmp_path / "run", MADE[part][0], devices=2)
+    a, b = (load_file(folder / "weights" / part / "weights.safetensors") for folder in (whole, tmp_path / "run"))
+    far = sum(float(((a[name] - b[name]) ** 2).sum()) for name in a)
+    print(part, (far / sum(float((x**2).sum()) for x in a.values())) ** 0.5)
+    assert far < 1e-10 * sum(float((x**2).sum()) for x in a.values())
 
 
 @pytest.mark.parametrize(

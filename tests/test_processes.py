@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import dd_jax
 from dd_jax.system import processes
@@ -21,6 +22,8 @@ from dd_jax.system.errors import UserError
 ROOT = Path(__file__).parents[1]
 SMALL = {"data.copies": 1, "model.width": 32, "model.depth": 1, "model.heads": 2, "pairs.count": 80, "pairs.shard": 16}
 SMALL |= {f"pretrain.{part}.{key}": 8 for part in ("classifier", "tokenizer", "teacher") for key in ("steps", "batch")}
+PLAYING = {"gan_weight": 0.5, "gan_start": 3, "gan_width": 8, "gan_layers": 1, "grid_every": 4}
+PLAYING = {f"pretrain__tokenizer__{key}": value for key, value in PLAYING.items()}
 SMALL |= {"pairs.batch": 16, "train.batch": 16, "train.steps": 10, "train.checkpoint_every": 4}
 
 
@@ -77,6 +80,26 @@ def test_two_processes_do_what_one_does(alone, tmp_path):
     curves = [[json.loads(line) for line in (w / "student/curve.jsonl").open()] for w in (alone, workdir)]
     assert [row["step"] for row in curves[0]] == [row["step"] for row in curves[1]]
     np.testing.assert_allclose([row["loss"] for row in curves[1]], [row["loss"] for row in curves[0]], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_train_tokenizer_and_teacher_as_one_does(tmp_path):
+    """The tokenizer against a discriminator; published weights, codes in use and curves, to rounding."""
+    whole, workdir = tmp_path / "one", tmp_path / "two"
+    run(whole, "pretrain", **PLAYING)
+    first, second = run(workdir, "pretrain", 2, **PLAYING)
+    assert "pretrain: wrote" in first[0]
+    assert "wrote" not in second[0]
+    for part in ("classifier", "tokenizer", "teacher"):
+        a, b = (load_file(folder / "weights" / part / "weights.safetensors") for folder in (whole, workdir))
+        square = [sum(float((x**2).sum()) for x in some.values()) for some in ({k: a[k] - b[k] for k in b}, b)]
+        curves = [[json.loads(line) for line in (w / part / "curve.jsonl").open()] for w in (whole, workdir)]
+        loss = [np.asarray([row["loss"] for row in curve]) for curve in curves]
+        print(part, "params", (square[0] / square[1]) ** 0.5, "loss", abs(loss[1] / loss[0] - 1).max())
+        assert [row["step"] for row in curves[0]] == [row["step"] for row in curves[1]]
+        np.testing.assert_allclose(loss[1], loss[0], rtol=1e-5)
+        assert (square[0] / square[1]) ** 0.5 < 1e-5
+    assert "discriminator" in curves[0][-1] or "discriminator" in (whole / "tokenizer/curve.jsonl").read_text()
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from dd_jax.data.examples import Examples, Pixels
 from dd_jax.data.source import Source, plural
 from dd_jax.data.squares import Squares
 from dd_jax.data.threads import each
+from dd_jax.system import processes
 from dd_jax.system.errors import UserError
 
 CACHE = 1024  # MiB of 8-bit pictures that are kept, where config.data.cache does not say
@@ -78,8 +79,9 @@ class Own:
         return self.source.called(picture) + ", which another stood in for" * (picture in self.seen.unreadable)
 
     def skipped(self) -> str:
-        """What could not be read so far, one line; nothing if there is none."""
-        some = [self.source.called(number) for number in sorted(self.seen.unreadable)]
+        """What could not be read so far, by any process, one line; nothing if there is none. All ask at once."""
+        torn = np.isin(np.arange(self.source.count), [*self.seen.unreadable])
+        some = [self.source.called(int(number)) for number in np.flatnonzero(processes.any_of(torn))]
         told = f"{plural(len(some), 'picture')} could not be read, others of the same class stood in"
         return f"{told}: {folder.some(some)}" if some else ""
 

@@ -107,16 +107,18 @@ def values(
 
 
 def pretraining(system: System, config: ConfigDict, placement: Callable[[], Placement]) -> None:
-    """UserError if a training of tokenizer or teacher, where there is one, could not be dealt out or compared."""
+    """UserError if a training of tokenizer, teacher or classifier could not be dealt out or compared."""
     if "pretrain" not in config:
         return
-    if not ready(config, "teacher"):
-        placement().check_batch("config.pretrain.teacher.batch", config.pretrain.teacher.batch)
-    if ready(config, "tokenizer"):
+    parts = [part for part in ("tokenizer", "teacher") if not ready(config, part)]
+    if parts and not (unused(system, "classifier") or ready(config, "classifier")):
+        parts.append("classifier")
+    for part in parts:
+        recipe = Recipe.of(config.pretrain[part])
+        placement().check_batch(f"config.pretrain.{part}.batch", recipe.batch, recipe.accumulate)
+    if "tokenizer" not in parts:
         return
     trainer = tokenizer_trainer(system, config)
-    recipe = trainer.recipe
-    placement().check_batch("config.pretrain.tokenizer.batch", recipe.batch, recipe.accumulate)
     if trainer.aims.perceptual == "lpips" and system.lpips is not None:
         system.lpips.check(config.data.resolution)
         if not config.weights.lpips:

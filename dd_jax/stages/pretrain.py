@@ -73,8 +73,9 @@ def _train(
 
 
 def _gathered(params: Params, placement: Placement) -> Params:
-    """Parameters that were trained on a mesh, on one device again."""
-    return params if placement.mesh is None else jax.tree.map(jnp.asarray, jax.device_get(params))
+    """Parameters that were trained on a mesh, on one device of every process again."""
+    whole = params if placement.mesh is None else jax.device_get(placement.jit(placement.everywhere)(params))
+    return jax.tree.map(jnp.asarray, whole)
 
 
 def train_classifier(
@@ -84,15 +85,17 @@ def train_classifier(
     img: Pixels,
     label: np.ndarray,
     seed: int,
+    placement: Placement = ALONE,
     extras: Extras | None = None,
 ) -> Params:
     """The classifier whose features score samples."""
+    placement = dataclasses.replace(placement, rules=())  # those are the transformers'
 
     def loss(params: Params, batch: Batch, key: jax.Array, frozen: Any) -> tuple[jax.Array, Metrics]:
         return classifier.loss(params, batch["img"], batch["label"])
 
     start = jit_once(classifier.init)(rng.key(seed))
-    return _train("classifier", folder, recipe, start, loss, {"img": img, "label": label}, seed, {}, extras=extras)
+    return _train("classifier", folder, recipe, start, loss, {"img": img, "label": label}, seed, {}, placement, extras)
 
 
 def train_tokenizer(
@@ -121,15 +124,16 @@ def train_tokenizer(
     return _gathered(params, placement)
 
 
-def encode(system: System, params: Params, img: Pixels, batch: int = 512) -> np.ndarray:
-    """Codes of all images."""
-    run = jax.jit(system.tokenizer.encode)
+def encode(system: System, params: Params, img: Pixels, placement: Placement = ALONE, batch: int = 512) -> np.ndarray:
+    """Codes of all images; each process reads its own share of them."""
+    run = placement.jit(lambda params, img: placement.everywhere(system.tokenizer.encode(params, img)))
+    batch, last, params = batch + -batch % placement.rows, len(img) - 1, placement.whole(params)
 
-    def codes(part: np.ndarray) -> np.ndarray:
-        padded = np.concatenate([part, np.zeros((batch - len(part), *part.shape[1:]), part.dtype)])
-        return np.asarray(run(params, padded))[: len(part)]
+    def codes(first: int) -> np.ndarray:
+        part = img[np.minimum(first + placement.mine(batch), last)]
+        return np.asarray(run(params, placement.batch(part)))[: len(img) - first]
 
-    return np.concatenate([codes(img[i : i + batch]) for i in range(0, len(img), batch)])
+    return np.concatenate([codes(first) for first in range(0, len(img), batch)])
 
 
 def train_teacher(

@@ -100,7 +100,7 @@ class Run:
             files.replace(self.work / "pictures.json", json.dumps(self.pictures.told(), indent=1).encode())
         if self.system.classifier is not None and not ported.classifier:
             captioned = self.system.text is not None  # then it reads others, counted otherwise
-            seen = *self.pictures.for_classifier(captioned), seed, None if captioned else told
+            seen = *self.pictures.for_classifier(captioned), seed, self.placement, None if captioned else told
             pretrain.train_classifier(self.system.classifier, self.work / "classifier", classifier, *seen)
         if ported.tokenizer:
             codes = self.params("tokenizer")["tokenizer"]
@@ -109,7 +109,7 @@ class Run:
             given = self.work / "tokenizer", img, held, eyes, self.placement, told
             codes = pretrain.train_tokenizer(self.system, self.config, *given)
         if not ported.teacher:
-            code = pretrain.encode(self.system, codes, self.pictures.still()[0])
+            code = pretrain.encode(self.system, codes, self.pictures.still()[0], self.placement)
             dropped = pretrain.Regularization.of(settings.teacher)
             taught = self.work / "teacher", teacher, codes, code, label, seed, dropped, self.placement, told
             begin = parts.going_on(self.config, "teacher", self.work.path)
@@ -291,8 +291,8 @@ def _todo(here: Run, stage: str) -> list[str]:
 
 def _check(here: Run, stage: str, todo: Sequence[str]) -> None:
     """UserError for what would stop the run later."""
-    if processes.count() > 1 and not {*todo} <= {"pairs", "train"}:
-        raise UserError(f"--stage={stage} runs in one process; several share the work of --stage=pairs or train")
+    if processes.count() > 1 and not {*todo} <= {*KEEP}:
+        raise UserError(f"--stage={stage} runs in one process; several share the work of {', '.join(KEEP)}")
     checks.values(here.system, here.config, todo, lambda: here.placement, lambda: here.sampling)
     checks.folders(here.system, here.config, here.work, todo)
     here.work.check(todo[-1])

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 
 from dd_jax.system.errors import UserError
@@ -75,6 +76,11 @@ def meet(name: str) -> None:
         import orbax.checkpoint as ocp  # slow to import: who draws does without
 
         ocp.multihost.sync_global_processes(name, timeout=WAIT, processes={*range(count())})
+
+
+def any_of(mask: np.ndarray) -> np.ndarray:
+    """Where `mask`, each process's own, is true for any of them. All ask at once."""
+    return np.any(multihost_utils.process_allgather(mask[None], tiled=True), axis=0)
 
 
 def place(x: Any, sharding: Sharding, rows: Callable | None = None) -> jax.Array:
