@@ -143,6 +143,7 @@ ABOUT = {
     "train.csd.draws": "csd: noised copies of a token that the score network learns from",
     "train.csd.alpha": "csd: of the student's loss in SiD's form",
     "pretrain.tokenizer.accumulate": "micro-batches of a step, one after another; a discriminator weighs each anew",
+    "pretrain.teacher.grid_every": "steps between pictures that it draws while it learns, in teacher/grids; 0: none",
     "pretrain.tokenizer.grid_every": "steps between looks: reconstructions in tokenizer/grids, use of codes; 0: none",
     "train.ce": "weight of the logits head's cross-entropy",
     "train.embedding": "weight of the embedding head's distance",

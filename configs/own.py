@@ -46,7 +46,7 @@ def base(family: str, option: str, others: Sequence[str] = ()) -> ConfigDict:
         {
             "classifier": common.recipe(600 if small else 5000, 64, 1e-3, final_lr=0.0),
             "tokenizer": _tokenizer(option),
-            "teacher": common.teaching(*teacher, **fast),
+            "teacher": common.teaching(*teacher, **fast, grid_every=300 if small else 5000),
         }
     )
     config.pairs = common.pairs(count=pairs, shard=4000, batch=200, labels="balanced")
@@ -75,7 +75,7 @@ def published(config: ConfigDict) -> ConfigDict:
 def _stack(option: str) -> ConfigDict:
     """The convolutions of `option` px."""
     if option == "64":
-        return ConfigDict({**common.stack(4), "ch": 128, "z_channels": 64, "background": 0.0})
+        return ConfigDict({**common.stack(4), "ch": 128, "z_channels": 64, "background": 0.0, "remat": False})
     ch, encoder, decoder = {"128": (64, 1, 2), "256": (128, 2, 3)}[option]
     blocks = {"encoder_blocks": encoder, "decoder_blocks": decoder, "groups": 32, "attention": True, "mid": True}
     return ConfigDict({"ch": ch, "ch_mult": (1, 1, 2, 2, 4), "z_channels": 2 * ch, "patch": 1, "remat": True, **blocks})

@@ -28,13 +28,14 @@ from dd_jax.method.interfaces import Cond
 from dd_jax.nn.conv import ConvStack
 from dd_jax.stages.finetune import Pace, at, put
 from dd_jax.stages.pairs import sample_codes, sampler
-from dd_jax.stages.pretrain import Regularization, train_teacher
+from dd_jax.stages.teaching import Regularization, train_teacher
 from dd_jax.stages.tokenizing import Aims, Trainer
 from dd_jax.stages.tokenizing import stepper as tokenizer_stepper
 from dd_jax.stages.train import Objective, distance_of, frozen_for, stepper
 from dd_jax.system import rng
 from dd_jax.system.checkpoint import Checkpoints
 from dd_jax.system.sharding import ALONE, DATA, Placement, make_mesh
+from dd_jax.training.course import Course
 from dd_jax.training.loop import Recipe, TrainState, init_state
 
 STEPS, BATCH = 20, 16
@@ -142,7 +143,9 @@ def check_teacher(models, params, meshes: list[Placement], folder: Path, pace: P
     dropped = Regularization(0.3, 0.0, 0.2)
     label, recipe = np.arange(40, dtype=np.int32) % tiny.CLASSES, Recipe(STEPS, BATCH, lr=1e-3, warmup=2, ema=0.9)
     found = [
-        train_teacher(system, folder / str(i), recipe, {}, code, label, 0, dropped, placement, pace=pace)
+        train_teacher(
+            system, Course("teacher", folder / str(i), recipe, 0, placement), {}, code, label, dropped, pace=pace
+        )
         for i, placement in enumerate([ALONE, *meshes])
     ]
     far, before = [relative(other, found[0]) for other in found[1:]], {"trunk": given["trunk"]}

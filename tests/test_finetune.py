@@ -18,10 +18,11 @@ from dd_jax.data import labels
 from dd_jax.scripts import fake_release
 from dd_jax.stages import parts
 from dd_jax.stages.finetune import Start
-from dd_jax.stages.pretrain import Regularization, train_teacher
+from dd_jax.stages.teaching import Regularization, train_teacher
 from dd_jax.stages.workdir import Workdir
 from dd_jax.system import rng, weights
 from dd_jax.system.errors import UserError
+from dd_jax.training.course import Course
 from dd_jax.training.loop import Recipe, init_state
 from port_weights import __main__ as port
 from port_weights.catalog import CATALOG
@@ -94,7 +95,7 @@ def taught(config, folder: Path, where: Path, **recipe):
     label = np.arange(80, dtype=np.int32) % 10
     code = draw.integers(0, system.tokenizer.vocab, (10, system.layout.tokens))[label]
     made = Recipe(**{"steps": 12, "batch": 16, "lr": 1e-2, "warmup": 2, "ema": 0.0, "checkpoint_every": 6} | recipe)
-    given = where, made, codes, code, label, 0, Regularization()
+    given = Course("teacher", where, made), codes, code, label
     return system, train_teacher(system, *given, begin=begin, pace=parts.pace(system, config))["trunk"]
 
 
@@ -325,7 +326,7 @@ def test_the_published_width(tmp_path, monkeypatch):
     label = np.array([0, 11], np.int32)  # a class that they know, a new one: every step reads both
     code = np.random.default_rng(0).integers(0, 4096, (2, system.layout.tokens))
     recipe = Recipe(steps=5, batch=2, lr=1e-2, warmup=1, ema=0.0, checkpoint_every=5)
-    given = tmp_path / "teacher", recipe, codes, code, label, 0, Regularization(label_dropout=0.0)
+    given = Course("teacher", tmp_path / "teacher", recipe), codes, code, label, Regularization(label_dropout=0.0)
     after = train_teacher(system, *given, begin=begin, pace=parts.pace(system, config))["trunk"]
     seen = losses(tmp_path / "teacher")
     print(begin.told, seen)

@@ -27,6 +27,7 @@ from dd_jax.stages.tokenizing import Aims, Trainer
 from dd_jax.system import rng
 from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import ALONE
+from dd_jax.training.course import Course
 from dd_jax.training.loop import Recipe, init_state, update
 from dd_jax.training.reconstructions import use
 
@@ -243,7 +244,8 @@ def test_a_run_looks_at_reconstructions_and_finds_its_tokenizer_again(tmp_path):
     system, pictures = factory.build(config), Pictures(factory.settled(config).data, 0)
     frozen = {"classifier": jax.jit(system.classifier.init)(jax.random.key(0))}
     (img, _), (held, _) = pictures.training(), pictures.held_out()
-    params = pretrain.train_tokenizer(system, config, here, img, held, frozen, ALONE)
+    course = Course("tokenizer", here, Recipe.of(config.pretrain.tokenizer), config.seed)
+    params = pretrain.train_tokenizer(system, config, course, img, held, frozen)
     assert {path.name for path in (here / "grids").iterdir()} == {
         "step-00000006.png", "step-00000012.png", "last.png",
     }  # fmt: skip

@@ -111,20 +111,30 @@ def load_params(
             raise UserError(missing(config, [name]))
         elif trained_in(name) == "teacher":
             learned = functools.partial(system.learned_init, key, params["tokenizer"])
-            recipe = Recipe.of(recipes["teacher"])
-            taught = functools.partial(init_state, tx=pace(system, config).optimizer(recipe))
-            found = load_ema(located(workdir, "teacher"), recipe, learned, taught)
+            found = _trained(system, config, workdir, "teacher", Recipe.of(recipes["teacher"]), learned)
             params[name] = found["trunk" if name == "teacher" else name]
         else:
-            if name == "student" and (located(workdir, "pairs") / pairset.MANIFEST).exists():
-                pairset.check_noise(located(workdir, "pairs"))  # it maps that noise, and no other
-            begin: Callable | None = tokenizer_trainer(system, config).begin if name == "tokenizer" else None
-            begin = functools.partial(_begun, system, Recipe.of(recipes[name])) if name == "student" else begin
-            params[name] = load_ema(located(workdir, name), Recipe.of(recipes[name]), init, begin)
+            params[name] = _trained(system, config, workdir, name, Recipe.of(recipes[name]), init)
     if "teacher" in params:
         trunk = jax.tree.map(lambda x: x.astype(dtype or config.dtype.teacher), params["teacher"])
         params["teacher"] = system.teacher_params(trunk, params["tokenizer"])
     return params
+
+
+def _trained(
+    system: System, config: ConfigDict, workdir: Path, name: str, recipe: Recipe, init: Callable[[], Params]
+) -> Params:
+    """What the run has trained as `name`, from `init()` on."""
+    begin: Callable[[Params], TrainState] | None = None  # its state at step 0, where it is not `init_state`'s
+    if name == "tokenizer":
+        begin = tokenizer_trainer(system, config).begin
+    elif name == "teacher":
+        begin = functools.partial(init_state, tx=pace(system, config).optimizer(recipe))
+    elif name == "student":
+        begin = functools.partial(_begun, system, recipe)
+        if (located(workdir, "pairs") / pairset.MANIFEST).exists():
+            pairset.check_noise(located(workdir, "pairs"))  # it maps that noise, and no other
+    return load_ema(located(workdir, name), recipe, init, begin)
 
 
 def tokenizer_trainer(system: System, config: ConfigDict) -> tokenizing.Trainer:

@@ -93,29 +93,7 @@ class Run:
         """Feature classifier, tokenizer, teacher on augmented pictures: those that are not given."""
         if self.given or self.work.source:
             return f"nothing: {self.given or self.work.borrowed('pretrain')}"
-        settings, seed, ported = self.config.pretrain, self.config.seed, self.config.weights
-        classifier, teacher = (Recipe.of(settings[part]) for part in ("classifier", "teacher"))
-        img, label, told = *self.pictures.training(), Extras(called=self.pictures.called)
-        if processes.is_first():
-            files.replace(self.work / "pictures.json", json.dumps(self.pictures.told(), indent=1).encode())
-        if self.system.classifier is not None and not ported.classifier:
-            captioned = self.system.text is not None  # then it reads others, counted otherwise
-            seen = *self.pictures.for_classifier(captioned), seed, self.placement, None if captioned else told
-            pretrain.train_classifier(self.system.classifier, self.work / "classifier", classifier, *seen)
-        if ported.tokenizer:
-            codes = self.params("tokenizer")["tokenizer"]
-        else:
-            held, eyes = self.pictures.held_out()[0], self.params("classifier", "lpips")
-            given = self.work / "tokenizer", img, held, eyes, self.placement, told
-            codes = pretrain.train_tokenizer(self.system, self.config, *given)
-        if not ported.teacher:
-            code = pretrain.encode(self.system, codes, self.pictures.still()[0], self.placement)
-            dropped = pretrain.Regularization.of(settings.teacher)
-            taught = self.work / "teacher", teacher, codes, code, label, seed, dropped, self.placement, told
-            begin = parts.going_on(self.config, "teacher", self.work.path)
-            pretrain.train_teacher(self.system, *taught, begin, parts.pace(self.system, self.config))
-        if skipped := self.pictures.skipped():
-            print(f"pretrain: {skipped}", flush=True)
+        pretrain.run(self.system, self.config, self.work.path, self.pictures, self.params, self.placement)
         return publish.run(self.config, self.work.path, self.params, publish.PRETRAINED)
 
     def pairs(self) -> Any:

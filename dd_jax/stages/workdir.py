@@ -41,7 +41,7 @@ FREE: tuple[str, ...] = (
     "train.grid_every",
     "pairs.verify",
 )
-FREE += ("tokenizer.stack.remat", "pretrain.tokenizer.grid_every")
+FREE += ("tokenizer.stack.remat", "pretrain.tokenizer.grid_every", "pretrain.teacher.grid_every")
 KEEP = ("pretrain", "pairs", "train")  # too dear to be thrown away because a setting changed
 # What a finished training or a whole shard looks like, in the folders that a costly stage fills.
 MADE = {"pretrain": ("classifier", "tokenizer", "teacher"), "pairs": ("pairs",), "train": ("student",)}

@@ -52,10 +52,15 @@ def previewer(
 
     def look(step: int, state: Any) -> dict[str, float]:
         img, nll = compiled(state.ema, fixed, *rows)
-        if processes.is_first():
-            buffer = io.BytesIO()
-            sheet(to_uint8(img)).save(buffer, "PNG")
-            files.replace(folder / f"step-{step:08d}.png", buffer.getvalue())
+        keep(folder, step, img)
         return {"nll": float(nll)}
 
     return look
+
+
+def keep(folder: Path, step: int, img_BxRxRxc: jax.Array) -> None:
+    """Write `folder`/step-00001000.png, once for all processes."""
+    if processes.is_first():
+        buffer = io.BytesIO()
+        sheet(to_uint8(img_BxRxRxc)).save(buffer, "PNG")
+        files.replace(folder / f"step-{step:08d}.png", buffer.getvalue())

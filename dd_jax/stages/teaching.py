@@ -1,0 +1,127 @@
+"""Training a teacher: next-step prediction of codes under their classes, or captions, whose encoder learns with it."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dd_jax.method import losses
+from dd_jax.method.fewstep import generator
+from dd_jax.method.interfaces import Cond, Params
+from dd_jax.stages import finetune
+from dd_jax.stages.parts import System
+from dd_jax.system import rng
+from dd_jax.system.runtime import jit_once
+from dd_jax.text.captions import drop_words
+from dd_jax.training import preview
+from dd_jax.training.course import Batch, Course
+from dd_jax.training.loop import Metrics, Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Regularization(Settings):
+    """Dropout and corruption of what a teacher reads in training, as shares of it."""
+
+    label_dropout: float = 0.1  # conditions that are left out, for guidance
+    word_dropout: float = 0.0  # of a caption's words
+    token_corruption: float = 0.0  # of the codes before the next one, at most
+
+
+def train_teacher(
+    system: System,
+    course: Course,
+    tokenizer_params: Params,
+    code: np.ndarray,
+    label: np.ndarray,
+    regularization: Regularization = Regularization(),
+    begin: finetune.Start | None = None,
+    pace: finetune.Pace = finetune.Pace(),
+    grid_every: int = 0,
+) -> Params:
+    """`code` (N, L) under `label` (N,), classes or numbers of captions -> {"trunk"}, and "text" where it learns.
+
+    `begin`: weights to go on from, and at what `pace`; none: it begins anew. Every `grid_every` steps it draws.
+    """
+    seed, text = course.seed, system.text
+
+    def loss(params: Params, batch: Batch, key: jax.Array, frozen: Any) -> tuple[jax.Array, Metrics]:
+        keys = jax.random.split(key, 3)
+        rate = jnp.float32(regularization.label_dropout)
+        drop_B = jax.random.bernoulli(keys[0], rate, batch["code"].shape[:1])
+        params = pace.held(params)
+        cond = _condition(system, params, batch, keys[1], regularization.word_dropout)
+        weights = system.teacher_params(params["trunk"], frozen["tokenizer"])
+        read_BxL = corrupt(keys[2], batch["code"], regularization.token_corruption)
+        logits = system.teacher.forward(weights, dataclasses.replace(cond, drop_B=drop_B), read_BxL)
+        return losses.prediction(logits, batch["code"], system.layout)
+
+    start = {} if begin and text is None else jit_once(system.learned_init)(rng.key(seed), tokenizer_params)
+    if begin is not None:
+        print(begin.told, flush=True)
+        expected = jax.eval_shape(system.teacher_init, rng.key(seed), tokenizer_params)
+        start |= {"trunk": begin.load(expected, system.class_table)}
+    conditions = {"label": label} if text is None else text.tokens(label)
+    frozen = {"tokenizer": tokenizer_params}
+    if grid_every:
+        look = _looks(system, course, conditions, frozen)
+        told = dataclasses.replace(course.extras, preview=look, preview_every=grid_every)
+        course = dataclasses.replace(course, extras=told)
+    return course.train(
+        start, loss, {"code": code.astype(np.int32), **conditions}, frozen, pace.optimizer(course.recipe)
+    )
+
+
+def _condition(system: System, params: Params, batch: Batch, key: jax.Array, dropped: float = 0.0) -> Cond:
+    """Of a batch's "label", or of its "token" and "valid" less a share of the words."""
+    if system.text is None:
+        return Cond(batch["label"])
+    valid_BxP = drop_words(key, batch["token"], batch["valid"], dropped)
+    return system.text.read(params["text"], batch["token"], valid_BxP)
+
+
+def _looks(
+    system: System, course: Course, conditions: Mapping[str, np.ndarray], frozen: Params
+) -> Callable[[int, Any], dict[str, float]]:
+    """(step, state) -> {}, and grids/step-00000300.png: what the averaged teacher draws of always the same noises.
+
+    Of all classes in turn, or of captions spread over `conditions`.
+    """
+    place = course.placement
+    count = preview.COUNT + -preview.COUNT % place.rows
+    mine = place.mine(count)
+    if system.text is None:
+        shown = {"label": (np.arange(count) % system.classes).astype(np.int32)}
+    else:
+        at = np.linspace(0, len(conditions["token"]) - 1, count).astype(int)
+        shown = {name: np.asarray(x)[at] for name, x in conditions.items()}
+    rows = place.batch({"id": mine.astype(np.int32), **{name: x[mine] for name, x in shown.items()}})
+    generate = generator(f"T0:{system.layout.steps}", system.models)
+    root = rng.stream(course.seed, "sample")
+
+    def draw(params: Params, frozen: Params, rows: Batch) -> jax.Array:
+        weights = system.teacher_params(params["trunk"], frozen["tokenizer"])
+        cond = _condition(system, params, rows, root)
+        draft = generate({**frozen, "teacher": weights}, cond, rng.example_keys(root, rows["id"]))
+        return place.everywhere(system.tokenizer.decode(frozen["tokenizer"], draft.token_BxLxC))
+
+    compiled, read = place.jit(draw), place.whole(frozen)
+
+    def look(step: int, state: Any) -> dict[str, float]:
+        preview.keep(course.folder / "grids", step, compiled(state.ema, read, rows))
+        return {}
+
+    return look
+
+
+def corrupt(key: jax.Array, code_BxL: jax.Array, most: float) -> jax.Array:
+    """A share, uniform in 0..`most`, of each example's codes replaced by codes of others: what a teacher that walks
+    on its own samples has to bear."""
+    if not most:
+        return code_BxL
+    keys = jax.random.split(key, 3)
+    rate_Bx1 = most * jax.random.uniform(keys[0], (len(code_BxL), 1), jnp.float32)
+    other = jax.random.permutation(keys[1], code_BxL.reshape(-1)).reshape(code_BxL.shape)
+    return jnp.where(jax.random.uniform(keys[2], code_BxL.shape, jnp.float32) < rate_Bx1, other, code_BxL)
