@@ -21,12 +21,16 @@ from dd_jax.method.fewstep import generator
 from dd_jax.metrics import clip
 from dd_jax.metrics.classified import caption_found
 from dd_jax.pipeline import Pipeline
-from dd_jax.stages import pairs, pretrain, sample
+from dd_jax.stages import pairs, sample, teaching
 from dd_jax.stages.pairs import sample_codes
+from dd_jax.stages.teaching import train_teacher
 from dd_jax.system import stopping
 from dd_jax.system.errors import UserError
 from dd_jax.text.captions import Text, drop_words
 from dd_jax.text.tokens import EOS
+from dd_jax.training import preview
+from dd_jax.training.course import Course
+from dd_jax.training.loop import Recipe
 
 LIST = ("red fox", "blue fox", "red house", "", "an old blue house on a red hill by the sea " * 300)
 
@@ -211,10 +215,10 @@ def test_words_are_dropped_but_not_the_end():
 
 def test_corrupted_codes():
     code = jnp.asarray(np.random.default_rng(0).integers(0, 1000, (400, 50)))
-    changed = np.asarray(pretrain.corrupt(jax.random.key(0), code, 0.4)) != code
+    changed = np.asarray(teaching.corrupt(jax.random.key(0), code, 0.4)) != code
     assert_allclose(changed.mean(), 0.2, atol=0.02)
     assert changed.mean(1).max() > 0.3
-    assert pretrain.corrupt(jax.random.key(0), code, 0.0) is code
+    assert teaching.corrupt(jax.random.key(0), code, 0.0) is code
 
 
 def test_the_encoder_learns_with_the_teacher():
@@ -307,3 +311,13 @@ def test_two_steps_start_from_one(tmp_path):
     one, two = (jax.jit(generator(plan, made.models))(params, cond, keys) for plan in ("S0", "S0 S4"))
     assert_array_equal(one.code_BxL[:, :4], two.code_BxL[:, :4])
     assert (one.code_BxL[:, 4:] != two.code_BxL[:, 4:]).any()
+
+
+def test_a_teacher_of_captions_draws_while_it_learns(tmp_path, monkeypatch):
+    monkeypatch.setattr(preview, "COUNT", 4)
+    made, params = system()
+    code = np.random.default_rng(0).integers(0, 12, (10, 9))
+    course = Course("teacher", tmp_path, Recipe(steps=2, batch=4, lr=1e-2, warmup=1))
+    trained = train_teacher(made, course, params["tokenizer"], code, np.arange(10) % len(LIST), grid_every=2)
+    assert {*trained} == {"trunk", "text"}
+    assert np.ptp(np.asarray(Image.open(tmp_path / "grids" / "step-00000002.png"))) > 0
