@@ -18,9 +18,9 @@ def product(x_MxK: jax.Array, w_KxN: jax.Array) -> jax.Array:
 
     Few are up to eight; one row of float32 alone is left to XLA, which reads W once too.
     """
-    (m, k), few = x_MxK.shape, 1 < x_MxK.shape[0] <= FEW or (x_MxK.shape[0] == 1 and w_KxN.dtype.itemsize < 4)
-    once = few and w_KxN.size >= LARGE and k % (TERMS * SUMS) == 0
-    return _few_rows(x_MxK, w_KxN) if once else _plain(x_MxK, w_KxN)
+    (m, k), least = x_MxK.shape, 2 if w_KxN.dtype == jnp.float32 else 1
+    few = least <= m <= FEW and w_KxN.size >= LARGE and k % (TERMS * SUMS) == 0
+    return _few_rows(x_MxK, w_KxN) if few else _plain(x_MxK, w_KxN)
 
 
 def _plain(x_MxK: jax.Array, w_KxN: jax.Array) -> jax.Array:
@@ -50,7 +50,7 @@ def _read_once(x_MxK: jax.Array, w_KxN: jax.Array) -> jax.Array:
     z_KxP = jax.lax.complex(x[::2], x[1::2]).T
     z_IxSxTxP, w_IxSxTxN = z_KxP.reshape(blocks, SUMS, TERMS, -1), _bits(w_KxN).reshape(blocks, SUMS, TERMS, n)
 
-    def add(i: jax.Array | int, sum_SxPxN: jax.Array) -> jax.Array:
+    def add(i: jax.Array, sum_SxPxN: jax.Array) -> jax.Array:
         for t in range(TERMS):
             z_SxPx1 = jax.lax.dynamic_slice(z_IxSxTxP, (i, 0, t, 0), (1, SUMS, 1, z_KxP.shape[1])).reshape(SUMS, -1, 1)
             w_Sx1xN = jax.lax.dynamic_slice(w_IxSxTxN, (i, 0, t, 0), (1, SUMS, 1, n)).reshape(SUMS, 1, n)
@@ -59,7 +59,10 @@ def _read_once(x_MxK: jax.Array, w_KxN: jax.Array) -> jax.Array:
         return sum_SxPxN
 
     zero_SxPxN = jnp.zeros((SUMS, z_KxP.shape[1], n), jnp.complex64)
-    sum_PxN = jax.lax.fori_loop(1, blocks, add, add(0, zero_SxPxN)).sum(0)  # a loop from zero would copy the zeros
+    # A loop from zero would copy the zeros. A first block known to be the first would be kept, by a loop around this, as
+    # float32: its number comes with x, which every turn changes.
+    first, z_IxSxTxP = jax.lax.optimization_barrier((jnp.int32(0), z_IxSxTxP))
+    sum_PxN = jax.lax.fori_loop(1, blocks, add, add(first, zero_SxPxN)).sum(0)
     return jnp.stack([sum_PxN.real, sum_PxN.imag], 1).reshape(-1, n)[:m].astype(x_MxK.dtype)
 
 
