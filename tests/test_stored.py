@@ -37,6 +37,18 @@ def test_the_product_is_that_of_the_restored_weights(m):
     assert_allclose(found, exact, rtol=1e-4, atol=2e-4)
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="how products are computed on a CPU")
+@pytest.mark.parametrize("k", [512, 1024])
+def test_a_loop_over_steps_keeps_no_wider_weights(k):
+    w = stored({KERNEL: jax.random.normal(KEY, (k, 2048))}, "int8")[KERNEL]
+
+    def steps(x, w):
+        return jax.lax.fori_loop(0, 5, lambda i, x: jnp.tanh(product(x, w)[:, :k]), x)
+
+    held = jax.jit(steps).lower(jnp.ones((2, k)), w).compile().memory_analysis().temp_size_in_bytes
+    assert held < 1.5e6  # one block as float32 is 2 MB
+
+
 def test_a_loop_over_blocks_leaves_int8_alone():
     assert stack._slim(jnp.ones((2, 2), jnp.int8), jnp.float32).dtype == jnp.int8
 
