@@ -110,7 +110,7 @@ ABOUT = {
     "text.words": "captions are words of a vocabulary of their own",
     "text.batch": "captions that are encoded at a time",
     "text.store": "a folder that keeps their features; none: made when needed",
-    "dtype.teacher": "float32 or bfloat16",
+    "dtype.teacher": "float32 or bfloat16; int8: its weights alone, with a scale a column",
     "dtype.student": "float32 or bfloat16",
     "flow.name": "solver: adams3, dpmpp3m, dpmpp2m, dpmpp1, euler, heun, tsit5, or package.module:name",
     "flow.evaluations": "of the flow, per token",

@@ -193,7 +193,7 @@ def demo(family: str) -> ConfigDict:
             "random": False,
         }
     )
-    config.dtype = ConfigDict({"teacher": "float32", "student": "float32"})  # or bfloat16
+    config.dtype = ConfigDict({"teacher": "float32", "student": "float32"})  # or bfloat16; teacher: int8
     config.guidance = 2.0
     config.cfg_interval = -1  # tokens 0..k+1 are guided, later ones are not; -1: all are
     config.cache_chunk = placeholder(int)  # AR steps between growths of the key/value cache; none: full size

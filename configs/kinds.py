@@ -12,6 +12,7 @@ from typing import Any
 MOST = 2**31 - 1  # ids and steps are int32
 SEEDS = 2**32 - 1
 DTYPES = ("float32", "bfloat16")
+STORED = (*DTYPES, "int8")  # what a teacher's weights may be
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,7 +204,7 @@ KINDS = {
     "text.words": SWITCH,
     "text.batch": whole(1),
     "text.store": FOLDER,
-    "dtype.teacher": choice(*DTYPES),
+    "dtype.teacher": choice(*STORED),
     "dtype.student": choice(*DTYPES),
     "flow.name": NAME,
     "flow.evaluations": whole(1, 2**16),

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any
@@ -28,6 +28,31 @@ from dd_jax.system.programs import compile_together, in_programs
 
 IDS = 2**31  # there are so many images of a seed
 BATCH = 64  # images of one program at most; fewer run in the next power of two
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """Pictures that are asked for, checked: a program, and for each picture a row of what it takes.
+
+    Orders of one `kind` may be joined, row behind row: picture i follows from row i alone.
+    """
+
+    run: Any
+    sweeps: tuple[int, ...]
+    rows: Any
+
+    @property
+    def count(self) -> int:
+        return len(jax.tree.leaves(self.rows)[0])
+
+    @property
+    def kind(self) -> Hashable:
+        return self.run, self.sweeps, jax.tree.structure(self.rows)
+
+    def joined(self, others: Sequence["Order"]) -> "Order":
+        """This one and `others` of the same kind as one."""
+        rows = jax.tree.map(lambda *each: np.concatenate(each), self.rows, *(other.rows for other in others))
+        return dataclasses.replace(self, rows=rows)
 
 
 class Drawing(Encoding):
@@ -116,6 +141,25 @@ class Drawing(Encoding):
     def _cond(self, labels: ArrayLike | Sequence[str]) -> Cond | None:
         return self.conditions.of(labels) if as_array(labels, "labels").size else None
 
+    def order(
+        self,
+        labels: ArrayLike | Sequence[str],
+        plan: str = "S0",
+        seed: int = 0,
+        ids: ArrayLike | None = None,
+        *,
+        smooth: bool | None = None,
+        **given: Setting,
+    ) -> Order:
+        """What `sample` would draw, checked and not drawn. UserError as there, and for no label at all."""
+        if (cond := self._cond(labels)) is None:
+            raise UserError("there are no labels: ask for one picture at least")
+        return self._order(cond, plan, seed, None, ids, given, smooth, None)
+
+    def drawn(self, order: Order) -> np.ndarray:
+        """uint8 images (B, R, R, channels) of an `order`."""
+        return self._run(order, decoded=True)[1]
+
     def _draw(
         self,
         cond: Cond | None,
@@ -132,6 +176,25 @@ class Drawing(Encoding):
 
         With `pinned` tokens, `noise` is that of these alone: the others have their own.
         """
+        order = self._order(cond, plan, seed, noise, ids, given, smooth, pinned)
+        if cond is not None:
+            return self._run(order, decoded)
+        none: Any = np.zeros((0, self._shape[0]), np.int32)
+        token = jnp.zeros((0, *self._shape), jnp.float32)
+        return Draft(token, none, none[:, 0], none[:, 0]), np.zeros((0, *self.image_shape), np.uint8)
+
+    def _order(
+        self,
+        cond: Cond | None,
+        plan: str,
+        seed: int,
+        noise: ArrayLike | None,
+        ids: ArrayLike | None,
+        given: Mapping[str, Setting],
+        smooth: bool | None,
+        pinned: Pinned | None,
+    ) -> Order:
+        """What `_draw` draws; of no image, it is checked alone."""
         ops = parse(plan, self.system.layout.steps, self.system.objective.timesteps)
         for op in ops:
             network = "student" if op.kind == "S" else "teacher"
@@ -145,22 +208,20 @@ class Drawing(Encoding):
         shape = count, *self._shape
         fixed_BxLxC = np.zeros(shape, np.float32) if noise is None else _given_noise(noise, shape)
         fixed = noise is not None if pinned is None or noise is None else pinned.keep_BxL
-        models, root = self._models(plan, smooth), np.uint32(rng.checked(seed))
-        if cond is None:
-            none: Any = np.zeros((0, self._shape[0]), np.int32)
-            return Draft(jnp.asarray(fixed_BxLxC), none, none[:, 0], none[:, 0]), np.zeros(
-                (0, *self.image_shape), np.uint8
-            )
+        models, seed_B = self._models(plan, smooth), np.full(count, rng.checked(seed), np.uint32)
         kinds, sweeps = program(plan, self.system.layout.steps)
-        if any(op.kind in "TJ" for op in ops):
+        if cond is not None and any(op.kind in "TJ" for op in ops):
             cond = calls.guided(self.system.teacher, cond, settings["guidance"], count)
-        run = self._program(kinds, models)
         knobs = dataclasses.replace(calls.knobs(models, settings, count), pinned=pinned)
-        rows = cond, id_B, fixed_BxLxC, np.broadcast_to(fixed, shape[:2]), knobs
-        draw = self._shown if decoded else lambda run, *given: (run(*given), None)
-        found: tuple[Draft, np.ndarray] = in_programs(
-            lambda *rows: draw(run, self.params, root, *rows, sweeps), rows, BATCH
-        )
+        rows = cond, seed_B, id_B, fixed_BxLxC, np.broadcast_to(fixed, shape[:2]), knobs
+        return Order(self._program(kinds, models), sweeps, rows)
+
+    def _run(self, order: Order, decoded: bool) -> tuple[Draft, np.ndarray]:
+        def draw(*rows: Any) -> Any:
+            given = self.params, *rows, order.sweeps
+            return self._shown(order.run, *given) if decoded else (order.run(*given), None)
+
+        found: tuple[Draft, np.ndarray] = in_programs(draw, order.rows, BATCH)
         return found
 
     def _shown(self, run: Any, *given: Any) -> tuple[Draft, jax.Array]:
@@ -185,15 +246,17 @@ class Drawing(Encoding):
     def _program(self, kinds: tuple[Op, ...], models: Models) -> Any:
         """Noise to tokens in one program, for a size of batch; plans that differ in sweeps alone share it.
 
-        (parameters, seed, condition, ids, noise, where it is given, knobs, sweeps) -> Draft.
+        (parameters, condition, seeds, ids, noise, where it is given, knobs, sweeps) -> Draft.
         """
 
-        def run(params, seed, cond, id_B, fixed_BxLxC, fixed_BxL, knobs, sweeps):
+        def keys(seed: jax.Array, id: jax.Array) -> tuple[jax.Array, jax.Array]:
             root = rng.traced_stream(seed, "sample")
-            noise = noise_for(rng.example_keys(root, id_B), *self._shape)
-            noise = jnp.where(fixed_BxL[..., None], fixed_BxLxC, noise)
-            keys = rng.example_keys(jax.random.fold_in(root, 1 << 20), id_B)
-            return run_ops(kinds, models, params, cond, noise, keys, sweeps, knobs)
+            return jax.random.fold_in(root, id), jax.random.fold_in(jax.random.fold_in(root, 1 << 20), id)
+
+        def run(params, cond, seed_B, id_B, fixed_BxLxC, fixed_BxL, knobs, sweeps):
+            of_noise, of_draws = jax.vmap(keys)(seed_B, id_B)
+            noise = jnp.where(fixed_BxL[..., None], fixed_BxLxC, noise_for(of_noise, *self._shape))
+            return run_ops(kinds, models, params, cond, noise, of_draws, sweeps, knobs)
 
         return self._compiled.setdefault((kinds, models), jax.jit(run))
 

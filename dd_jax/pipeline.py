@@ -66,9 +66,9 @@ def load(
     teacher that plans with `T` or `J` need. A part elsewhere is given by its folder, `tokenizer=`, `teacher=`;
     one that is not wanted is None: one step needs no teacher. What a run's config names outside the package (see
     docs/extending.md) is imported from modules in `trust` alone. `dtype`: what teacher and student compute in, float32
-    or bfloat16; None: as configured. `parts`: of "teacher" and "student", those wanted; the tokenizer, and an encoder
-    of captions, always come along. Compiled programs are kept in the user's cache folder, unless JAX has one already.
-    UserError for what is not there.
+    or bfloat16; int8: the teacher's weights alone, with a scale a column; None: as configured. `parts`: of "teacher"
+    and "student", those wanted; the tokenizer, and an encoder of captions, always come along. Compiled programs are
+    kept in the user's cache folder, unless JAX has one already. UserError for what is not there.
     """
     runtime.cache_compilations()
     found = {"tokenizer": tokenizer, "text": text, "teacher": teacher, "student": student} | unknown
@@ -156,10 +156,10 @@ class Pipeline(Editing):
 
 def _computing_in(config: ConfigDict, dtype: str | None) -> None:
     """Set what teacher and student compute in. UserError for a type that they do not."""
-    if dtype is not None and dtype not in kinds.DTYPES:
-        raise UserError(f"dtype={dtype!r}: choose {' or '.join(kinds.DTYPES)}")
+    if dtype is not None and dtype not in kinds.STORED:
+        raise UserError(f"dtype={dtype!r}: choose from {', '.join(kinds.STORED)}")
     if dtype:
-        config.dtype.update({"teacher": dtype, "student": dtype})
+        config.dtype.update({"teacher": dtype} | ({"student": dtype} if dtype in kinds.DTYPES else {}))
 
 
 def _companions(given: Mapping[str, Companion]) -> dict[str, Folder | None]:

@@ -67,7 +67,7 @@ KNOWN = {"dd_jax.main", "port_weights", "dd_jax.metrics.score", "dd_jax.metrics.
 KNOWN |= {"dd_jax.publish", "dd_jax.export"}
 KNOWN |= {
     f"scripts.{name}"
-    for name in ("compare", "figures", "publish_pairs", "merge_pairs", "fake_release", "repaints", "study")
+    for name in ("compare", "figures", "publish_pairs", "merge_pairs", "fake_release", "repaints", "serving", "study")
 }
 KNOWN |= {"scripts.loader", "scripts.openmoji"}
 APART = {"scripts.flow_overhead", "scripts.memory"}  # processes of their own: their flags have the names of main's
@@ -179,6 +179,7 @@ def complete(room: Room, module: str, words: list[str]) -> list[str]:
         "scripts.figures": ["--out", "figures"],
         "scripts.study": ["--seconds=0.05"],
         "scripts.repaints": ["--count=4"],
+        "scripts.serving": ["--requests=3", "--turns=1"],
     }
     return [*words, *more.get(module, [])]
 

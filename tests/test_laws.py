@@ -13,6 +13,7 @@ from dd_jax.method import ar
 from dd_jax.method.fewstep import generator, run_plan
 from dd_jax.method.filtering import Filter
 from dd_jax.method.plans import cost
+from dd_jax.nn.stored import restored, stored
 
 FAMILIES = {"raster": tiny.raster, "scales": tiny.scales}
 UNGUIDED = {"raster": 1.0, "scales": 0.0}
@@ -49,6 +50,21 @@ def test_steps_and_one_pass_agree(family, s0, guided):
     assert_allclose(stepwise, parallel[:, models.layout.start[s0] :], atol=1e-5, rtol=1e-5)
     plain = jax.jit(teacher.forward)(params["teacher"], cond, code)
     assert guided != np.allclose(plain, parallel, atol=1e-3)
+
+
+@pytest.mark.parametrize(("family", "s0"), [("raster", 5), ("scales", 2)])
+def test_int8_weights_are_those_that_they_round_to(family, s0):
+    """Step by step and in one pass; and the logits are near those of the weights as they were."""
+    models, params = system(family)
+    teacher, code, cond, given = models.teacher, codes(models.layout), tiny.cond(BATCH), params["teacher"]
+    both = jax.jit(lambda p: (cached(teacher, p, code, s0), teacher.parallel(p, cond, code)))
+    trunk = stored(given["trunk"], "int8")
+    stepwise, parallel = both({**given, "trunk": trunk})
+    _, exact = both({**given, "trunk": restored(trunk)})
+    _, before = both(given)
+    assert_allclose(stepwise, parallel[:, models.layout.start[s0] :], atol=1e-5, rtol=1e-5)
+    assert_allclose(parallel, exact, atol=1e-5, rtol=1e-5)
+    assert 1e-4 < np.abs(parallel - before).mean() / np.std(before) < 0.05
 
 
 @pytest.mark.parametrize("guided_steps", [0, 3, 9])

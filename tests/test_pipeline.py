@@ -154,7 +154,7 @@ def test_library_refuses_in_one_line_what_cannot_be(pipe, tiny_run):
         (lambda: pipe.noise(1.5), "a number of images must lie in"),
         (lambda: dd_jax.load(tiny_run[0], techer="x"), r"no techer=: did you mean teacher="),
         (lambda: dd_jax.load(tiny_run[0], dtyp="bfloat16"), r"no dtyp=: it takes tokenizer=, text="),
-        (lambda: dd_jax.load(tiny_run[0], dtype="half"), r"dtype='half': choose float32 or bfloat16"),
+        (lambda: dd_jax.load(tiny_run[0], dtype="half"), r"dtype='half': choose from float32, bfloat16, int8"),
         (lambda: dd_jax.load(tiny_run[0], parts=("students",)), r"parts has 'students'"),
         (lambda: pipe.sample([1], tau=0.0), r"tau=0.0: give one number, above 0"),
         (lambda: pipe.sample([1, 2], guidance=[1.0, 2.0, 3.0]), r"guidance=float64 \(3,\): give one number or 2"),
@@ -227,6 +227,16 @@ def test_loading_a_part_or_another_type(tiny_run):
     assert "teacher" not in pipe.params
     assert pipe.system.student.net.trunk.cfg.dtype == jnp.bfloat16
     assert pipe.sample([3]).shape == (1, 8, 8, 1)
+
+
+def test_a_teachers_weights_in_int8(tiny_run, pipe):
+    low = dd_jax.load(tiny_run[0], dtype="int8")
+    kinds = {x.dtype for x in jax.tree.leaves(low.params["teacher"])}
+    assert kinds == {jnp.dtype("int8"), jnp.dtype("float32")}
+    assert {x.dtype for x in jax.tree.leaves(low.params["student"])} == {jnp.dtype("float32")}
+    np.testing.assert_array_equal(low.sample([3, 7]), pipe.sample([3, 7]))  # the student's own
+    assert low.sample([3, 7], plan="S0 J2").shape == (2, 8, 8, 1)
+    assert np.mean(low.tokens([3, 7], plan="T0:16").code_BxL == pipe.tokens([3, 7], plan="T0:16").code_BxL) > 0.5
 
 
 def test_numbers_of_sweeps_are_one_program(tiny_run):

@@ -49,7 +49,7 @@ def test_gradients_too():
         (8, 768, 768, True),
         (9, 768, 768, False),  # many rows: bound by FLOPs
         (2, 128, 128, False),  # W lies in a cache
-        (2, 760, 768, False),  # no whole blocks
+        (2, 764, 768, False),  # no whole blocks
     ],
 )
 def test_where_it_pays(m, k, n, used):

@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TOOLS = (
     *("address", "aot", "clicks", "compare", "fake_release", "figures"),
-    *("flow_overhead", "loader", "memory", "merge_pairs", "neighbours", "openmoji", "repaints", "study"),
+    *("flow_overhead", "loader", "memory", "merge_pairs", "neighbours", "openmoji", "repaints", "serving"),
+    "study",
 )
 DIGITS = "--config=digits_llamagen"
 # Words of a command, and what its one line says (argparse shows the usage besides).
@@ -22,7 +23,7 @@ WRONG = {
         f"{tool}": "arguments are required"
         for tool in ("clicks", "compare", "fake_release", "figures", "merge_pairs", "openmoji", "repaints", "study")
     },
-    "publish_pairs": "arguments are required",
+    **dict.fromkeys(("publish_pairs", "serving"), "arguments are required"),
     **{f"{tool} --nope=1 a b": "nope|are required|invalid choice" for tool in (*TOOLS, "publish_pairs")},
     **{f"{tool} --config=nope": "no nope: name a file" for tool in ("aot", "memory", "flow_overhead")},
     **{f"{tool} --config={ROOT}/README.md": "cannot be read" for tool in ("aot", "flow_overhead")},
@@ -90,6 +91,9 @@ WRONG = {
     "repaints EMPTY --count=0": "--count=0: a number of pictures",
     "repaints gs://x": "is a URL",
     "repaints EMPTY": "EMPTY has no config.json",
+    "serving EMPTY": "EMPTY has no config.json",
+    "serving EMPTY --requests=0": "--requests=0: give a whole number",
+    "serving EMPTY --most=-1": "--most=-1: give a whole number",
     "publish_pairs over a b": "invalid choice: 'over'",
 }
 HELP = {f"{tool} {word}": "" for tool in (*TOOLS, "publish_pairs") for word in ("--help", "-h")}

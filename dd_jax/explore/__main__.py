@@ -19,6 +19,7 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
+from dd_jax.configs.kinds import STORED
 from dd_jax.system import files, hub
 from dd_jax.system.errors import UserError
 
@@ -44,7 +45,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--host", help=f"the address to listen on (default: {HOST}, this machine alone)")
     parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
     parser.add_argument("--share", action="store_true", help="an address that anybody on the Internet can use")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="what teacher and student compute in")
+    parser.add_argument("--dtype", choices=STORED, help="in which both compute; int8: the teacher's weights")
     parser.add_argument("--no-browser", action="store_true", help="open no window")
     for part in ("tokenizer", "text", "teacher"):
         parser.add_argument(f"--{part}", type=hub.path, help="its folder, where it is not beside the model")

@@ -24,6 +24,7 @@ from dd_jax.method.fewstep import noise_for
 from dd_jax.method.interfaces import Cond, Params, ScoredStudent
 from dd_jax.method.models import Models
 from dd_jax.nn.layers import Dense, layer_norm
+from dd_jax.nn.stored import restored
 from dd_jax.system import rng
 from dd_jax.system.errors import UserError
 
@@ -167,7 +168,7 @@ class Distiller:
             raise UserError("config.train.objective=csd reads a teacher's `features`, which this family's has not")
         cond, shape = self.models.teacher.blank(1), (1, self.models.layout.tokens)
         read = self.student.backbone(self.models.teacher).features
-        trunk = jax.tree.map(lambda x: x.astype(jnp.float32), teacher["trunk"])
+        trunk = restored(teacher["trunk"])
         seen = jax.eval_shape(read, {**teacher, "trunk": trunk}, cond, jnp.zeros(shape, jnp.int32))
         x = jnp.zeros((*shape, codebook_VxC.shape[1] * (1 + self.plan.residual)))
         given = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), seen)

@@ -8,13 +8,17 @@ import jax
 import jax.numpy as jnp
 
 from dd_jax.nn.product import product
+from dd_jax.nn.stored import KERNEL, SCALE
 
 Dtype = jax.typing.DTypeLike
 Init = Callable[..., jax.Array]
 
 
 class Dense(nn.Module):
-    """y = x W (+ b) over the last axis, all leading axes flattened into one matrix product."""
+    """y = x W (+ b) over the last axis, all leading axes flattened into one matrix product.
+
+    W may be int8 with a scale a column beside it (see `stored`).
+    """
 
     features: int
     use_bias: bool = True
@@ -23,8 +27,11 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
-        y = product(x.reshape(-1, x.shape[-1]).astype(self.dtype), kernel.astype(self.dtype))
+        kernel = self.param(KERNEL, self.kernel_init, (x.shape[-1], self.features), jnp.float32)
+        wide = kernel.dtype.itemsize > jnp.dtype(self.dtype).itemsize
+        y = product(x.reshape(-1, x.shape[-1]).astype(self.dtype), kernel.astype(self.dtype) if wide else kernel)
+        if self.has_variable("params", SCALE):
+            y = y * self.get_variable("params", SCALE).astype(self.dtype)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
             y = y + bias.astype(self.dtype)

@@ -65,5 +65,5 @@ def _loop(blocks: Sequence[nn.Module], h_BxNxD: jax.Array, call: Call, own: Sequ
 
 
 def _slim(x: jax.Array, dtype: Any) -> jax.Array:
-    """A matrix in the type that it is multiplied in, so that no more than that is stacked and sent."""
-    return x.astype(dtype) if x.ndim > 1 else x
+    """A matrix in the type that it is multiplied in, so that no more than that is stacked and sent; int8 stays."""
+    return x.astype(dtype) if x.ndim > 1 and jnp.issubdtype(x.dtype, jnp.floating) else x

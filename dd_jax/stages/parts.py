@@ -20,6 +20,7 @@ from dd_jax.method.objectives import Objective
 from dd_jax.method.student import Student
 from dd_jax.metrics.classifier import Classifier
 from dd_jax.metrics.lpips import LPIPS
+from dd_jax.nn.stored import stored
 from dd_jax.stages import finetune, tokenizing, train
 from dd_jax.stages.workdir import located
 from dd_jax.system import files, hub, rng, weights
@@ -116,7 +117,7 @@ def load_params(
         else:
             params[name] = _trained(system, config, workdir, name, Recipe.of(recipes[name]), init)
     if "teacher" in params:
-        trunk = jax.tree.map(lambda x: x.astype(dtype or config.dtype.teacher), params["teacher"])
+        trunk = stored(params["teacher"], dtype or config.dtype.teacher)
         params["teacher"] = system.teacher_params(trunk, params["tokenizer"])
     return params
 

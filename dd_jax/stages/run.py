@@ -15,6 +15,7 @@ from dd_jax.data.conditions import Conditions
 from dd_jax.data.pictures import Pictures
 from dd_jax.method import baselines
 from dd_jax.method.interfaces import Params
+from dd_jax.nn.stored import stored
 from dd_jax.report import build
 from dd_jax.stages import checks, evaluate, fid, lineup, pairs, parts, pretrain, publish, sample, speed, train, verify
 from dd_jax.stages.parts import PARTS, System, load_params
@@ -138,8 +139,7 @@ class Run:
         system, recipe = self.system, Recipe.of(self.config.train)
         params = self.params("classifier", "lpips", "tokenizer", "text", "teacher", dtype="float32")
         start = parts.start(system, self.config, self.work.path, params["teacher"])
-        trunk = jax.tree.map(lambda x: x.astype(self.config.dtype.teacher), params["teacher"]["trunk"])
-        params["teacher"] |= {"trunk": trunk}
+        params["teacher"] |= {"trunk": stored(params["teacher"]["trunk"], self.config.dtype.teacher)}
         paired, _ = system.objective.rows(recipe.batch)
         conditions = system.conditions(params)
         train.run(

@@ -12,6 +12,7 @@ from dd_jax.families.llamagen.tokenizer import VQ
 from dd_jax.method.interfaces import Family, Params
 from dd_jax.method.layout import Layout
 from dd_jax.method.student import Student, StudentNet
+from dd_jax.nn.stored import computing
 from dd_jax.system import rng
 
 # Attention and MLP in pairs of matrices, the second summed over devices; classes by the codebook. Tables that are
@@ -34,7 +35,7 @@ def build(config: ConfigDict) -> Family:
     cfg = GPTConfig(**config.model, **sizes, dtype=jnp.dtype(config.dtype.student))
     student_cfg = dataclasses.replace(cfg, **{name: config.train.get(name, False) for name in ("remat", "scan")})
     layout = Layout.raster(side, cfg.cond)
-    trunk = GPT(dataclasses.replace(cfg, dtype=jnp.dtype(config.dtype.teacher)))
+    trunk = GPT(dataclasses.replace(cfg, dtype=computing(config.dtype.teacher)))
     guided = None if config.cfg_interval < 0 else config.cfg_interval + 2  # the prefill makes token 0
     teacher = RasterTeacher(trunk, layout, config.guidance, config.cache_chunk, guided)
     head, student_trunk = config.student.get("head", "both"), GPT(student_cfg, distilled=True)

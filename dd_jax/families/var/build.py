@@ -12,6 +12,7 @@ from dd_jax.families.var.tokenizer import VQVAE
 from dd_jax.method.interfaces import Family, Params
 from dd_jax.method.layout import Layout
 from dd_jax.method.student import AHEAD, Student, StudentNet
+from dd_jax.nn.stored import computing
 from dd_jax.system import rng
 from dd_jax.system.errors import UserError
 
@@ -41,7 +42,7 @@ def build(config: ConfigDict) -> Family:
     cfg = VARConfig(**model, sides=sides, vocab=tokenizer.vocab, dtype=jnp.dtype(config.dtype.student))
     student_cfg = dataclasses.replace(cfg, **{name: config.train.get(name, False) for name in ("remat", "scan")})
     layout = Layout.scales(sides)
-    trunk = VAR(dataclasses.replace(cfg, dtype=jnp.dtype(config.dtype.teacher)), gate_init=gate_init)
+    trunk = VAR(dataclasses.replace(cfg, dtype=computing(config.dtype.teacher)), gate_init=gate_init)
     teacher = ScaleTeacher(trunk, tokenizer.quantizer, layout, config.guidance, config.sample.unmasked_prefix)
     head = config.student.get("head", "both")
     student_trunk = VAR(student_cfg, distilled=True, ahead=head in AHEAD, gate_init=gate_init)
