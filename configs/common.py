@@ -95,7 +95,8 @@ def distil(steps: int, batch: int, lr: float, **more: Any) -> ConfigDict:
         "grid_every": 0,  # steps between two looks at pictures of fixed noises (student/grids, and `nll`); 0: none
         # pairs: Alg. 2. on_policy, mixed (flow head): a share `fresh` of the batch are new noises, whose codes are the
         # student's own, drawn at `tau`, and the teacher's distributions behind these codes are what it learns.
-        # csd (velocity head): Distilled Decoding 2's scores, see `csd`.
+        # refined (a head with logits): a share `fresh` are new noises, their codes one sweep of the teacher over the
+        # student's own. csd (velocity head): Distilled Decoding 2's scores, see `csd`.
         "objective": "pairs",
         "fresh": 0.5,
         "tau": 1.0,

@@ -222,7 +222,7 @@ KINDS = {
     "student.split": optional(whole()),
     "student.same_step": SWITCH,
     "train.timesteps": each(whole(), 1),
-    "train.objective": choice("pairs", "on_policy", "mixed", "csd"),
+    "train.objective": choice("pairs", "on_policy", "mixed", "refined", "csd"),
     "train.fresh": real(0, 1, above=True),
     "train.tau": real(0, above=True),
     "train.pairs": each(real(0), 1),

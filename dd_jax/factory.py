@@ -76,7 +76,7 @@ def build(config: ConfigDict) -> System:
         knobs=Knobs(config.sample.get("tau", 1.0)),
         special=tuple(_special(plan, own, config, steps, split) for plan, own in by_plan(config)),
     )
-    objective = _objective(config, split)
+    objective = _objective(config, split, steps)
     classifier, lpips = _networks(config)
     return System(
         tokenizer=family.tokenizer,
@@ -110,7 +110,7 @@ def _split(config: ConfigDict, steps: int) -> int:
     return 0 if head == "embedding" else steps if split is None else split
 
 
-def _objective(config: ConfigDict, split: int) -> Objective:
+def _objective(config: ConfigDict, split: int, steps: int) -> Objective:
     """What training minimises. UserError for an objective that the head cannot have."""
     train, head = config.train, config.student.get("head", "both")
     name = train.get("objective", "pairs")
@@ -120,7 +120,12 @@ def _objective(config: ConfigDict, split: int) -> Objective:
             f"config.train.objective={name} and config.student.head={head}: csd trains the velocity head, and nothing "
             "else does"
         )
-    if share != 0 and head not in AHEAD:
+    if name == "refined" and split < steps:
+        raise UserError(
+            f"config.train.objective=refined needs a code of every token: set config.student.split=None and a head "
+            f"with logits (it is {head})"
+        )
+    if share != 0 and name != "refined" and head not in AHEAD:
         raise UserError(
             f"config.train.objective={name} needs the distribution of each token, which the flow head alone has: "
             f"set config.student.head=flow (it is {head})"
@@ -136,6 +141,7 @@ def _objective(config: ConfigDict, split: int) -> Objective:
         weights=Weights(train.ce, train.embedding),
         distance=train.distance,
         fresh=train.get("fresh", 0.5) if share is None else share,
+        refined=name == "refined",
         **given,
     )
 

@@ -194,6 +194,30 @@ def test_the_teacher_and_the_drawn_codes_have_no_gradient():
     assert max(float(jnp.abs(x).max()) for x in jax.tree.leaves(moved)) == 0.0
 
 
+@pytest.mark.parametrize("head", ["both", "flow"])
+def test_refined_targets_are_one_sweep_of_the_student_s_own_draft(head):
+    models, params, noise = built("raster", head)
+    models = dataclasses.replace(models, split=models.layout.steps)  # codes are those of the logits
+    frozen = {"codebook": models.tokenizer.codebook(params["tokenizer"]), **params}
+    cond, key = tiny.cond(BATCH), jax.random.split(jax.random.key(0), BATCH)
+    objective = Objective((0,), models.layout.steps, losses.Weights(2.0, 0.0), fresh=1.0, refined=True)
+    rows = {"cond": cond, "x": noise, "t": jnp.zeros(BATCH, jnp.int32)}
+
+    @jax.jit
+    def both(student):
+        out = models.student(student, cond, noise, rows["t"])
+        drafts = [
+            run_plan(plan, models, frozen | {"student": student}, cond, noise, key).code_BxL for plan in ("S0", "S0 J1")
+        ]
+        return out[0], objectives.refined_loss(out, rows, frozen, 0.0, models, objective, None), drafts
+
+    logits, (loss, seen), (draft, code) = both(params["student"])
+    nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), code[..., None], -1)
+    np.testing.assert_allclose(loss, 2 * nll.mean(), rtol=1e-5)
+    np.testing.assert_allclose(seen["agreement/refined"], (draft == code).mean(), atol=1e-6)
+    assert 0 < (draft == code).mean() < 1
+
+
 def test_micro_batches_of_a_mixed_step_add_up():
     models, _, _ = built("raster")
     objective = Objective((0, 1), models.layout.steps, losses.Weights(1.0, 0.0), fresh=0.5)

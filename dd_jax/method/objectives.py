@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dd_jax.method import losses, on_policy
+from dd_jax.method import flow, losses, on_policy
 from dd_jax.method.csd import Csd
 from dd_jax.method.fewstep import noise_for
 from dd_jax.method.interfaces import Params
@@ -22,7 +22,7 @@ from dd_jax.method.models import Models
 from dd_jax.system.rng import example_keys, stream
 
 # The share of a batch that are fresh noises; None: config.train.fresh says it.
-OBJECTIVES: dict[str, float | None] = {"pairs": 0.0, "on_policy": 1.0, "mixed": None, "csd": 1.0}
+OBJECTIVES: dict[str, float | None] = {"pairs": 0.0, "on_policy": 1.0, "mixed": None, "refined": None, "csd": 1.0}
 # name -> {"cond", "x" (X_t), "t", "id", and a pair's "code"}
 Parts = dict[str, dict[str, Any]]
 Metrics = dict[str, jax.Array]
@@ -38,6 +38,7 @@ class Objective:
     distance: str = "none"  # of the embedding head, by name (see `distances`)
     distance_batch: int = 0  # images that are decoded and compared at a time; 0: all
     fresh: float = 0.0  # share of a batch that are fresh noises, the student's own codes behind them
+    refined: bool = False  # they are pairs then, of the codes that one sweep of refinement makes of the student's own
     tau: float = 1.0  # temperature at which these codes are drawn
     # Weights over the training, each a list of values joined by lines.
     pairs: tuple[float, ...] = (1.0,)
@@ -67,7 +68,11 @@ def rows_of(batch: Any, step: Any, codebook: jax.Array, layout: Layout, objectiv
     if "fresh" in batch:
         ids, cond = batch["fresh"]["id"], batch["fresh"]["cond"]
         noise = noise_for(example_keys(stream(seed, "on_policy"), ids), layout.tokens, codebook.shape[-1])
-        parts["fresh"] = {"cond": cond, "x": noise, "t": jnp.zeros(len(ids), jnp.int32)}
+        parts["refined" if objective.refined else "fresh"] = {
+            "cond": cond,
+            "x": noise,
+            "t": jnp.zeros(len(ids), jnp.int32),
+        }
     return parts
 
 
@@ -126,5 +131,24 @@ def fresh_loss(
     return loss, {"kl": forward, "reverse_kl": reverse}
 
 
+def refined_loss(
+    out: Any, rows: Any, frozen: dict[str, Params], progress: Any, models: Models, objective: Objective, distance: Any
+) -> tuple[jax.Array, Metrics]:
+    """Cross-entropy to one sweep of the student's own draft: a step nearer to the teacher's codes, and no pairs."""
+    logits, _, *middle = out
+    noise, codebook = rows["x"], frozen["codebook"]
+    draft, teacher = on_policy.judged(models, frozen, rows["cond"], noise, logits, objective.tau)
+    code = flow.transport(noise, teacher, codebook, models.solver)
+    loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, code))
+    seen = {"ce/refined": loss, "agreement/refined": jnp.mean(draft == code)}
+    for logits in middle:
+        loss += objective.middle * jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, code))
+    return objective.weights.ce * loss, seen
+
+
 # (heads' outputs, their rows, frozen parameters, progress in [0, 1], models, objective, distance) -> (loss, to log)
-LOSSES: dict[str, Callable[..., tuple[jax.Array, Metrics]]] = {"pairs": pairs_loss, "fresh": fresh_loss}
+LOSSES: dict[str, Callable[..., tuple[jax.Array, Metrics]]] = {
+    "pairs": pairs_loss,
+    "fresh": fresh_loss,
+    "refined": refined_loss,
+}

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from dd_jax.method import flow
 from dd_jax.method.interfaces import Cond, Params
 from dd_jax.method.models import Models
+from dd_jax.method.student import AHEAD
 
 FLOOR = -12.0  # least log probability of the teacher's that a student is held to
 
@@ -27,12 +28,16 @@ def at(schedule: Sequence[float], progress: jax.Array) -> jax.Array:
 def judged(
     models: Models, params: dict[str, Params], cond: Cond, noise_BxLxC: jax.Array, logits_BxLxV: jax.Array, tau: float
 ) -> tuple[jax.Array, jax.Array]:
-    """(the codes that these logits / tau draw (B, L), the teacher's filtered logits (B, L, V) behind them).
+    """(the student's codes (B, L), the teacher's filtered logits (B, L, V) behind them).
 
-    One guided pass over all positions, without a gradient. `params`: tokenizer and teacher.
+    Codes are those that the flow head's logits / tau draw, another head's likeliest. One guided pass over all
+    positions, without a gradient. `params`: tokenizer and teacher.
     """
     codebook, logits = models.tokenizer.codebook(params["tokenizer"]), jax.lax.stop_gradient(logits_BxLxV)
-    code = flow.transport(noise_BxLxC, logits / tau, codebook, models.solver)
+    if models.student.head in AHEAD:
+        code = flow.transport(noise_BxLxC, logits / tau, codebook, models.solver)
+    else:
+        code = jnp.argmax(logits, -1)
     return code, jax.lax.stop_gradient(models.filter(models.teacher.parallel(params["teacher"], cond, code)))
 
 
