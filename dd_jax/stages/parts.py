@@ -110,11 +110,7 @@ def load_params(
         elif trained_in(name) not in recipes:
             raise UserError(missing(config, [name]))
         elif trained_in(name) == "teacher":
-            learned = functools.partial(system.learned_init, key, params["tokenizer"])
-            recipe = Recipe.of(recipes["teacher"])
-            taught = functools.partial(init_state, tx=pace(system, config).optimizer(recipe))
-            found = load_ema(located(workdir, "teacher"), recipe, learned, taught)
-            params[name] = found["trunk" if name == "teacher" else name]
+            params[name] = _taught(system, config, workdir, params["tokenizer"])["trunk" if name == "teacher" else name]
         else:
             if name == "student" and (located(workdir, "pairs") / pairset.MANIFEST).exists():
                 pairset.check_noise(located(workdir, "pairs"))  # it maps that noise, and no other
@@ -125,6 +121,14 @@ def load_params(
         trunk = jax.tree.map(lambda x: x.astype(dtype or config.dtype.teacher), params["teacher"])
         params["teacher"] = system.teacher_params(trunk, params["tokenizer"])
     return params
+
+
+def _taught(system: System, config: ConfigDict, workdir: Path, tokenizer_params: Params) -> Params:
+    """What the teacher's training has left: its trunk, and an encoder of captions that it trained."""
+    recipe = Recipe.of(config.pretrain.teacher)
+    learned = functools.partial(system.learned_init, rng.key(config.seed), tokenizer_params)
+    begin = functools.partial(init_state, tx=pace(system, config).optimizer(recipe))
+    return load_ema(located(workdir, "teacher"), recipe, learned, begin)
 
 
 def tokenizer_trainer(system: System, config: ConfigDict) -> tokenizing.Trainer:
