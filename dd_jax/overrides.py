@@ -1,5 +1,8 @@
 """The command line's `--config.FIELD=VALUE`: `none` where a setting may be left out, and one line for what is wrong."""
 
+import functools
+import keyword
+import operator
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -54,16 +57,16 @@ def read(argv: list[str], values: flags.FlagValues = flags.FLAGS, name: str = "c
     and reads the same list (`sys.argv`).
     """
     argv[:] = map(newer, argv)
-    none = take_none(argv)
+    none, words = take_none(argv), take_words(argv)
     if len(named := _paths(argv)) > 1:
         raise UserError(f"--config is given {len(named)} times ({', '.join(named)}): give one of them")
     try:
         rest = list(values(argv))
         config: Any = values[name].value
         _ = config.lock  # a file that cannot be read is only noticed here
-        for setting in none:
-            section, _, field = setting.rpartition(".")
-            (config[section] if section else config)[field] = None
+        for setting, value in {**dict.fromkeys(none), **words}.items():
+            *sections, field = setting.split(".")
+            functools.reduce(operator.getitem, sections, config)[field] = value
     except config_flags.UnsupportedOperationError as error:
         setting = str(error).partition(" field ")[2].partition(" is ")[0]
         told = "is none in this config, and no VALUE makes a section of it: write a config file of your own"
@@ -99,6 +102,19 @@ def take_none(argv: list[str]) -> list[str]:
     gone = {i for name, words in said.items() for is_none, places in words if is_none or name in none for i in places}
     argv[:] = [word for i, word in enumerate(argv) if i not in gone]
     return none
+
+
+def take_words(argv: list[str]) -> dict[str, str]:
+    """Take settings called by a word of Python's, `from`, which ml_collections cannot read -> their values: text."""
+    found, rest, words = dict[str, str](), list[str](), iter(argv)
+    for word in words:
+        named = NAMED.fullmatch(word)
+        if named and keyword.iskeyword(named[1].rpartition(".")[2]):
+            found[named[1]] = next(words, "") if named[2] is None else named[2]
+        else:
+            rest.append(word)
+    argv[:] = rest
+    return found
 
 
 def one_line(error: BaseException | str) -> str:

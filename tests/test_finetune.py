@@ -12,7 +12,7 @@ import pytest
 import tiny
 from conftest import tiny_config
 
-from dd_jax import factory, pipeline
+from dd_jax import factory, overrides, pipeline
 from dd_jax.configs import own_llamagen, own_var, var
 from dd_jax.data import labels
 from dd_jax.scripts import fake_release
@@ -280,6 +280,13 @@ def test_nothing_in_common_is_told(family, folder):
     config.data.class_names = tuple("abcdefghij")
     told = parts.going_on(config, "teacher", folder).told
     assert told.endswith("0 of 10 classes keep their row; the others begin at the mean of all")
+
+
+@pytest.mark.parametrize("words", [["--config.pretrain.teacher.from=a b"], ["--config.pretrain.teacher.from", "a b"]])
+def test_the_command_line_takes_a_word_of_pythons(words):
+    argv = ["main", *words, "--config.seed=3"]
+    assert overrides.take_words(argv) == {"pretrain.teacher.from": "a b"}
+    assert argv == ["main", "--config.seed=3"]
 
 
 def test_names_across_sets():

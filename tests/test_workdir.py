@@ -145,15 +145,16 @@ def test_weights_are_looked_for_beside_the_run(tiny_run, tmp_path, monkeypatch):
     config = tiny_config("llamagen")
     config.weights.teacher = "weights/teacher"
     monkeypatch.chdir("/")
-    checks.folders(config, tmp_path / "runs/one")
+    here = factory.build(config), config, Workdir(tmp_path / "runs/one", config.to_dict()), ("sample",)
+    checks.folders(*here)
     config.weights.student = "weights/teacher"
     with pytest.raises(
         UserError, match=r"config.weights.student=.* holds a teacher: name it as --config.weights.teacher"
     ):
-        checks.folders(config, tmp_path / "runs/one")
+        checks.folders(*here)
     config.weights.student = "weights/absent"
     with pytest.raises(UserError, match="no weights in"):
-        checks.folders(config, tmp_path / "runs/one")
+        checks.folders(*here)
 
 
 def test_all_that_is_missing_is_said_at_once(tmp_path):
