@@ -125,7 +125,7 @@ ABOUT = {
     "student.split": "logits head before this AR step, embedding head from it on; none: logits everywhere",
     "student.same_step": "tokens of one step see each other",
     "train.timesteps": "boundaries t that take turns in a batch: the student learns to go on from the first t steps",
-    "train.objective": "pairs (Alg. 2); on_policy (the student's own codes of fresh noises: flow head), mixed, refined; csd",
+    "train.objective": "pairs (Alg. 2); on_policy (own codes of fresh noises: flow head), mixed, refined; csd",
     "train.fresh": "share of a mixed batch that are fresh noises",
     "train.tau": "temperature of the student's own codes in training",
     "train.pairs": "weight of the pairs' loss over the training: values joined by lines",

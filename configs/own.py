@@ -14,10 +14,10 @@ from ml_collections import ConfigDict
 from dd_jax.configs import common
 
 # px: codes; the transformer's width and depth
-SIZES = {"64": (1024, 192, 6), "128": (4096, 512, 12), "256": (16384, 768, 16)}
+SIZES = {"64": (1024, 192, 4), "128": (4096, 512, 12), "256": (16384, 768, 16)}
 # px: steps and batch of tokenizer, of teacher, of student; pairs
 LENGTHS = {
-    "64": ((6000, 32), (900, 64), (700, 64), 12_000),
+    "64": ((6000, 32), (700, 48), (600, 48), 10_000),
     "128": ((100_000, 64), (100_000, 128), (60_000, 128), 200_000),
     "256": ((100_000, 64), (100_000, 128), (60_000, 128), 200_000),
 }
