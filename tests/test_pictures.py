@@ -78,7 +78,9 @@ def test_classes_and_channels_are_found(folder):
     assert settled(settings("mnist", classes=7, channels=0), {}) == {"channels": 1, "classes": 7}
     assert settled(settings("imagenet2012", classes=7, channels=0), {}) == {"channels": 3, "classes": 7}
     with pytest.raises(
-        UserError, match=r"name=mnits is none of mnist, digits, emoji, folder:PATH, tar:PATTERN, npz:FILE and tfds:NAME"
+        UserError,
+        match=r"name=mnits is none of mnist, digits, emoji, folder:PATH, tar:PATTERN, parquet:PATTERN, npz:FILE and "
+        r"tfds:NAME",
     ):
         settled(settings("mnits", classes=0), {})
     for file in folder.rglob("*.png"):

@@ -1,12 +1,15 @@
 """Pictures as a stream: wherever they lie, the same; cut by (seed, epoch, number) alone; torn ones; bounded memory."""
 
 import io
+import json
 import sys
 import tarfile
 import types
 from collections import Counter
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from ml_collections import ConfigDict
 from PIL import Image
@@ -59,6 +62,7 @@ def cache(monkeypatch, tmp_path):
 @pytest.fixture
 def everywhere(tmp_path, monkeypatch):
     """The same 40 pictures in a folder, in shards, in an .npz and in a data set: {kind: name}."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for i in range(40):
         (tmp_path / "set" / CLASSES[i % 2]).mkdir(parents=True, exist_ok=True)
         (tmp_path / "set" / CLASSES[i % 2] / f"{i:02}.png").write_bytes(png(i))
@@ -75,8 +79,26 @@ def everywhere(tmp_path, monkeypatch):
     fake = types.SimpleNamespace(data_source=lambda name, split, download, decoders: rows)
     fake.decode = types.SimpleNamespace(SkipDecoding=lambda: "packed")
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", fake)
+    for part in range(2):
+        here = order[20 * part : 20 * part + 20]
+        hugging(tmp_path / f"rows/train-{part:05}-of-00002.parquet", [png(i) for i in here], [i % 2 for i in here])
     shards = f"tar:{tmp_path}/shards/a-{{000..003}}.tar"
-    return {"folder": f"folder:{tmp_path}/set", "tar": shards, "npz": f"npz:{tmp_path}/set.npz", "tfds": "tfds:fruit"}
+    return {
+        "folder": f"folder:{tmp_path}/set",
+        "tar": shards,
+        "npz": f"npz:{tmp_path}/set.npz",
+        "tfds": "tfds:fruit",
+        "parquet": f"parquet:{tmp_path}/rows",
+    }
+
+
+def hugging(path, pictures, labels, names=CLASSES):
+    """As datasets writes them: structs of bytes and path, and what the columns are in the metadata."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    features = {"image": {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}
+    table = pa.table({"image": [{"bytes": x, "path": "x.png"} for x in pictures], "label": labels})
+    about = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(about), path, row_group_size=7)
 
 
 class Rows(list):
@@ -90,13 +112,37 @@ def test_pictures_are_the_same_wherever_they_lie(everywhere, kind):
     source = sources.open_source(everywhere[kind])
     assert (source.count, source.names, source.channels, source.name) == (40, CLASSES, 3, everywhere[kind])
     assert source.label.tolist() == [0] * 20 + [1] * 20
-    assert source.called(4)[-7:] in ("/08.png", ".tar/08", "set.npz", "s:fruit")
+    assert source.called(4)[-7:] in ("/08.png", ".tar/08", "set.npz", "s:fruit", "parquet")
     img, label = Pictures(settings(everywhere[kind]), 0).training()
     expected, same = Pictures(settings(everywhere["folder"]), 0).training()
     np.testing.assert_array_equal(img, expected)
     np.testing.assert_array_equal(label, same)
     named = {} if kind == "tfds" else {"class_names": CLASSES}
     assert settled(settings(everywhere[kind], classes=0, channels=0), {}) == {"classes": 2, "channels": 3} | named
+
+
+def test_parquet_is_unpacked_once_and_says_what_it_cannot_read(everywhere, tmp_path, monkeypatch):
+    sources.open_source(everywhere["parquet"])
+    unpacked = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.tar")}
+    source = sources.open_source(everywhere["parquet"])
+    assert len(unpacked) == 2
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.tar")} == unpacked
+    assert source.called(21) == f"row 1 of {tmp_path}/rows/train-00001-of-00002.parquet"
+    words = tmp_path / "words.parquet"  # plain bytes, labels as words, no metadata
+    pq.write_table(pa.table({"class": ["pears", "apples", "apples"], "png": [png(1), None, png(2)]}), words)
+    source = sources.open_source(f"parquet:{words}")
+    assert (source.names, source.label.tolist(), source.count) == (CLASSES, [1, 0], 2)
+    assert source.left_out == ["1 sample without a picture"]
+    pq.write_table(pa.table({"image": [{"bytes": None, "path": "far/1.png"}]}), words)
+    with pytest.raises(UserError, match=r"names files such as far/1.png, and does not hold them"):
+        sources.open_source(f"parquet:{words}")
+    pq.write_table(pa.table({"text": ["x"]}), words)
+    with pytest.raises(UserError, match=r"has the columns text, and none is called image or img"):
+        sources.open_source(f"parquet:{words}")
+    words.write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"words.parquet is no readable parquet file"):
+        sources.open_source(f"parquet:{words}")
+    assert not list((tmp_path / "cache").rglob("*.tar.*"))
 
 
 def test_an_index_of_a_shard_is_that_of_tarfile(tmp_path):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dd_jax.data import folder, npz, tars, tfds
+from dd_jax.data import folder, npz, parquet, tars, tfds
 from dd_jax.data.source import Source, by_name
 from dd_jax.data.threads import each
 from dd_jax.system.errors import UserError
@@ -67,10 +67,11 @@ def _labels(where: str, stored: Any) -> Iterator[int]:
 KINDS: dict[str, tuple[str, Callable[[str], Source]]] = {
     "folder": ("PATH", _folder),
     "tar": ("PATTERN", tars.open_source),
+    "parquet": ("PATTERN", parquet.open_source),
     "npz": ("FILE", npz.open_source),
     "tfds": ("NAME", _tfds),
 }
-NAMED = ("folder", "tar", "npz")  # whose classes have names that a run notes
+NAMED = ("folder", "tar", "parquet", "npz")  # whose classes have names that a run notes
 
 
 def kind(name: str) -> str:

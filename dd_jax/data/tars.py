@@ -46,7 +46,11 @@ class Index:
 
 def open_source(where: str) -> Source:
     """`where`: a shard, a folder of them, or several by * and ? and {000..012} and {a,b}. UserError for none."""
-    shards = _shards(where)
+    return of_shards(f"tar:{where}", shards(where, "tar"))
+
+
+def of_shards(name_of: str, shards: list[Path]) -> Source:
+    """The pictures of these shards, as a set of that name. UserError for none."""
     found = list(each(shards, index))
     at = np.repeat(np.arange(len(shards)), [len(one.name) for one in found])
     name, text = ([x for one in found for x in getattr(one, field)] for field in ("name", "label"))
@@ -58,11 +62,11 @@ def open_source(where: str) -> Source:
         at, place, name, text = at[has], place[has], [name[i] for i in has], [text[i] for i in has]
     if not name:
         told = f" ({'; '.join(left_out)})" if left_out else ""
-        raise UserError(f"config.data.name=tar:{where} has no pictures{told}: {' '.join(decode.suffixes())} are read")
+        raise UserError(f"config.data.name={name_of} has no pictures{told}: {' '.join(decode.suffixes())} are read")
     try:
         label, names = by_name(text) if text[0] else (np.zeros(len(text), np.int32), ("pictures",))
     except ValueError as error:
-        raise UserError(f"config.data.name=tar:{where}: {error}") from error
+        raise UserError(f"config.data.name={name_of}: {error}") from error
 
     def opened(number: int) -> Image.Image:
         return Image.open(io.BytesIO(_read(shards[at[number]], *place[number].tolist())))
@@ -70,16 +74,16 @@ def open_source(where: str) -> Source:
     def called(number: int) -> str:
         return f"{shards[at[number]]}/{name[number]}"
 
-    return Source(f"tar:{where}", len(name), names, lambda: label, opened, called, left_out)
+    return Source(name_of, len(name), names, lambda: label, opened, called, left_out)
 
 
-def _shards(where: str) -> list[Path]:
-    """All files that a pattern means, sorted. UserError if one part of it means none."""
+def shards(where: str, kind: str) -> list[Path]:
+    """All files (`kind`: tar, parquet) that a pattern means, sorted. UserError if one part of it means none."""
     found: list[str] = []
     for pattern in _spread(str(files.local(where))):
-        some = sorted(glob.glob(f"{pattern}/*.tar" if os.path.isdir(pattern) else pattern))
+        some = sorted(glob.glob(f"{pattern}/*.{kind}" if os.path.isdir(pattern) else pattern))
         if not some:
-            raise UserError(f"config.data.name=tar:{where}: there is no file {pattern}")
+            raise UserError(f"config.data.name={kind}:{where}: there is no file {pattern}")
         found += some
     return [Path(name) for name in dict.fromkeys(found)]
 
