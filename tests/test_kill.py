@@ -25,14 +25,14 @@ KILLS = 10  # of each training, and of pairs, pairs and student by one process a
 SMALL = {
     "data.copies": 1,
     "pretrain.classifier.steps": 20,
-    "pretrain.tokenizer.steps": 40,
-    "pretrain.tokenizer.checkpoint_every": 4,
+    "pretrain.tokenizer.steps": 200,
+    "pretrain.tokenizer.checkpoint_every": 10,
     "pretrain.tokenizer.gan_weight": 0.5,
-    "pretrain.tokenizer.gan_start": 6,
+    "pretrain.tokenizer.gan_start": 15,
     "pretrain.tokenizer.gan_width": 8,
     "pretrain.tokenizer.gan_layers": 1,
-    "pretrain.teacher.steps": 40,
-    "pretrain.teacher.checkpoint_every": 4,
+    "pretrain.teacher.steps": 200,
+    "pretrain.teacher.checkpoint_every": 10,
     "pairs.count": 6000,
     "pairs.shard": 500,
     "pairs.batch": 250,
@@ -109,9 +109,17 @@ def kill_while_it_works(
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    workdir = tmp_path_factory.mktemp("whole")
-    for stage in ("pretrain", "pairs", "train"):
+def pretrained(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("pretrained")
+    finish(workdir, "pretrain")
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def whole(pretrained, tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    shutil.copytree(pretrained, workdir)
+    for stage in ("pairs", "train"):
         finish(workdir, stage)
     return workdir
 
@@ -179,10 +187,10 @@ def state(workdir: Path, part: str) -> tuple[int, bytes]:
 
 
 @pytest.mark.parametrize("part", ["tokenizer", "teacher"])
-def test_pretraining(whole, tmp_path, part):
-    killed_copy(whole, tmp_path / "run", part)
-    assert state(tmp_path / "run", part) == state(whole, part)
-    assert (tmp_path / "run" / part / "curve.jsonl").read_text() == (whole / part / "curve.jsonl").read_text()
+def test_pretraining(pretrained, tmp_path, part):
+    killed_copy(pretrained, tmp_path / "run", part)
+    assert state(tmp_path / "run", part) == state(pretrained, part)
+    assert (tmp_path / "run" / part / "curve.jsonl").read_text() == (pretrained / part / "curve.jsonl").read_text()
 
 
 def test_samples(whole, tmp_path):
@@ -203,8 +211,9 @@ def test_samples(whole, tmp_path):
 
 
 @pytest.mark.parametrize("part", ["student", "tokenizer", "teacher"])
-def test_another_mesh_goes_on(whole, tmp_path, part):
+def test_another_mesh_goes_on(part, tmp_path, request):
     """The last checkpoint lost, two devices train the rest of what one began."""
+    whole = request.getfixturevalue("whole" if part == "student" else "pretrained")
     shutil.copytree(whole, tmp_path / "run")
     shutil.rmtree(ends(tmp_path / "run", part))
     finish(tmp_path / "run", MADE[part][0], devices=2)
