@@ -12,6 +12,7 @@ CLEAR = {"positions": True, "loud_cond": True}
 # class table then learns at, 0: none of it.
 TEACHING = {"label_dropout": 0.1, "word_dropout": 0.0, "token_corruption": 0.0, "from": "", "trunk_lr": 1.0}
 TEACHING |= {"grid_every": 0}  # steps between pictures that it draws while it learns; 0: none
+TEACHING |= {"remat": False, "scan": False, "accumulate": 1}  # memory, and time to compile, as `distil` says
 # What a tokenizer's training minimises besides the squared error of pixels (config.tokenizer.pixels) and its codes' own
 # terms: VQGAN's recipe (arXiv 2012.09841) adds a perceptual distance and, late, a discriminator (see `tokenizing`).
 TOKENIZING = {

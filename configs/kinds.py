@@ -113,6 +113,8 @@ RECIPE = {
     "trunk_lr": SHARE,
     "revive_every": whole(1),
     "accumulate": whole(1),
+    "remat": SWITCH,
+    "scan": SWITCH,
     "dtype": choice(*DTYPES),
     "grid_every": whole(),
     "l1": real(0),

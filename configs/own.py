@@ -64,6 +64,7 @@ def published(config: ConfigDict) -> ConfigDict:
     config.data, config.classifier, config.published = mine.data, mine.classifier, ""
     config.data.resolution, config.classifier.patch = px, px // 16
     config.pretrain, config.pairs = mine.pretrain, mine.pairs
+    config.tokenizer.stack.remat = True
     config.pretrain.teacher.update({"steps": 20_000, "batch": 64, "warmup": 500, "ema": 0.999, "trunk_lr": 0.1})
     config.pairs.batch = 100
     config.train.update({"steps": 20_000, "batch": 128, "ema": 0.999, "warmup": 400, "lr": 1e-4})

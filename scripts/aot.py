@@ -1,9 +1,11 @@
 """python -m scripts.aot --config=configs/llamagen_l.py --topology=v5e:4x4 --mesh=16,1 [--what=train,pairs,sample]
 
-Compiles a config's programs (also text and tokenizer) for chips that are not there: what each will hold, whether it
-fits, what crosses them, and how long compiling takes. No accelerator is needed, but the platform's compiler is:
-`pip install libtpu` in the version that JAX's own [tpu] extra names; for --topology=h100x8, `pip install --no-deps
-jax-cuda12-plugin jax-cuda12-pjrt nvidia-cuda-nvcc-cu12` in JAX's version (cuDNN's own workspaces are not counted).
+Compiles a config's programs (also text, tokenizer and teacher) for chips that are not there: what each will hold,
+whether it fits, what crosses them, and how long compiling takes; of a training also a step's products in TFLOP, less
+what is computed again, and the hours that all its steps take at 40 % of the chips' bfloat16 peak. No accelerator is
+needed, but the platform's compiler is: `pip install libtpu` in the version that JAX's own [tpu] extra names; for
+--topology=h100x8, `pip install --no-deps jax-cuda12-plugin jax-cuda12-pjrt nvidia-cuda-nvcc-cu12` in JAX's version
+(cuDNN's own workspaces are not counted).
 --batch is the global one, of training, pairs and samples alike; --json=FILE keeps the numbers.
 Training is slow to compile: --config.train.scan=true takes a fraction of the time, and so does --effort=-1, which
 optimises less. Any setting can be changed:
@@ -26,6 +28,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
@@ -34,14 +37,16 @@ from dd_jax import factory, overrides
 from dd_jax.method.fewstep import generator
 from dd_jax.method.interfaces import Cond
 from dd_jax.scripts import chips, hlo
-from dd_jax.stages import tokenizing, train
+from dd_jax.stages import parts, scores, tokenizing, train
 from dd_jax.stages.pairs import sampler
-from dd_jax.stages.parts import tokenizer_trainer
-from dd_jax.system import files, rng
+from dd_jax.stages.teaching import Lesson, Regularization
+from dd_jax.system import files, flops, rng
 from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import Placement, make_mesh
 from dd_jax.text import t5
-from dd_jax.training.loop import Recipe, TrainState
+from dd_jax.training.course import Course
+from dd_jax.training.loop import Recipe, TrainState, init_state
+from dd_jax.training.throughput import PEAK
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Settings.")
 TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Chip and shape of the slice.")
@@ -52,11 +57,13 @@ JSON = flags.DEFINE_string("json", None, "Where the numbers go.")
 EFFORT = flags.DEFINE_float("effort", 0.0, "-1: compile in less time and optimise less.", -1.0, 1.0)
 DUMP = flags.DEFINE_string("dump", None, "A folder for the compiled programs' text.")
 
-PROGRAMS = ("train", "pairs", "sample", "text", "tokenizer")
+TRAININGS = ("train", "tokenizer", "teacher")
+PROGRAMS = ("train", "pairs", "sample", "text", "tokenizer", "teacher")
 flags.register_validator("what", lambda names: names and {*names} <= {*PROGRAMS}, f"choose from {','.join(PROGRAMS)}")
 flags.register_validator("mesh", lambda text: re.fullmatch(r"-?\d+,-?\d+", text), "two numbers, as 16,1 or -1,1")
 
 GIB = 2**30
+MFU = 0.4  # of which hours are told
 
 
 def shapes(fn: Callable, *args: Any) -> Any:
@@ -89,24 +96,60 @@ class Programs:
         given = recipe, system.objective, system.models
         state: TrainState = shapes(lambda params: train.begin(*given, params["student"], params, 0), self.params)
         rows = shapes(lambda: train.example(recipe.batch, system.objective, system.models))
-        place = self.placement
-        at = place.shardings(state), place.spread(rows, "data"), place.spread(frozen)
-        return step, jax.tree.map(_at, (state, rows, frozen), at), recipe.batch
+        return step, _stepped(self.placement, state, rows, frozen), recipe.batch
 
     def tokenizer(self, batch: int) -> tuple[Any, tuple, int]:
         """A step of the tokenizer's training, its discriminator playing if it has one."""
         config, system, place = self.config, self.system, dataclasses.replace(self.placement, rules=())
-        if "pretrain" not in config:
-            raise UserError("this config trains no tokenizer: leave it out of --what, or take configs/own_var.py")
-        config.pretrain.tokenizer.batch = batch or config.pretrain.tokenizer.batch
-        trainer, side = tokenizer_trainer(system, config), config.data.resolution
+        self._section("tokenizer", batch)
+        trainer, side = parts.tokenizer_trainer(system, config), config.data.resolution
         place.check_batch("--batch", trainer.recipe.batch, trainer.recipe.accumulate)
         state: TrainState = shapes(trainer.begin, self.params["tokenizer"])
         img = jax.ShapeDtypeStruct((trainer.recipe.batch, side, side, config.data.channels), jnp.float32)
         frozen = {name: self.params[name] for name in (trainer.aims.perceptual,) if trainer.eyes}
-        at = place.shardings(state), place.spread({"img": img}, "data"), place.spread(frozen)
-        given = jax.tree.map(_at, (state, {"img": img}, frozen), at)
-        return tokenizing.stepper(trainer, place), given, trainer.recipe.batch
+        return tokenizing.stepper(trainer, place), _stepped(place, state, {"img": img}, frozen), trainer.recipe.batch
+
+    def teacher(self, batch: int) -> tuple[Any, tuple, int]:
+        """A step of the teacher's training, its encoder of captions learning with it if it has one."""
+        system, place, section = self.system, self.placement, self._section("teacher", batch)
+        pace, recipe = parts.pace(system, self.config), Recipe.of(section)
+        place.check_batch("--batch", recipe.batch, recipe.accumulate)
+        lesson, tx = Lesson(system, Regularization.of(section), pace), pace.optimizer(recipe)
+        step = Course("teacher", Path(), recipe, self.config.seed, place).step(lesson.loss, tx, lesson.draw)
+        start = shapes(system.learned_init, rng.key(0), self.params["tokenizer"])
+        state: TrainState = shapes(lambda params: init_state(params, tx), start)
+        rows = {"code": _ints(recipe.batch, system.layout.tokens)}
+        if system.text is None:
+            rows["label"] = _ints(recipe.batch)
+        else:
+            shape = recipe.batch, system.text.cfg.tokens
+            rows |= {"token": _ints(*shape), "valid": jax.ShapeDtypeStruct(shape, jnp.bool_)}
+        return step, _stepped(place, state, rows, {"tokenizer": self.params["tokenizer"]}), recipe.batch
+
+    def _section(self, part: str, batch: int) -> ConfigDict:
+        """The config's own on a part's training, at this batch. UserError where it has none."""
+        if "pretrain" not in self.config:
+            raise UserError(f"this config trains no {part}: leave it out of --what, or take configs/own_var.py")
+        section = self.config.pretrain[part]
+        section.batch = batch or section.batch
+        return section
+
+    def work(self, what: str, program: Any, args: tuple) -> dict[str, float]:
+        """TFLOP of a training's step, the mean over its turns if it has some, and hours of all steps at `MFU`."""
+        steps = (self.config.train if what == "train" else self.config.pretrain[what]).steps
+        plan = self.system.objective.csd if what == "train" else None
+        if plan is None:
+            work = flops.count_jaxpr(program.trace(*args).jaxpr.jaxpr, recomputed=False)
+        else:
+            turns = scores.Turns(self.system.models, plan, Recipe.of(self.config.train), self.config.seed)
+            taken, work = plan.turn(np.arange(steps), np), 0.0
+            for turn in plan.turns:
+                step = jax.make_jaxpr(lambda state, rows, frozen, turn=turn: turns.turn(turn, frozen, state, rows))
+                work += flops.count_jaxpr(step(*args).jaxpr, recomputed=False) * float((taken == turn).mean())
+        devices = [] if self.placement.mesh is None else [*self.placement.mesh.devices.flat]
+        peak = sum(PEAK.get(device.device_kind, 0.0) for device in devices)
+        hours = {"hours": round(steps * work / peak / MFU / 3600, 1)} if peak else {}
+        return {"tflop": work / 1e12, **hours}
 
     def pairs(self, batch: int) -> tuple[Any, tuple, int]:
         """Algorithm 1."""
@@ -152,6 +195,12 @@ def _ints(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.int32)
 
 
+def _stepped(place: Placement, state: TrainState, rows: Any, frozen: Any) -> tuple:
+    """What a training's step takes, where its training puts it."""
+    at = place.shardings(state), place.spread(rows, "data"), place.spread(frozen)
+    return tuple(jax.tree.map(_at, (state, rows, frozen), at))
+
+
 def _at(x: jax.ShapeDtypeStruct, sharding: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
@@ -183,7 +232,18 @@ def measure(program: Any, args: tuple, memory: float) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """For a terminal."""
-    columns = ("program", "batch", "argument_gib", "temp_gib", "peak_gib", "fits", "compile_s", "collectives")
+    columns = (
+        "program",
+        "batch",
+        "argument_gib",
+        "temp_gib",
+        "peak_gib",
+        "fits",
+        "compile_s",
+        "tflop",
+        "hours",
+        "collectives",
+    )
 
     cells = [columns, *([_cell(row.get(name)) for name in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
@@ -193,6 +253,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{n} {kind} {size / GIB:.2f} GiB" for kind, (n, size) in value.items()) or "none"
+    value = float(f"{value:.4g}") if isinstance(value, float) else value
     return {"True": "yes", "False": "NO", "None": "-"}.get(str(value), str(value))
 
 
@@ -218,6 +279,8 @@ def compile_one(programs: "Programs", what: str, memory: float, dump: Path | Non
     """A row, printed as soon as it is there."""
     program, args, batch = getattr(programs, what)(BATCH.value)
     row = {"program": what, "batch": batch, **measure(program, args, memory)}
+    if what in TRAININGS:
+        row |= programs.work(what, program, args)
     text = row.pop("text", row.get("why", ""))
     if dump:
         files.replace(dump / f"{what}.txt", text.encode())

@@ -1,7 +1,9 @@
 """A teacher's training: what it draws while it learns."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from conftest import tiny_config
 from PIL import Image
@@ -10,11 +12,12 @@ from dd_jax import factory
 from dd_jax.data.sampleset import sheet, to_uint8
 from dd_jax.method.fewstep import generator
 from dd_jax.method.interfaces import Cond
-from dd_jax.stages.teaching import train_teacher
+from dd_jax.stages.finetune import Pace
+from dd_jax.stages.teaching import Lesson, Regularization, train_teacher
 from dd_jax.system import rng
 from dd_jax.training import preview
 from dd_jax.training.course import Course
-from dd_jax.training.loop import Recipe
+from dd_jax.training.loop import Recipe, init_state
 
 
 @pytest.mark.parametrize("family", ["llamagen", "var"])
@@ -35,3 +38,28 @@ def test_its_last_picture_is_what_it_draws_then(family, tmp_path, monkeypatch):
     kept = np.asarray(Image.open(tmp_path / "grids" / "step-00000004.png"))
     assert np.abs(kept.astype(int) - shown).max() <= 1
     assert np.ptp(kept) > 50
+
+
+def change(config):
+    """What one step of plain gradient descent makes of a teacher that reads no codes of its own, and its metrics."""
+    system, section, tx = factory.build(config), config.pretrain.teacher, optax.sgd(1.0)
+    tokenizer = jax.jit(system.tokenizer.init)(rng.key(0))
+    code = np.random.default_rng(0).integers(0, system.tokenizer.vocab, (16, system.layout.tokens)).astype(np.int32)
+    lesson = Lesson(system, Regularization(label_dropout=0.5, token_corruption=0.5), Pace())
+    step = Course("teacher", ".", Recipe.of(section)).step(lesson.loss, tx, lesson.draw)
+    start = jax.jit(system.learned_init)(rng.key(0), tokenizer)
+    batch = {"code": code, "label": np.arange(16, dtype=np.int32) % 10}
+    state, metrics = step(init_state(start, tx), batch, {"tokenizer": tokenizer})
+    return jax.tree.map(jnp.subtract, state.params, jax.jit(system.learned_init)(rng.key(0), tokenizer)), metrics
+
+
+@pytest.mark.parametrize("family", ["llamagen", "var"])
+def test_micro_batches_rematerialisation_and_a_loop_change_nothing(family):
+    config = tiny_config(family)
+    config.model.depth = 2
+    whole, metrics = change(config)
+    config.pretrain.teacher.update({"accumulate": 4, "remat": True, "scan": True})
+    pieces, seen = change(config)
+    assert float(optax.global_norm(jax.tree.map(jnp.subtract, pieces, whole))) < 1e-6 * float(optax.global_norm(whole))
+    for name in metrics:
+        np.testing.assert_allclose(seen[name], metrics[name], rtol=1e-5, err_msg=name)

@@ -1,6 +1,6 @@
 """Equal blocks one after another: written out, or as one loop that is compiled once whatever the depth."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -30,6 +30,11 @@ def run(
         h_BxNxD = rematerialised(call, block, h_BxNxD, mine) if remat else call(block, h_BxNxD, mine)
         h_BxNxD = constrain(h_BxNxD)
     return h_BxNxD
+
+
+def frugal(recipe: Mapping[str, Any]) -> dict[str, bool]:
+    """What a training's section of a config says of `remat` and `scan`: both off where it does not."""
+    return {name: bool(recipe.get(name, False)) for name in ("remat", "scan")}
 
 
 def halves(

@@ -69,7 +69,7 @@ def run(
 def train_classifier(classifier: Classifier, course: Course, img: Pixels, label: np.ndarray) -> Params:
     """The classifier whose features score samples."""
 
-    def loss(params: Params, batch: Batch, key: jax.Array, frozen: Any) -> tuple[jax.Array, Metrics]:
+    def loss(params: Params, batch: Batch, frozen: Any) -> tuple[jax.Array, Metrics]:
         return classifier.loss(params, batch["img"], batch["label"])
 
     start = jit_once(classifier.init)(rng.key(course.seed))

@@ -67,7 +67,7 @@ class Turns:
         plan = self.plan
         state = self._passed(state)
         turn, turns = plan.turn(state.step), plan.turns
-        branches = [functools.partial(self._turn, one, frozen) for one in turns]
+        branches = [functools.partial(self.turn, one, frozen) for one in turns]
         state, loss, norm = jax.lax.switch(jnp.argmax(jnp.asarray(turns) == turn), branches, state, batch)
         state = dataclasses.replace(state, step=state.step + 1)
         return state, {**state.opt["seen"], "loss": loss, "grad_norm": norm}
@@ -95,7 +95,7 @@ class Turns:
             state = jax.lax.cond(state.step == plan.first + plan.align_at, aligned, same, state)
         return state
 
-    def _turn(
+    def turn(
         self, turn: int, frozen: Params, state: TrainState, batch: dict[str, Any]
     ) -> tuple[TrainState, jax.Array, jax.Array]:
         """An update in one kind of turn -> (state, loss, gradient norm)."""

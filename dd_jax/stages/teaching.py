@@ -45,19 +45,7 @@ def train_teacher(
 
     `begin`: weights to go on from, and at what `pace`; none: it begins anew. Every `grid_every` steps it draws.
     """
-    seed, text = course.seed, system.text
-
-    def loss(params: Params, batch: Batch, key: jax.Array, frozen: Any) -> tuple[jax.Array, Metrics]:
-        keys = jax.random.split(key, 3)
-        rate = jnp.float32(regularization.label_dropout)
-        drop_B = jax.random.bernoulli(keys[0], rate, batch["code"].shape[:1])
-        params = pace.held(params)
-        cond = _condition(system, params, batch, keys[1], regularization.word_dropout)
-        weights = system.teacher_params(params["trunk"], frozen["tokenizer"])
-        read_BxL = corrupt(keys[2], batch["code"], regularization.token_corruption)
-        logits = system.teacher.forward(weights, dataclasses.replace(cond, drop_B=drop_B), read_BxL)
-        return losses.prediction(logits, batch["code"], system.layout)
-
+    seed, text, lesson = course.seed, system.text, Lesson(system, regularization, pace)
     start = {} if begin and text is None else jit_once(system.learned_init)(rng.key(seed), tokenizer_params)
     if begin is not None:
         print(begin.told, flush=True)
@@ -69,17 +57,42 @@ def train_teacher(
         look = _looks(system, course, conditions, frozen)
         told = dataclasses.replace(course.extras, preview=look, preview_every=grid_every)
         course = dataclasses.replace(course, extras=told)
-    return course.train(
-        start, loss, {"code": code.astype(np.int32), **conditions}, frozen, pace.optimizer(course.recipe)
-    )
+    data, tx = {"code": code.astype(np.int32), **conditions}, pace.optimizer(course.recipe)
+    return course.train(start, lesson.loss, data, frozen, tx, lesson.draw)
 
 
-def _condition(system: System, params: Params, batch: Batch, key: jax.Array, dropped: float = 0.0) -> Cond:
-    """Of a batch's "label", or of its "token" and "valid" less a share of the words."""
+@dataclasses.dataclass(frozen=True)
+class Lesson:
+    """What a teacher minimises: the next step's codes are predicted from those before it."""
+
+    system: System
+    regularization: Regularization
+    pace: finetune.Pace
+
+    def draw(self, batch: Batch, key: jax.Array) -> Batch:
+        """A batch, {"code", and "label" or "token" and "valid"}, and what is left out and replaced of it."""
+        keys, share = jax.random.split(key, 3), self.regularization
+        rate = jnp.float32(share.label_dropout)
+        drop_B = jax.random.bernoulli(keys[0], rate, batch["code"].shape[:1])
+        drawn = {**batch, "drop": drop_B, "read": corrupt(keys[2], batch["code"], share.token_corruption)}
+        if self.system.text is not None:
+            drawn["valid"] = drop_words(keys[1], batch["token"], batch["valid"], share.word_dropout)
+        return drawn
+
+    def loss(self, params: Params, drawn: Batch, frozen: Params) -> tuple[jax.Array, Metrics]:
+        """The cross-entropy of what `draw` made of a batch."""
+        system, params = self.system, self.pace.held(params)
+        cond = dataclasses.replace(_condition(system, params, drawn), drop_B=drawn["drop"])
+        weights = system.teacher_params(params["trunk"], frozen["tokenizer"])
+        logits = system.teacher.forward(weights, cond, drawn["read"])
+        return losses.prediction(logits, drawn["code"], system.layout)
+
+
+def _condition(system: System, params: Params, batch: Batch) -> Cond:
+    """Of a batch's "label", or of its "token" and "valid"."""
     if system.text is None:
         return Cond(batch["label"])
-    valid_BxP = drop_words(key, batch["token"], batch["valid"], dropped)
-    return system.text.read(params["text"], batch["token"], valid_BxP)
+    return system.text.read(params["text"], batch["token"], batch["valid"])
 
 
 def _looks(
@@ -103,7 +116,7 @@ def _looks(
 
     def draw(params: Params, frozen: Params, rows: Batch) -> jax.Array:
         weights = system.teacher_params(params["trunk"], frozen["tokenizer"])
-        cond = _condition(system, params, rows, root)
+        cond = _condition(system, params, rows)
         draft = generate({**frozen, "teacher": weights}, cond, rng.example_keys(root, rows["id"]))
         return place.everywhere(system.tokenizer.decode(frozen["tokenizer"], draft.token_BxLxC))
 

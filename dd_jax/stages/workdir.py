@@ -42,6 +42,7 @@ FREE: tuple[str, ...] = (
     "pairs.verify",
 )
 FREE += ("tokenizer.stack.remat", "pretrain.tokenizer.grid_every", "pretrain.teacher.grid_every")
+FREE += ("pretrain.teacher.remat", "pretrain.teacher.scan", "pretrain.teacher.accumulate")
 KEEP = ("pretrain", "pairs", "train")  # too dear to be thrown away because a setting changed
 # What a finished training or a whole shard looks like, in the folders that a costly stage fills.
 MADE = {"pretrain": ("classifier", "tokenizer", "teacher"), "pairs": ("pairs",), "train": ("student",)}

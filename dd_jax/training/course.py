@@ -14,11 +14,12 @@ from dd_jax.data.examples import Pixels
 from dd_jax.system import rng
 from dd_jax.system.sharding import ALONE, Placement
 from dd_jax.training.log import Extras
-from dd_jax.training.loop import Metrics, Recipe, TrainState, fit, init_state, update
+from dd_jax.training.loop import Metrics, Recipe, TrainState, fit, gradients, init_state, update
 
 Params = dict[str, Any]
 Batch = dict[str, jax.Array]
-Loss = Callable[[Params, Batch, jax.Array, Params], tuple[jax.Array, Metrics]]  # (params, batch, key, frozen)
+Loss = Callable[[Params, Batch, Params], tuple[jax.Array, Metrics]]  # (params, batch, frozen)
+Draw = Callable[[Batch, jax.Array], Batch]  # (batch, key): what chance does to a batch, before it is cut into pieces
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,27 +40,34 @@ class Course:
         data: Mapping[str, Pixels],
         frozen: Params | None = None,
         tx: optax.GradientTransformation | None = None,
+        draw: Draw | None = None,
     ) -> Params:
-        """Minimise `loss(params, batch, key, frozen)` over shuffled batches of `data` -> averaged parameters.
+        """Minimise `loss(params, draw(batch, key), frozen)` over shuffled batches of `data` -> averaged parameters.
 
         `tx`: another optimizer than the recipe's.
         """
         recipe, placement = self.recipe, self.placement
-        tx, root = tx or recipe.optimizer(), rng.key(self.seed)
-
-        def step(state: TrainState, batch: Batch, frozen: Params) -> tuple[TrainState, Metrics]:
-            key = jax.random.fold_in(root, state.step)
-            grads, metrics = jax.grad(loss, has_aux=True)(state.params, batch, key, frozen)
-            state, norm = update(state, grads, tx, recipe.ema)
-            return state, {**metrics, "grad_norm": norm}
-
-        run, read = placement.step(step), placement.whole(frozen or {})
+        tx = tx or recipe.optimizer()
+        run, read = self.step(loss, tx, draw), placement.whole(frozen or {})
         batch_at = shuffled(data, recipe.batch, self.seed, placement.mine(recipe.batch))
         state = init_state(start, tx, placement)
         state = fit(
             self.name, self.folder, recipe, state, lambda s, b: run(s, b, read), batch_at, placement, self.extras
         )
         return gathered(state.ema, placement)
+
+    def step(self, loss: Loss, tx: optax.GradientTransformation, draw: Draw | None = None) -> Any:
+        """One update, jitted: (state, which is donated; batch; frozen) -> (state, metrics)."""
+        recipe, root = self.recipe, rng.key(self.seed)
+
+        def step(state: TrainState, batch: Batch, frozen: Params) -> tuple[TrainState, Metrics]:
+            if draw is not None:
+                batch = draw(batch, jax.random.fold_in(root, state.step))
+            grads, metrics = gradients(lambda p, b: loss(p, b, frozen), state.params, batch, recipe.accumulate)
+            state, norm = update(state, grads, tx, recipe.ema)
+            return state, {**metrics, "grad_norm": norm}
+
+        return self.placement.step(step)
 
 
 def gathered(params: Params, placement: Placement) -> Params:

@@ -12,6 +12,7 @@ from dd_jax.families.llamagen.tokenizer import VQ
 from dd_jax.method.interfaces import Family, Params
 from dd_jax.method.layout import Layout
 from dd_jax.method.student import Student, StudentNet
+from dd_jax.nn.stack import frugal
 from dd_jax.nn.stored import computing
 from dd_jax.system import rng
 
@@ -33,9 +34,10 @@ def build(config: ConfigDict) -> Family:
     side = config.tokenizer.side
     sizes = {"side": side, "vocab": tokenizer.vocab, "code_dim": tokenizer.code_dim, "classes": config.data.classes}
     cfg = GPTConfig(**config.model, **sizes, dtype=jnp.dtype(config.dtype.student))
-    student_cfg = dataclasses.replace(cfg, **{name: config.train.get(name, False) for name in ("remat", "scan")})
+    student_cfg = dataclasses.replace(cfg, **frugal(config.train))
+    taught = config.get("pretrain", {}).get("teacher", {})
     layout = Layout.raster(side, cfg.cond)
-    trunk = GPT(dataclasses.replace(cfg, dtype=computing(config.dtype.teacher)))
+    trunk = GPT(dataclasses.replace(cfg, dtype=computing(config.dtype.teacher), **frugal(taught)))
     guided = None if config.cfg_interval < 0 else config.cfg_interval + 2  # the prefill makes token 0
     teacher = RasterTeacher(trunk, layout, config.guidance, config.cache_chunk, guided)
     head, student_trunk = config.student.get("head", "both"), GPT(student_cfg, distilled=True)

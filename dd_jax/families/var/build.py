@@ -12,6 +12,7 @@ from dd_jax.families.var.tokenizer import VQVAE
 from dd_jax.method.interfaces import Family, Params
 from dd_jax.method.layout import Layout
 from dd_jax.method.student import AHEAD, Student, StudentNet
+from dd_jax.nn.stack import frugal
 from dd_jax.nn.stored import computing
 from dd_jax.system import rng
 from dd_jax.system.errors import UserError
@@ -40,9 +41,10 @@ def build(config: ConfigDict) -> Family:
     model = {"code_dim": tokenizer.code_dim, "classes": config.data.classes, **config.model}
     gate_init = model.pop("gate_init")
     cfg = VARConfig(**model, sides=sides, vocab=tokenizer.vocab, dtype=jnp.dtype(config.dtype.student))
-    student_cfg = dataclasses.replace(cfg, **{name: config.train.get(name, False) for name in ("remat", "scan")})
+    student_cfg = dataclasses.replace(cfg, **frugal(config.train))
+    taught = config.get("pretrain", {}).get("teacher", {})
     layout = Layout.scales(sides)
-    trunk = VAR(dataclasses.replace(cfg, dtype=computing(config.dtype.teacher)), gate_init=gate_init)
+    trunk = VAR(dataclasses.replace(cfg, dtype=computing(config.dtype.teacher), **frugal(taught)), gate_init=gate_init)
     teacher = ScaleTeacher(trunk, tokenizer.quantizer, layout, config.guidance, config.sample.unmasked_prefix)
     head = config.student.get("head", "both")
     student_trunk = VAR(student_cfg, distilled=True, ahead=head in AHEAD, gate_init=gate_init)

@@ -1,0 +1,68 @@
+"""Programs compiled for devices that are not there; here for eight that this CPU stands for."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMALL = ("model.width=64", "model.depth=2", "model.heads=2", "tokenizer.stack.ch=8", "tokenizer.stack.z_channels=8")
+TAUGHT = tuple(f"pretrain.teacher.{switch}" for switch in ("remat=true", "scan=true", "accumulate=2"))
+
+
+def compiled(folder, config, what, *settings, devices=8, batch=16):
+    """{program: its row} of scripts.aot."""
+    flag = f"--xla_force_host_platform_device_count={devices} --xla_cpu_parallel_codegen_split_count=1"
+    said = folder / "said.json"
+    words = [f"--config={ROOT}/configs/{config}.py", f"--mesh={devices},1", f"--what={what}", f"--batch={batch}"]
+    words += [f"--config.{setting}" for setting in (*SMALL, *settings)]
+    run = subprocess.run(
+        [sys.executable, "-m", "scripts.aot", "--topology=cpu", "--effort=-1", f"--json={said}", *words],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": flag},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    return {row["program"]: row for row in json.loads(said.read_text())["programs"]}
+
+
+@pytest.mark.parametrize("family", ["llamagen", "var"])
+def test_a_teacher_is_cut_over_devices_and_costs_what_it_does_on_one(family, tmp_path):
+    alone = compiled(tmp_path, f"digits_{family}", "teacher", devices=1)["teacher"]
+    eight = compiled(tmp_path, f"digits_{family}", "teacher", *TAUGHT)["teacher"]
+    assert eight["tflop"] == alone["tflop"] > 0  # neither pieces nor what is computed again count
+    assert eight["argument_gib"] < alone["argument_gib"] / 2
+    assert eight["collectives"]
+    assert not alone["collectives"]
+
+
+WORK = """
+import json, sys
+from dd_jax.scripts import aot
+from dd_jax.configs import digits_llamagen
+from dd_jax.system.sharding import make_mesh
+
+for steps, start in json.loads(sys.argv[1]):
+    config = digits_llamagen.get_config()
+    config.student.update({"head": "velocity", "split": None})
+    config.train.update({"objective": "csd", "timesteps": (0,), "steps": steps, "embedding": 0.0, "distance": "none"})
+    config.train.csd.update({"start_steps": tuple(start), "updates": (2, 2)})
+    programs = aot.Programs(config, make_mesh((1, 1)))
+    program, args, _ = programs.train(16)
+    print(programs.work("train", program, args)["tflop"] * steps)
+"""
+
+
+def test_steps_that_take_turns_cost_their_mean():
+    asked = (12, (2, 4)), (15, (2, 4)), (18, (2, 4)), (13, (2, 5)), (14, (2, 6))  # the rest: two scores, a student
+    words = [sys.executable, "-c", WORK, json.dumps(asked)]
+    run = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    twelve, fifteen, eighteen, one, two = map(float, run.stdout.split()[-5:])
+    assert fifteen - twelve == pytest.approx(eighteen - fifteen, rel=1e-4)
+    assert one - twelve == pytest.approx(two - one, rel=1e-4)
+    assert fifteen - twelve > 2 * (one - twelve) > 0  # the student's update is dearer than one of the start
