@@ -121,10 +121,8 @@ def _objective(config: ConfigDict, split: int, steps: int) -> Objective:
             "else does"
         )
     if name == "refined" and split < steps:
-        raise UserError(
-            f"config.train.objective=refined needs a code of every token: set config.student.split=None and a head "
-            f"with logits (it is {head})"
-        )
+        told = "needs a code of every token: set config.student.split=None, and a head with logits"
+        raise UserError(f"config.train.objective=refined {told} (it is {head})")
     if share != 0 and name != "refined" and head not in AHEAD:
         raise UserError(
             f"config.train.objective={name} needs the distribution of each token, which the flow head alone has: "
