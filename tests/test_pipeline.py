@@ -14,6 +14,7 @@ from conftest import tiny_config
 
 import dd_jax
 from dd_jax import factory, pipeline
+from dd_jax.configs import common
 from dd_jax.data import pairset
 from dd_jax.stages.run import Run, _todo
 from dd_jax.stages.workdir import Workdir
@@ -237,6 +238,18 @@ def test_a_teachers_weights_in_int8(tiny_run, pipe):
     np.testing.assert_array_equal(low.sample([3, 7]), pipe.sample([3, 7]))  # the student's own
     assert low.sample([3, 7], plan="S0 J2").shape == (2, 8, 8, 1)
     assert np.mean(low.tokens([3, 7], plan="T0:16").code_BxL == pipe.tokens([3, 7], plan="T0:16").code_BxL) > 0.5
+
+
+@pytest.mark.slow
+def test_a_run_with_an_int8_teacher(tiny_run, tmp_path):
+    """Pairs say so, and a student learns from them and from its distributions."""
+    config = common.flow(tiny_config("llamagen"), two=8)
+    config.train.timesteps, config.dtype.teacher = (0,), "int8"
+    for stage in ("pairs", "train"):
+        pipeline.run(config, tmp_path / "run", stage, source=tiny_run[0])
+    assert json.loads((tmp_path / "run/pairs/manifest.json").read_text())["dtype"] == "int8"
+    curve = (tmp_path / "run/student/curve.jsonl").read_text().splitlines()
+    assert np.isfinite(json.loads(curve[-1])["loss"])
 
 
 def test_numbers_of_sweeps_are_one_program(tiny_run):
