@@ -18,6 +18,7 @@ os.environ.update({"JAX_PLATFORMS": "cpu", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "T
 os.environ["JAX_ENABLE_X64"] = "0"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # that there is no card is known
 
+import copy
 import dataclasses
 import json
 import re
@@ -74,7 +75,7 @@ class Programs:
     """The programs of a config on a mesh, each as (jitted function, abstract arguments, batch)."""
 
     def __init__(self, config: ConfigDict, mesh: Mesh):
-        self.config, self.system = config, factory.build(config)
+        self.config, self.mesh, self.system = config, mesh, factory.build(config)
         self.placement, system = Placement(mesh, self.system.rules), self.system
         key = rng.key(0)
         self.params = {"tokenizer": shapes(system.tokenizer.init, key), "student": shapes(system.student.init, key)}
@@ -134,20 +135,27 @@ class Programs:
         section.batch = batch or section.batch
         return section
 
-    def work(self, what: str, program: Any, args: tuple) -> dict[str, float]:
-        """TFLOP of a training's step, the mean over its turns if it has some, and hours of all steps at `MFU`."""
-        steps = (self.config.train if what == "train" else self.config.pretrain[what]).steps
-        plan = self.system.objective.csd if what == "train" else None
+    def work(self, what: str, batch: int) -> dict[str, float]:
+        """TFLOP of a training's step, the mean over its turns if it has some, and hours of all steps at `MFU`.
+
+        Of the program without rematerialisation: how much of one would be computed again is the compiler's business.
+        """
+        config = copy.deepcopy(self.config)
+        section = config.train if what == "train" else config.pretrain[what]
+        for given in filter(lambda given: "remat" in given, (section, config.tokenizer.stack)):
+            given.remat = False
+        steps, plain = section.steps, Programs(config, self.mesh)
+        program, args, _ = getattr(plain, what)(batch)
+        plan = plain.system.objective.csd if what == "train" else None
         if plan is None:
             work = flops.count_jaxpr(program.trace(*args).jaxpr.jaxpr, recomputed=False)
         else:
-            turns = scores.Turns(self.system.models, plan, Recipe.of(self.config.train), self.config.seed)
+            turns = scores.Turns(plain.system.models, plan, Recipe.of(section), config.seed)
             taken, work = plan.turn(np.arange(steps), np), 0.0
             for turn in plan.turns:
                 step = jax.make_jaxpr(lambda state, rows, frozen, turn=turn: turns.turn(turn, frozen, state, rows))
                 work += flops.count_jaxpr(step(*args).jaxpr, recomputed=False) * float((taken == turn).mean())
-        devices = [] if self.placement.mesh is None else [*self.placement.mesh.devices.flat]
-        peak = sum(PEAK.get(device.device_kind, 0.0) for device in devices)
+        peak = sum(PEAK.get(device.device_kind, 0.0) for device in self.mesh.devices.flat)
         hours = {"hours": round(steps * work / peak / MFU / 3600, 1)} if peak else {}
         return {"tflop": work / 1e12, **hours}
 
@@ -280,7 +288,7 @@ def compile_one(programs: "Programs", what: str, memory: float, dump: Path | Non
     program, args, batch = getattr(programs, what)(BATCH.value)
     row = {"program": what, "batch": batch, **measure(program, args, memory)}
     if what in TRAININGS:
-        row |= programs.work(what, program, args)
+        row |= programs.work(what, BATCH.value)
     text = row.pop("text", row.get("why", ""))
     if dump:
         files.replace(dump / f"{what}.txt", text.encode())

@@ -35,7 +35,7 @@ def test_a_teacher_is_cut_over_devices_and_costs_what_it_does_on_one(family, tmp
     alone = compiled(tmp_path, f"digits_{family}", "teacher", devices=1)["teacher"]
     eight = compiled(tmp_path, f"digits_{family}", "teacher", *TAUGHT)["teacher"]
     assert eight["tflop"] == alone["tflop"] > 0  # neither pieces nor what is computed again count
-    assert eight["argument_gib"] < alone["argument_gib"] / 2
+    assert 1.5 * eight["argument_gib"] < alone["argument_gib"]
     assert eight["collectives"]
     assert not alone["collectives"]
 
@@ -52,8 +52,7 @@ for steps, start in json.loads(sys.argv[1]):
     config.train.update({"objective": "csd", "timesteps": (0,), "steps": steps, "embedding": 0.0, "distance": "none"})
     config.train.csd.update({"start_steps": tuple(start), "updates": (2, 2)})
     programs = aot.Programs(config, make_mesh((1, 1)))
-    program, args, _ = programs.train(16)
-    print(programs.work("train", program, args)["tflop"] * steps)
+    print(programs.work("train", 16)["tflop"] * steps)
 """
 
 

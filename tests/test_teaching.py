@@ -53,7 +53,7 @@ def change(config):
     return jax.tree.map(jnp.subtract, state.params, jax.jit(system.learned_init)(rng.key(0), tokenizer)), metrics
 
 
-@pytest.mark.parametrize("family", ["llamagen", "var"])
+@pytest.mark.parametrize("family", ["llamagen", pytest.param("var", marks=pytest.mark.slow)])
 def test_micro_batches_rematerialisation_and_a_loop_change_nothing(family):
     config = tiny_config(family)
     config.model.depth = 2
