@@ -32,7 +32,7 @@ def run(
     return h_BxNxD
 
 
-def frugal(recipe: Mapping[str, Any]) -> dict[str, bool]:
+def frugal(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """What a training's section of a config says of `remat` and `scan`: both off where it does not."""
     return {name: bool(recipe.get(name, False)) for name in ("remat", "scan")}
 
