@@ -6,7 +6,7 @@ what is computed again, and the hours that all its steps take at 40 % of the chi
 needed, but the platform's compiler is: `pip install libtpu` in the version that JAX's own [tpu] extra names; for
 --topology=h100x8, `pip install --no-deps jax-cuda12-plugin jax-cuda12-pjrt nvidia-cuda-nvcc-cu12` in JAX's version
 (cuDNN's own workspaces are not counted).
---batch is the global one, of training, pairs and samples alike; --json=FILE keeps the numbers.
+--batch is the global one, of all programs; --json=FILE keeps the numbers; --compile=false: products and hours alone.
 Training is slow to compile: --config.train.scan=true takes a fraction of the time, and so does --effort=-1, which
 optimises less. Any setting can be changed:
 --config.train.remat=true --config.train.accumulate=4 --config.dtype.student=bfloat16
@@ -56,6 +56,7 @@ WHAT = flags.DEFINE_list("what", ["train", "pairs", "sample"], "Programs to comp
 BATCH = flags.DEFINE_integer("batch", 0, "Global batch (default: the config's own for each program).", lower_bound=0)
 JSON = flags.DEFINE_string("json", None, "Where the numbers go.")
 EFFORT = flags.DEFINE_float("effort", 0.0, "-1: compile in less time and optimise less.", -1.0, 1.0)
+COMPILE = flags.DEFINE_bool("compile", True, "false: products and hours of trainings alone.")
 DUMP = flags.DEFINE_string("dump", None, "A folder for the compiled programs' text.")
 
 TRAININGS = ("train", "tokenizer", "teacher")
@@ -286,9 +287,8 @@ def main(argv: list[str]) -> None:
 def compile_one(programs: "Programs", what: str, memory: float, dump: Path | None) -> dict[str, Any]:
     """A row, printed as soon as it is there."""
     program, args, batch = getattr(programs, what)(BATCH.value)
-    row = {"program": what, "batch": batch, **measure(program, args, memory)}
-    if what in TRAININGS:
-        row |= programs.work(what, BATCH.value)
+    row = {"program": what, "batch": batch} | (measure(program, args, memory) if COMPILE.value else {})
+    row |= programs.work(what, BATCH.value) if what in TRAININGS else {}
     text = row.pop("text", row.get("why", ""))
     if dump:
         files.replace(dump / f"{what}.txt", text.encode())

@@ -9,7 +9,20 @@ import traceback
 
 from absl import flags
 
-OWN = {"config", "topology", "mesh", "what", "batch", "json", "effort", "dump", "batches", "depths", "repeats"}
+OWN = {
+    "config",
+    "topology",
+    "mesh",
+    "what",
+    "batch",
+    "json",
+    "effort",
+    "compile",
+    "dump",
+    "batches",
+    "depths",
+    "repeats",
+}
 
 
 def forget() -> None:
