@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SMALL = ("model.width=64", "model.depth=2", "model.heads=2", "tokenizer.stack.ch=8", "tokenizer.stack.z_channels=8")
+SMALL = ("model.width=256", "model.depth=2", "model.heads=2", "tokenizer.stack.ch=8", "tokenizer.stack.z_channels=8")
 TAUGHT = tuple(f"pretrain.teacher.{switch}" for switch in ("remat=true", "scan=true", "accumulate=2"))
 
 
@@ -35,7 +35,7 @@ def test_a_teacher_is_cut_over_devices_and_costs_what_it_does_on_one(family, tmp
     alone = compiled(tmp_path, f"digits_{family}", "teacher", devices=1)["teacher"]
     eight = compiled(tmp_path, f"digits_{family}", "teacher", *TAUGHT)["teacher"]
     assert eight["tflop"] == alone["tflop"] > 0  # neither pieces nor what is computed again count
-    assert 1.5 * eight["argument_gib"] < alone["argument_gib"]
+    assert 0 < eight["argument_gib"] < alone["argument_gib"] / 4
     assert eight["collectives"]
     assert not alone["collectives"]
 
