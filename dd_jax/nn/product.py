@@ -69,7 +69,7 @@ def _read_once(x_MxK: jax.Array, w_KxN: jax.Array) -> jax.Array:
 
 
 def _sums(m: int, k: int, n: int) -> int:
-    """How many partial sums (M, N) there are: a block is large enough to be shared, and they stay in a cache."""
+    """How many partial sums (M, N): so many that a block is worth sharing, so few that a cache holds them."""
     most = HELD // (n * -(-m // 2))
     return max((s for s in range(2, most + 1) if k // TERMS % s == 0), default=1)
 
