@@ -3,7 +3,7 @@
 The tokenizer is trained as VQGAN's and LlamaGen's (arXiv 2012.09841, 2406.06525): squared and absolute error, a
 perceptual distance, and a discriminator from the middle on. Its stack is the released one from 256 px on (a code is
 16 px a side), a leaner one below (8 px a side at 64 px: two convolutions each way on patches of 4 px, which at equal
-time draws 2 dB sharper than residual blocks on pixels).
+time draws sharper than residual blocks on pixels).
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from dd_jax.configs import common
 SIZES = {"64": (1024, 192, 4), "128": (4096, 512, 12), "256": (16384, 768, 16)}
 # px: steps and batch of tokenizer, of teacher, of student; pairs
 LENGTHS = {
-    "64": ((6000, 32), (1300, 48), (600, 48), 10_000),
+    "64": ((6000, 32), (700, 48), (600, 48), 10_000),
     "128": ((100_000, 64), (100_000, 128), (60_000, 128), 200_000),
     "256": ((100_000, 64), (100_000, 128), (60_000, 128), 200_000),
 }

@@ -5,8 +5,7 @@
 `:128`, `:256` and LPIPS: as `own_var.py` says. Published models that learn other classes: `:b` and `:l`, and at 384 px
 `:b_384` to `:3b_384`.
 
-Two CPU cores, by FLOPs at 90 GFLOP/s and not measured as a whole: tokenizer 20 minutes, teacher 7, student 7, three
-quarters of an hour in all. One A100, by FLOPs at 40 % of its peak, not measured: 128 px 2 hours, 256 px 21 for the
+Two CPU cores: not measured as a whole; its tokenizer's steps are those of `own_var.py`, which took half an hour there. One A100, by FLOPs at 40 % of its peak, not measured: 128 px 2 hours, 256 px 21 for the
 tokenizer, 9 more for teacher and student.
 """
 

@@ -10,8 +10,8 @@ place: `python -m port_weights lpips_vgg --out weights`, then --config.pretrain.
 `:d16`, `:d20`, `:d24`, `:d30` and `:d36` are the published models, whose teacher learns other classes: with
 --config.weights.tokenizer=weights/var_vae --config.pretrain.teacher.from=weights/var_d16 (docs/own_data.md).
 
-Two CPU cores, by FLOPs at 90 GFLOP/s and not measured as a whole: tokenizer 20 minutes, teacher 12, student 12, about
-an hour in all. One A100, by FLOPs at 40 % of its peak, not measured: 128 px 2 hours, 256 px 21 for the tokenizer, 25
+Two CPU cores with other work beside: 64 minutes for 4,495 pictures, of which the tokenizer 30 (docs/own_data.md has
+the picture and the figures). One A100, by FLOPs at 40 % of its peak, not measured: 128 px 2 hours, 256 px 21 for the tokenizer, 25
 more for teacher and student.
 """
 
