@@ -5,8 +5,9 @@
 `:128`, `:256` and LPIPS: as `own_var.py` says. Published models that learn other classes: `:b` and `:l`, and at 384 px
 `:b_384` to `:3b_384`.
 
-Two CPU cores: not measured as a whole; its tokenizer's steps are those of `own_var.py`, which took half an hour there. One A100, by FLOPs at 40 % of its peak, not measured: 128 px 2 hours, 256 px 21 for the
-tokenizer, 9 more for teacher and student.
+Two CPU cores: not measured as a whole; its tokenizer's steps are those of `own_var.py`, which took half an hour there.
+One A100, by FLOPs at 40 % of its peak, not measured: 128 px 2 hours, 256 px 21 for the tokenizer, 9 more for teacher
+and student.
 """
 
 from ml_collections import ConfigDict
