@@ -12,10 +12,10 @@ from conftest import tiny_config
 from PIL import Image
 
 from dd_jax import pipeline
-from dd_jax.stages import pretrain, tokenizing
+from dd_jax.stages import tokenizing
 from dd_jax.system import stopping
 from dd_jax.system.errors import UserError
-from dd_jax.training import loop
+from dd_jax.training import course, loop
 
 pytestmark = pytest.mark.xdist_group("pretraining")
 TRAINED = ("classifier", "tokenizer", "teacher")
@@ -96,7 +96,7 @@ def test_told_to_stop_each_saves_and_goes_on_to_the_same_end(copy, whole, monkey
 
         return loop.fit(name, folder, recipe, state, step_fn, at, *more)
 
-    monkeypatch.setattr(pretrain, "fit", fit)
+    monkeypatch.setattr(course, "fit", fit)
     monkeypatch.setattr(tokenizing, "fit", fit)
     for part in TRAINED:
         monkeypatch.setattr(stopping, "_asked", False)
