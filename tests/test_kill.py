@@ -72,11 +72,16 @@ def on_one_core() -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
+def environment(devices: int = 1) -> dict[str, str]:
+    """Whoever is killed has that of who finishes: other flags of XLA make other code, which rounds otherwise."""
+    return os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+
+
 def finish(workdir: Path, stage: str, count: int = 1, devices: int = 1) -> None:
-    flags = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     first = on_one_core if devices > 1 else None  # where programs over devices have the fewest threads
     running = [
-        subprocess.Popen(line, cwd=ROOT, env=flags, preexec_fn=first) for line in commands(workdir, stage, count)
+        subprocess.Popen(line, cwd=ROOT, env=environment(devices), preexec_fn=first)
+        for line in commands(workdir, stage, count)
     ]
     assert [process.wait(timeout=1200) for process in running] == [0] * count
 
@@ -95,7 +100,8 @@ def kill_while_it_works(
 ) -> bool:
     """Start a stage, wait for its first file, and SIGKILL all of it `moment` seconds later -> was it still running?"""
     before = stamps(workdir)
-    running = [subprocess.Popen(c, cwd=ROOT, stdout=subprocess.DEVNULL) for c in commands(workdir, stage, count, more)]
+    given = {"cwd": ROOT, "env": environment(), "stdout": subprocess.DEVNULL}
+    running = [subprocess.Popen(line, **given) for line in commands(workdir, stage, count, more)]
     deadline = time.time() + 300
     while running[0].poll() is None and time.time() < deadline:
         if any(before.get(path) != when and path.match(started) for path, when in stamps(workdir).items()):
