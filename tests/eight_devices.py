@@ -135,6 +135,7 @@ def check_teacher(models, params, meshes: list[Placement], folder: Path, pace: P
     given = params["teacher"]
     system: Any = SimpleNamespace(
         teacher=models.teacher,
+        layout=models.layout,
         text=None,
         learned_init=lambda key, tokenizer: {"trunk": given["trunk"]},
         teacher_params=lambda trunk, tokenizer: given | {"trunk": trunk},
