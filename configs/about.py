@@ -146,6 +146,7 @@ ABOUT = {
     "pretrain.teacher.accumulate": "micro-batches of a step, one after another",
     "pretrain.teacher.remat": "compute each block again in the backward pass: less memory, a third more time",
     "pretrain.teacher.scan": "one compiled loop over the blocks: compiling takes the same time whatever the depth",
+    "pretrain.teacher.views": "random windows of each picture that are encoded for it; 0: the central square",
     "pretrain.teacher.grid_every": "steps between pictures that it draws while it learns, in teacher/grids; 0: none",
     "pretrain.tokenizer.grid_every": "steps between looks: reconstructions in tokenizer/grids, use of codes; 0: none",
     "train.ce": "weight of the logits head's cross-entropy",

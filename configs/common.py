@@ -11,6 +11,9 @@ CLEAR = {"positions": True, "loud_cond": True}
 # It may go on `from` a folder of weights, or a run ("": it begins anew); `trunk_lr`: the share of lr that all but the
 # class table then learns at, 0: none of it.
 TEACHING = {"label_dropout": 0.1, "word_dropout": 0.0, "token_corruption": 0.0, "from": "", "trunk_lr": 1.0}
+# It learns from the codes of so many random `views` of each picture, as config.data cuts them (LlamaGen: ten crops,
+# mirrored too); 0: of its central square.
+TEACHING |= {"views": 0}
 TEACHING |= {"grid_every": 0}  # steps between pictures that it draws while it learns; 0: none
 TEACHING |= {"remat": False, "scan": False, "accumulate": 1}  # memory, and time to compile, as `distil` says
 # What a tokenizer's training minimises besides the squared error of pixels (config.tokenizer.pixels) and its codes' own

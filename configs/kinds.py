@@ -111,6 +111,7 @@ RECIPE = {
     "token_corruption": SHARE,
     "from": PATH,
     "trunk_lr": SHARE,
+    "views": whole(),
     "revive_every": whole(1),
     "accumulate": whole(1),
     "remat": SWITCH,

@@ -87,6 +87,15 @@ class Cut:
         return np.asarray(resized).reshape(self.side, self.side, -1)
 
 
+def check_views(views: int, data: Any) -> None:
+    """UserError for several views of pictures that look the same each time."""
+    if views and not Cut.of(data, 0).random:
+        raise UserError(
+            f"config.pretrain.teacher.views={views} encodes windows of each picture, and they are not cut at random: "
+            "--config.data.crop=random or --config.data.flip=true, or 0 views for the central square"
+        )
+
+
 def check(data: Any, bundled: bool) -> None:
     """UserError for settings of `config.data` that contradict each other, or ask for cuts of what comes cut."""
     least, most = data.get("crop_share", (1.0, 1.0))

@@ -124,6 +124,13 @@ class Pictures:
         img, label, _, _ = self.split
         return self._augmented(img, self._settings.copies, 0), np.tile(label, self._settings.copies)
 
+    def encoded(self, views: int) -> tuple[Pixels, np.ndarray]:
+        """What a teacher's codes are made of: `still`, or all of `training` so many times, cut otherwise each time."""
+        if not views:
+            return self.still()
+        img, label = self.training()
+        return Examples(lambda at: img[at], views * len(img), img.shape[1:]), np.tile(label, views)
+
     def told(self) -> dict[str, Any]:
         """What there is, of pictures of one's own (see `Own.told`); {} for a bundled set."""
         return self._own.told() if sources.kind(self._settings.name) else {}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from dd_jax.data import pictures
+from dd_jax.data import cuts, pictures
 from dd_jax.method import losses
 from dd_jax.stages import fid
 from dd_jax.stages.parts import System, going_on, missing, named, pace, tokenizer_trainer
@@ -116,6 +116,8 @@ def pretraining(system: System, config: ConfigDict, placement: Callable[[], Plac
     for part in parts:
         recipe = Recipe.of(config.pretrain[part])
         placement().check_batch(f"config.pretrain.{part}.batch", recipe.batch, recipe.accumulate)
+    if "teacher" in parts:
+        cuts.check_views(config.pretrain.teacher.get("views", 0), config.data)
     if "tokenizer" not in parts:
         return
     trainer = tokenizer_trainer(system, config)

@@ -15,12 +15,13 @@ from dd_jax.data.pictures import Pictures
 from dd_jax.method.interfaces import Params
 from dd_jax.metrics.classifier import Classifier
 from dd_jax.stages import parts, tokenizing
+from dd_jax.stages.codes import encode
 from dd_jax.stages.parts import System, tokenizer_trainer
 from dd_jax.stages.teaching import Regularization, train_teacher
 from dd_jax.stages.workdir import located
 from dd_jax.system import files, processes, rng
 from dd_jax.system.runtime import jit_once
-from dd_jax.system.sharding import ALONE, Placement
+from dd_jax.system.sharding import Placement
 from dd_jax.training.course import Batch, Course, gathered
 from dd_jax.training.log import Extras
 from dd_jax.training.loop import Metrics, Recipe
@@ -57,7 +58,10 @@ def run(
         held, eyes = pictures.held_out()[0], load("classifier", "lpips")
         codes = train_tokenizer(system, config, course("tokenizer"), img, held, eyes)
     if not ported.teacher:
-        code = encode(system, codes, pictures.still()[0], placement)
+        views = settings.teacher.get("views", 0)
+        img, label = pictures.encoded(views)
+        seen = {"data": config.data.to_dict(), "seed": config.seed, "views": views, "told": pictures.told()}
+        code = encode(folder / "codes", system, codes, img, seen, placement)
         dropped = Regularization.of(settings.teacher)
         begin, pace = parts.going_on(config, "teacher", folder), parts.pace(system, config)
         every = settings.teacher.get("grid_every", 0)
@@ -98,15 +102,3 @@ def train_tokenizer(
 def _plain(course: Course) -> Course:
     """Without rules for arrays: those are the transformers'."""
     return dataclasses.replace(course, placement=dataclasses.replace(course.placement, rules=()))
-
-
-def encode(system: System, params: Params, img: Pixels, placement: Placement = ALONE, batch: int = 512) -> np.ndarray:
-    """Codes of all images; each process reads its own share of them."""
-    run = placement.jit(lambda params, img: placement.everywhere(system.tokenizer.encode(params, img)))
-    batch, last, params = batch + -batch % placement.rows, len(img) - 1, placement.whole(params)
-
-    def codes(first: int) -> np.ndarray:
-        part = img[np.minimum(first + placement.mine(batch), last)]
-        return np.asarray(run(params, placement.batch(part)))[: len(img) - first]
-
-    return np.concatenate([codes(first) for first in range(0, len(img), batch)])

@@ -57,7 +57,7 @@ def train_teacher(
         look = _looks(system, course, conditions, frozen)
         told = dataclasses.replace(course.extras, preview=look, preview_every=grid_every)
         course = dataclasses.replace(course, extras=told)
-    data, tx = {"code": code.astype(np.int32), **conditions}, pace.optimizer(course.recipe)
+    data, tx = {"code": code, **conditions}, pace.optimizer(course.recipe)
     return course.train(start, lesson.loss, data, frozen, tx, lesson.draw)
 
 
@@ -73,8 +73,9 @@ class Lesson:
         """A batch, {"code", and "label" or "token" and "valid"}, and what is left out and replaced of it."""
         keys, share = jax.random.split(key, 3), self.regularization
         rate = jnp.float32(share.label_dropout)
-        drop_B = jax.random.bernoulli(keys[0], rate, batch["code"].shape[:1])
-        drawn = {**batch, "drop": drop_B, "read": corrupt(keys[2], batch["code"], share.token_corruption)}
+        code = batch["code"].astype(jnp.int32)  # kept in two bytes
+        drop_B = jax.random.bernoulli(keys[0], rate, code.shape[:1])
+        drawn = {**batch, "code": code, "drop": drop_B, "read": corrupt(keys[2], code, share.token_corruption)}
         if self.system.text is not None:
             drawn["valid"] = drop_words(keys[1], batch["token"], batch["valid"], share.word_dropout)
         return drawn
