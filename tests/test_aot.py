@@ -65,3 +65,15 @@ def test_steps_that_take_turns_cost_their_mean():
     assert fifteen - twelve == pytest.approx(eighteen - fifteen, rel=1e-4)
     assert one - twelve == pytest.approx(two - one, rel=1e-4)
     assert fifteen - twelve > 2 * (one - twelve) > 0  # the student's update is dearer than one of the start
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["llamagen_l_csd", "llamagen_l_flow"])
+def test_what_crosses_devices_does_not_grow_with_the_batch(config, tmp_path):
+    """Weights and their gradients cross, not activations: neither of guidance's two rows nor of draws of x_t."""
+    more = ("tokenizer.stack.ch=32", "tokenizer.vocab=512", "filter.top_k=0")
+    more += ("train.csd.start_batch=0",) * config.endswith("csd")
+    small, large = (compiled(tmp_path, config, "train", *more, batch=batch)["train"] for batch in (16, 64))
+    crossing = [sum(given for _, given in row["collectives"].values()) for row in (small, large)]
+    assert crossing[1] < 1.2 * crossing[0]
+    assert large["temp_gib"] > 2 * small["temp_gib"]

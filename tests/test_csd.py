@@ -238,6 +238,7 @@ def test_the_gradient_is_that_of_sids_loss():
             x, t = csd.noised(rows["key"], q, 1)
             teacher = csd.teacher_data(x, t, logits, codebook)
             network = x - t[..., None] * csd.VelocityHead(2).apply({"params": score["head"]}, x, t, *seen)
+            q = q[:, None]
             still = jax.lax.stop_gradient(jnp.mean(jnp.abs(q - teacher), -1, keepdims=True))
             return jnp.mean((teacher - network) * (network - q) / jnp.maximum(still, csd.SHORT))
 

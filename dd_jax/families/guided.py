@@ -17,6 +17,11 @@ def class_rows(cond: Cond, classes: int) -> jax.Array:
     return cond.label_B if cond.drop_B is None else jnp.where(cond.drop_B, classes, cond.label_B)
 
 
+def paired(a_B: jax.Array, b_B: jax.Array) -> jax.Array:
+    """(2B, ...) a's and b's rows in turns: what belongs together stays on one device, however a mesh cuts examples."""
+    return jnp.stack([a_B, b_B], 1).reshape(2 * len(a_B), *a_B.shape[1:])
+
+
 class Guided:
     """Mixin: the subclass has a `trunk` and the guidance weight of every step, `weight_S`."""
 
@@ -44,13 +49,11 @@ class Guided:
         return self.guided or guidance_B is not None
 
     def _both(self, cond: Cond) -> Cond:
-        """[condition; null condition], or the condition alone without guidance."""
-        if not self._doubled(cond.guidance_B):
-            return cond
-        return jax.tree.map(lambda *rows: jnp.concatenate(rows), cond.dropped(False), cond.dropped())
+        """Each condition and behind it the null condition, or the condition alone without guidance."""
+        return jax.tree.map(paired, cond.dropped(False), cond.dropped()) if self._doubled(cond.guidance_B) else cond
 
     def _repeat(self, x: jax.Array, guidance_B: jax.Array | None) -> jax.Array:
-        return jnp.concatenate([x, x]) if self._doubled(guidance_B) else x
+        return paired(x, x) if self._doubled(guidance_B) else x
 
     def _guide(self, logits: jax.Array, guidance_B: jax.Array | None, step: Any) -> jax.Array:
         """Logits (B, M, V) from those of both conditions. `step`: (M,) or (B, M) the step of each; or one, of all."""

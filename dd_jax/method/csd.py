@@ -27,6 +27,7 @@ from dd_jax.nn.layers import Dense, layer_norm
 from dd_jax.nn.stored import restored
 from dd_jax.system import rng
 from dd_jax.system.errors import UserError
+from dd_jax.system.sharding import constrain
 
 LEAST = 0.02  # least t that is drawn: below it the teacher's D is the nearest code
 SHORT = 0.05  # least distance of q from D, in units of the codebook's, that a token's loss is divided by
@@ -116,7 +117,10 @@ def score_of(x: jax.Array, t: jax.Array, data: jax.Array) -> jax.Array:
 
 
 def noised(key_B: jax.Array, q_BxLxC: jax.Array, draws: int) -> tuple[jax.Array, jax.Array]:
-    """x_t (draws, B, L, C) and t (draws, B, L), uniform and each token's own."""
+    """x_t (B, draws, L, C) and t (B, draws, L), uniform and each token's own.
+
+    Examples come first, as everywhere: behind draws, a mesh could not keep them apart in a product's rows.
+    """
 
     def one(key: jax.Array, q_LxC: jax.Array) -> tuple[jax.Array, jax.Array]:
         for_t, for_eps = jax.random.split(key)
@@ -124,7 +128,7 @@ def noised(key_B: jax.Array, q_BxLxC: jax.Array, draws: int) -> tuple[jax.Array,
         eps = jax.random.normal(for_eps, (draws, *q_LxC.shape))
         return (1 - t[..., None]) * q_LxC + t[..., None] * eps, t
 
-    return jax.vmap(one, out_axes=1)(key_B, q_BxLxC)
+    return jax.vmap(one)(key_B, q_BxLxC)
 
 
 class VelocityHead(nn.Module):
@@ -135,7 +139,7 @@ class VelocityHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, t: jax.Array, h_BxLxD: jax.Array, cond_BxD: jax.Array) -> jax.Array:
-        """x (..., B, L, any), t (..., B, L) -> (..., B, L, C), float32; blocks compute as the backbone does."""
+        """x (B, ..., L, any), t (B, ..., L) -> (B, ..., L, C), float32; blocks compute as the backbone does."""
         width, dtype, init = h_BxLxD.shape[-1], h_BxLxD.dtype, nn.initializers.lecun_normal()
 
         def dense(features: int, name: str) -> Dense:
@@ -143,12 +147,14 @@ class VelocityHead(nn.Module):
 
         wave = 1000.0 * t[..., None] * jnp.exp(-np.log(1e4) * jnp.arange(32) / 32)
         given = dense(width, "time")(jnp.concatenate([jnp.cos(wave), jnp.sin(wave)], -1))
-        given = given + dense(width, "stream")(layer_norm(h_BxLxD)) + dense(width, "label")(cond_BxD)[:, None]
-        given, y = nn.silu(given), dense(width, "input")(x)
+        draws = range(1, x.ndim - 2)
+        given = given + jnp.expand_dims(dense(width, "stream")(layer_norm(h_BxLxD)), draws)
+        given = given + jnp.expand_dims(dense(width, "label")(cond_BxD), (*draws, x.ndim - 2))
+        given, y = constrain(nn.silu(given)), constrain(dense(width, "input")(x))
         for i in range(self.blocks):
             scale, shift, gate = jnp.split(dense(3 * width, f"modulation_{i}")(given), 3, -1)
             z = dense(width, f"first_{i}")(layer_norm(y) * (1 + scale) + shift)
-            y = y + gate * dense(width, f"second_{i}")(nn.silu(z))
+            y = constrain(y + gate * dense(width, f"second_{i}")(nn.silu(z)))
         scale, shift = jnp.split(dense(2 * width, "modulation")(given), 2, -1)
         y = (layer_norm(y) * (1 + scale) + shift).astype(jnp.float32)
         return Dense(self.code_dim, kernel_init=nn.initializers.zeros_init(), name="last")(y)
@@ -212,9 +218,10 @@ class Distiller:
         return q
 
     def judged(self, frozen: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
-        """The teacher's guided, filtered logits (B, L, V) behind these codes."""
+        """The teacher's guided, filtered logits (B, 1, L, V) behind these codes, for any number of draws."""
         models = self.models
-        return jax.lax.stop_gradient(models.filter(models.teacher.parallel(frozen["teacher"], cond, code_BxL)))
+        logits = models.filter(models.teacher.parallel(frozen["teacher"], cond, code_BxL))
+        return jax.lax.stop_gradient(logits)[:, None]
 
     def gts(self, score: Params, rows: Any, frozen: Params, still: bool = False) -> tuple[jax.Array, Seen]:
         """Eq. 6 on the pairs' codes, which are the teacher's samples; `still`: the head alone learns."""
@@ -245,7 +252,7 @@ class Distiller:
         if self.plan.residual:
             data = teacher_data(x, t, self.judged(frozen, rows["cond"], code), codebook)
         gap = self.gap(score, frozen, self.features(score, frozen, rows["cond"], code), x, t, data)
-        loss = jnp.mean(((data + gap - q) / (1.0 if self.plan.residual else t[..., None])) ** 2)
+        loss = jnp.mean(((data + gap - q[:, None]) / (1.0 if self.plan.residual else t[..., None])) ** 2)
         return loss, {"fcs": loss}
 
     def csd(self, student: Params, rows: Any, frozen: Params, score: Params) -> tuple[jax.Array, Seen]:
@@ -260,8 +267,8 @@ class Distiller:
         data = teacher_data(x, t, self.judged(frozen, rows["cond"], code), codebook)
         seen = jax.lax.stop_gradient(self.features(score, frozen, rows["cond"], code))
         gap = self.gap(score, frozen, seen, x, t, data)
-        far = jnp.mean(jnp.abs(jax.lax.stop_gradient(q - data)), -1, keepdims=True)
-        each = (1 - self.plan.alpha) * gap**2 - gap * (data + gap - q)
+        far = jnp.mean(jnp.abs(jax.lax.stop_gradient(q[:, None] - data)), -1, keepdims=True)
+        each = (1 - self.plan.alpha) * gap**2 - gap * (data + gap - q[:, None])
         loss = jnp.mean(each / jnp.maximum(far, SHORT))
         off = jnp.sqrt(jnp.mean((q - codebook[code]) ** 2))
         return loss, {"csd": loss, "gap": jnp.sqrt(jnp.mean(gap**2)), "off_code": off}

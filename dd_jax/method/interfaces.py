@@ -240,6 +240,7 @@ class Family:
 
 
 def guide(logits_2B: jax.Array, weight: jax.Array | np.ndarray | float) -> jax.Array:
-    """Classifier-free guidance: rows [condition; null] -> null + weight (condition - null)."""
-    cond, null = jnp.split(logits_2B, 2)
+    """Classifier-free guidance: rows condition, null, condition, null -> null + weight (condition - null)."""
+    pairs_Bx2 = logits_2B.reshape(len(logits_2B) // 2, 2, *logits_2B.shape[1:])
+    cond, null = pairs_Bx2[:, 0], pairs_Bx2[:, 1]
     return null + weight * (cond - null)
