@@ -27,6 +27,7 @@ MEANT: dict[str, Any] = {
     "pretrain.tokenizer.gan_layers": 3,
     "pretrain.teacher.from": "",
     "pretrain.teacher.trunk_lr": 1.0,
+    "pretrain.teacher.views": 0,
     "pretrain.teacher.remat": False,
     "pretrain.teacher.scan": False,
     "pretrain.teacher.accumulate": 1,
