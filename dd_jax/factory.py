@@ -100,11 +100,10 @@ def build(config: ConfigDict) -> System:
 def _split(config: ConfigDict, steps: int) -> int:
     """The AR step from which on vectors are regressed. UserError where the head and its settings contradict."""
     head, split = config.student.get("head", "both"), config.student.split
-    if head in ("logits", "flow", "velocity") and (split is not None or config.train.embedding):
-        raise UserError(
-            f"config.student.head={head} regresses no vectors: "
-            "set --config.student.split=None and --config.train.embedding=0"
-        )
+    if head in ("flow", "velocity") and config.train.embedding:
+        raise UserError(f"config.student.head={head} has no vectors to compare: set --config.train.embedding=0")
+    if head in ("logits", "flow", "velocity") and split is not None:
+        raise UserError(f"config.student.head={head} regresses no vectors: set --config.student.split=None")
     if head == "embedding" and split:
         raise UserError(f"config.student.split={split}: head=embedding regresses all vectors: set it to 0 or None")
     return 0 if head == "embedding" else steps if split is None else split
@@ -151,6 +150,8 @@ def _networks(config: ConfigDict) -> tuple[Classifier | None, LPIPS | None]:
     classifier = Classifier(*size, **config.classifier) if config.classifier is not None else None
     distance = distances.named(train.distance)
     needs = distance.needs if distance is not None and train.embedding else ()
+    if distance is not None and train.embedding and distance.joint and "text" in config:
+        raise UserError(f"config.train.distance={train.distance} compares pictures of one class: captions have none")
     lpips = LPIPS() if "lpips" in needs or _tokenizer_by_lpips(config) else None
     if needs:
         distances.check(train.distance, {"classifier": classifier, "lpips": lpips})

@@ -185,7 +185,7 @@ def test_distance_by_name():
     distance = train.distance_of(objective, tokenizer, None, THIN)
     wanted, token, target = decoded(flat, 3)
     frozen = train.frozen_for(objective, tokenizer, {"tokenizer": params, "lpips": thin()[0]})
-    assert_allclose(jax.jit(distance)(frozen, token, target), jax.jit(wanted)(token, target), rtol=1e-5)
+    assert_allclose(jax.jit(distance)(frozen, token, target, None), jax.jit(wanted)(token, target), rtol=1e-5)
     with pytest.raises(UserError, match="lpips, which needs a lpips"):
         train.distance_of(objective, tokenizer, None)
 

@@ -41,7 +41,7 @@ def test_a_name_stands_for_what_it_says(mine):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("lpips9", r"^config\.train\.distance is 'lpips9': choose lpips, mse, perceptual or none, or name your own"),
+        ("lpips9", r"^config\.train\.distance is 'lpips9': choose lpips, mse, perceptual, drift or none, or name "),
         ("nowhere.at:all", r"^nowhere\.at:all cannot be imported \(ModuleNotFoundError: .*PYTHONPATH$"),
         ("mine:none", r"^mine:none: the module mine is there, and has no 'none': it has draw, far, number, solver$"),
         ("mine:solvr", r"^mine:solvr: the module mine is there, and has no 'solvr': did you mean solver\?$"),
@@ -68,7 +68,7 @@ def test_a_module_that_breaks_is_one_line(tmp_path, monkeypatch):
         ("family", "mine:number", "is of type int: it must be something to call"),
         ("family", "builtins:len", r"config\.family=builtins:len built a int: it must return a Family"),
         ("flow.name", "mine:far", "is of type Distance: it must be a dd_jax.method.solvers.Solver"),
-        ("train.distance", "lpips9", "choose lpips, mse, perceptual or none"),  # though its weight is 0
+        ("train.distance", "lpips9", "choose lpips, mse, perceptual, drift or none"),  # though its weight is 0
         ("sample.plans", ("S0", "mine:gone"), "mine:gone: the module mine is there, and has no 'gone'"),
         ("evaluate.plans", ("mine:far",), "is of type Distance"),
     ],

@@ -92,7 +92,7 @@ def test_parts_of_the_loss_make_the_whole():
 def test_distance_by_name():
     objective = functools.partial(Objective, (0,), 4, losses.Weights(1.0, 1.0))
     assert distance_of(objective("none"), None, None) is None
-    with pytest.raises(UserError, match="choose lpips, mse, perceptual or none"):
+    with pytest.raises(UserError, match="choose lpips, mse, perceptual, drift or none"):
         distance_of(objective("lpips9"), None, None)
 
 

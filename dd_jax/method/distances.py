@@ -7,8 +7,9 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
-from dd_jax.method import losses
+from dd_jax.method import drift, losses
 from dd_jax.system import plugins
 from dd_jax.system.errors import UserError
 
@@ -22,6 +23,8 @@ class Eyes:
     decode: Callable[[jax.Array], jax.Array]  # token_BxLxC -> img_BxRxRxc, nominally in [-1, 1]
     classifier: Compare | None = None  # (img, img) -> distance_B of the classifier's features
     lpips: Compare | None = None  # (img, img) -> distance_B
+    features: Callable[[jax.Array], list[jax.Array]] | None = None  # of the classifier: img -> each layer's (B, F)
+    same_BxB: jax.Array | None = None  # which examples of the batch share a class
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +33,13 @@ class Distance:
 
     `token` is the student's prediction as it will be decoded, `target` the pair's codebook vectors. `needs` are the
     networks that it looks with, "decoder" for `eyes.decode`: one that is not there is refused before anything runs,
-    and whoever needs any is computed `config.train.distance_batch` examples at a time.
+    and whoever needs any is computed `config.train.distance_batch` examples at a time. `joint`: it compares the
+    examples of a batch with each other, has `eyes.same_BxB`, which captions do not give, and is computed at once.
     """
 
     between: Callable[[jax.Array, jax.Array, Eyes], jax.Array]
     needs: tuple[str, ...] = ()  # of "decoder", "classifier", "lpips"
+    joint: bool = False
 
     def __post_init__(self) -> None:
         if not {*self.needs} <= {"decoder", "classifier", "lpips"}:
@@ -58,10 +63,20 @@ def perceptual(token_BxLxC: jax.Array, target_BxLxC: jax.Array, eyes: Eyes) -> j
     return losses.perceptual(eyes.decode, eyes.classifier)(token_BxLxC, target_BxLxC)
 
 
+def drifting(token_BxLxC: jax.Array, target_BxLxC: jax.Array, eyes: Eyes) -> jax.Array:
+    """`drift.loss` of the decoded pictures among the pairs' of their class, in each layer of the classifier."""
+    assert eyes.features
+    assert eyes.same_BxB is not None
+    mine, theirs = (eyes.features(eyes.decode(x)) for x in (token_BxLxC, jax.lax.stop_gradient(target_BxLxC)))
+    layers = [drift.loss(x, y, eyes.same_BxB) for x, y in zip(mine, theirs, strict=True)]
+    return jnp.mean(jnp.stack(layers), 0)
+
+
 DISTANCES: dict[str, Distance | None] = {
     "lpips": Distance(lpips, ("decoder", "lpips")),
     "mse": Distance(mse),
     "perceptual": Distance(perceptual, ("decoder", "classifier")),
+    "drift": Distance(drifting, ("decoder", "classifier"), joint=True),
     "none": None,
 }
 

@@ -97,7 +97,8 @@ def distill_loss(
     """Eq. 7 with lambda(t) = 1: cross-entropy of the logits head plus a distance of the embedding head.
 
     Known tokens cost nothing. The embedding head is compared as it will be decoded: behind the split, with
-    the likeliest codes (no gradient) before it. What to log comes along, also for each of `timesteps` alone.
+    the likeliest codes (no gradient) before it. Where there is no such head, the likeliest codes are compared, with
+    the gradient of the mean code vector (straight through). What to log comes along, also for each of `timesteps`.
     """
     known_BxL = layout.known(t_B)
     unknown = jnp.sum(~known_BxL)
@@ -107,11 +108,14 @@ def distill_loss(
     hit_BxL = ~known_BxL & (likeliest == code_BxL)
     loss, seen = weights.ce * ce, {"ce": ce, "agreement": jnp.sum(hit_BxL) / unknown}
     seen |= _by_part(~known_BxL, jnp.where(known_BxL, 0.0, nll), hit_BxL, t_B, layout, timesteps)
-    if distance is not None and weights.embedding and token_BxLxC is not None:
+    if distance is not None and weights.embedding:
         target = codebook_VxC[code_BxL]
-        early = jnp.where(known_BxL, code_BxL, likeliest)
+        early = codebook_VxC[jnp.where(known_BxL, code_BxL, likeliest)]
+        if token_BxLxC is None:
+            token_BxLxC = mean = jax.nn.softmax(logits_BxLxV) @ codebook_VxC
+            early += jnp.where(known_BxL[..., None], 0.0, mean - jax.lax.stop_gradient(mean))
         spliced = jnp.where(known_BxL[..., None], target, token_BxLxC)
-        spliced = jnp.where(layout.known(split)[..., None], codebook_VxC[early], spliced)
+        spliced = jnp.where(layout.known(split)[..., None], early, spliced)
         far_B = distance(spliced, target)
         far = jnp.mean(far_B)
         loss, seen = loss + weights.embedding * far, {**seen, "embedding": far}

@@ -5,6 +5,7 @@ forward reads them all, and each kind has its loss.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -108,7 +109,8 @@ def pairs_loss(
 ) -> tuple[jax.Array, Metrics]:
     """Eq. 7."""
     logits, token, *middle = out
-    given = rows["code"], rows["t"], frozen["codebook"], models.layout, objective.split, objective.weights, distance
+    far = functools.partial(distance, cond=rows["cond"]) if distance else None
+    given = rows["code"], rows["t"], frozen["codebook"], models.layout, objective.split, objective.weights, far
     loss, seen = losses.distill_loss(logits, token, *given, objective.timesteps)
     for logits in middle:
         unknown = ~models.layout.known(rows["t"])

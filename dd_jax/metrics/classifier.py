@@ -82,6 +82,20 @@ class Classifier:
         """Feature maps with every pixel's channel vector scaled to unit length, as LPIPS compares them."""
         return [unit(x) for x in self._apply(params, img_BxRxRxc, "maps")]
 
+    def pooled(self, params: Params, img_BxRxRxc: jax.Array) -> list[jax.Array]:
+        """Means and standard deviations of each layer's `maps` by quarter of the picture (B, 8 channels).
+
+        The layers before the one that scores look at.
+        """
+        found = []
+        for x in self.maps(params, img_BxRxRxc):
+            count, rows, cols, channels = x.shape
+            x = x[:, : rows // 2 * 2, : cols // 2 * 2].reshape(count, 2, rows // 2, 2, cols // 2, channels)
+            mean, square = jnp.mean(x, (2, 4)), jnp.mean(x * x, (2, 4))
+            spread = jnp.sqrt(jnp.maximum(square - mean * mean, 0.0) + 1e-6)
+            found.append(jnp.concatenate([mean, spread], -1).reshape(count, -1))
+        return found
+
     def perceptual(self, params: Params, a_BxRxRxc: jax.Array, b_BxRxRxc: jax.Array) -> jax.Array:
         """Distance (B,): squared differences of `maps`, mean over pixels, sum over channels and layers."""
         pairs = zip(self.maps(params, a_BxRxRxc), self.maps(params, b_BxRxRxc), strict=True)

@@ -31,21 +31,24 @@ from dd_jax.training.throughput import Throughput
 def distance_of(
     objective: Objective, tokenizer: Tokenizer, classifier: Classifier | None, lpips: LPIPS | None = None
 ) -> Callable | None:
-    """The embedding head's distance by name: (frozen parameters, token, target) -> distance_B."""
+    """The distance by name: (frozen parameters, token, target, condition) -> distance_B."""
     chosen = distances.named(objective.distance)
     if chosen is None or not objective.weights.embedding:
         return None
     networks = {"classifier": classifier, "lpips": lpips}
     distances.check(objective.distance, {**networks})
 
-    def distance(frozen: dict[str, Params], token: jax.Array, target: jax.Array) -> jax.Array:
-        look = {
+    def distance(frozen: dict[str, Params], token: jax.Array, target: jax.Array, cond: Any) -> jax.Array:
+        look: dict[str, Any] = {
             part: functools.partial(network.perceptual, frozen[part])
             for part, network in networks.items()
             if network is not None and part in chosen.needs
         }
+        if chosen.joint:
+            look["same_BxB"] = cond[:, None] == cond
+            look["features"] = functools.partial(classifier.pooled, frozen["classifier"]) if classifier else None
         eyes = distances.Eyes(lambda token: tokenizer.decode(frozen["tokenizer"], token), **look)
-        batch = objective.distance_batch if chosen.needs else 0
+        batch = objective.distance_batch if chosen.needs and not chosen.joint else 0
         return losses.sliced(lambda token, target: chosen.between(token, target, eyes), batch)(token, target)
 
     return distance

@@ -1,0 +1,114 @@
+"""The drifting loss: what it compares, where it rests, what it makes of points; and codes that have a gradient."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import tiny_config
+
+from dd_jax import factory
+from dd_jax.method import drift, losses
+from dd_jax.method.layout import Layout
+from dd_jax.method.objectives import Objective
+from dd_jax.metrics.classifier import Classifier
+from dd_jax.stages.train import distance_of
+from dd_jax.system.errors import UserError
+
+ALL = jnp.ones((64, 64), bool)
+
+
+def two_heaps(seed: int, count: int = 64) -> jax.Array:
+    """Half of the points around (-1, 0), half around (1, 0)."""
+    points = 0.1 * jax.random.normal(jax.random.key(seed), (count, 2))
+    return points.at[:, 0].add(jnp.where(jnp.arange(count) % 2, 1.0, -1.0))
+
+
+def test_points_of_one_class_do_not_feel_another():
+    x, y = two_heaps(0), two_heaps(1)
+    label = jnp.arange(64) % 3
+    same = label[:, None] == label
+    moved = jnp.where((label == 1)[:, None], 0.5, 0.0)
+    before, after = (drift.field(a, b, same, same, 0.2) for a, b in ((x, y), (x, y + moved)))
+    np.testing.assert_allclose(after[label != 1], before[label != 1], atol=1e-6)
+    assert np.abs(after - before)[label == 1].max() > 0.1
+
+
+def test_who_is_alone_stays():
+    x, y = two_heaps(0), two_heaps(1)
+    assert (drift.field(x, y, ALL, jnp.eye(64, dtype=bool), 0.2) == 0).all()
+    assert (drift.field(x, y, jnp.zeros_like(ALL), ALL, 0.2) == 0).all()
+
+
+def test_where_both_lie_alike_the_field_nearly_vanishes():
+    """Of 64 points each; heaps that lie .5 apart are felt at once."""
+    x, y = two_heaps(0), two_heaps(1)
+    rest, felt = (np.mean(drift.field(x, y + off, ALL, ALL, 0.2), 0) for off in (0.0, jnp.array([0.0, 0.5])))
+    assert np.abs(rest).max() < 0.02
+    assert felt[1] > 0.1
+
+
+def test_a_heap_drifts_into_both_of_the_teacher_s():
+    """Paired distances would leave it in the middle."""
+
+    @jax.jit
+    def step(x, seed):
+        pull = jax.grad(lambda x: jnp.sum(drift.loss(x, two_heaps(seed), ALL)))(x)
+        return x - 0.02 * pull
+
+    x = 0.1 * jax.random.normal(jax.random.key(5), (64, 2))
+    for seed in range(300):
+        x = step(x, seed)
+    left, right = x[x[:, 0] < 0], x[x[:, 0] >= 0]
+    assert 16 <= len(left) <= 48
+    for heap, centre in ((left, -1.0), (right, 1.0)):
+        np.testing.assert_allclose(jnp.mean(heap, 0), [centre, 0.0], atol=0.2)
+
+
+def test_likeliest_codes_are_compared_with_the_gradient_of_their_mean():
+    codebook, layout = jnp.asarray([[0.0, 1.0], [1.0, 0.0], [-1.0, 0.0]]), Layout.raster(2)
+    code, t = jnp.asarray([[0, 1, 2, 0], [2, 2, 1, 1]]), jnp.array([0, 1])
+    logits = jax.random.normal(jax.random.key(0), (2, 4, 3))
+
+    def far(logits, look):
+        given = code, t, codebook, layout, layout.steps, losses.Weights(0.0, 1.0), look
+        return losses.distill_loss(logits, None, *given)[0]
+
+    seen = []
+    far(logits, lambda token, target: (seen.append(token), losses.mse(token, target))[1])
+    known = layout.known(t)
+    np.testing.assert_allclose(seen[0], codebook[jnp.where(known, code, jnp.argmax(logits, -1))], atol=1e-6)
+    weight = jax.random.normal(jax.random.key(1), (2, 4, 2))
+    got = jax.grad(far)(logits, lambda token, target: jnp.sum(token * weight, (1, 2)))
+    free = jnp.where(known[..., None], 0.0, weight)
+    want = jax.grad(lambda x: jnp.sum(jax.nn.softmax(x) @ codebook * free) / 2)(logits)
+    np.testing.assert_allclose(got, want, atol=1e-6)
+    assert (got[1, 0] == 0).all()
+
+
+def test_by_name_it_reads_pictures_of_a_class():
+    classifier = Classifier(8, patch=1)
+
+    class Plain:
+        @staticmethod
+        def decode(params, token):
+            return token.reshape(-1, 8, 8, 1)
+
+    distance = distance_of(Objective((0,), 4, losses.Weights(0.0, 1.0), "drift"), Plain, classifier)
+    frozen = {"tokenizer": {}, "classifier": jax.jit(classifier.init)(jax.random.key(0))}
+    token, target = jax.random.normal(jax.random.key(1), (2, 6, 4, 16))
+    pull = jax.jit(jax.grad(lambda x, y, c: distance(frozen, x, y, c).sum()))
+    label = jnp.array([0, 0, 0, 1, 1, 2])
+    first, other = pull(token, target, label), pull(token, target.at[:3].multiply(-1.0), label)
+    assert np.abs(first[:3]).max() > 0
+    assert (first[5] == 0).all()  # no other picture of its class
+    assert np.abs(first - other)[:3].max() > 1e-6
+    with pytest.raises(UserError, match="needs a classifier"):
+        distance_of(Objective((0,), 4, losses.Weights(0.0, 1.0), "drift"), Plain, None)
+
+
+def test_captions_have_no_class():
+    config = tiny_config("llamagen")
+    config.text = {}
+    config.train.update({"distance": "drift", "embedding": 1.0})
+    with pytest.raises(UserError, match="compares pictures of one class: captions have none"):
+        factory._networks(config)
