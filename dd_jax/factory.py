@@ -150,11 +150,9 @@ def _networks(config: ConfigDict) -> tuple[Classifier | None, LPIPS | None]:
     classifier = Classifier(*size, **config.classifier) if config.classifier is not None else None
     distance = distances.named(train.distance)
     needs = distance.needs if distance is not None and train.embedding else ()
-    if distance is not None and train.embedding and distance.joint and "text" in config:
-        raise UserError(f"config.train.distance={train.distance} compares pictures of one class: captions have none")
     lpips = LPIPS() if "lpips" in needs or _tokenizer_by_lpips(config) else None
     if needs:
-        distances.check(train.distance, {"classifier": classifier, "lpips": lpips})
+        distances.check(train.distance, {"classifier": classifier, "lpips": lpips}, "text" not in config)
     return classifier, lpips
 
 

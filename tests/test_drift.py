@@ -110,5 +110,5 @@ def test_captions_have_no_class():
     config = tiny_config("llamagen")
     config.text = {}
     config.train.update({"distance": "drift", "embedding": 1.0})
-    with pytest.raises(UserError, match="compares pictures of one class: captions have none"):
+    with pytest.raises(UserError, match="compares pictures of one class, and captions have none"):
         factory._networks(config)

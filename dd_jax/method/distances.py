@@ -86,9 +86,14 @@ def named(name: str) -> Distance | None:
     return plugins.find(name, DISTANCES, f"config.train.distance is {name!r}: choose", Distance)
 
 
-def check(name: str, there: dict[str, object]) -> None:
-    """UserError if the distance needs a network that is not among those that are `there` (None: it is not)."""
+def check(name: str, there: dict[str, object], classes: bool = True) -> None:
+    """UserError if the distance needs a network that is not among those that are `there` (None: it is not).
+
+    Or `classes`, where there are captions.
+    """
     found = named(name)
+    if found and found.joint and not classes:
+        raise UserError(f"config.train.distance={name} compares pictures of one class, and captions have none")
     for part in found.needs if found else ():
         if part != "decoder" and there.get(part) is None:
             raise UserError(f"config.train.distance is {name}, which needs a {part}: choose mse")
