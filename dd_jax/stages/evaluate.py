@@ -27,6 +27,7 @@ from dd_jax.stages.pairs import sample_codes
 from dd_jax.stages.parts import System
 from dd_jax.system import files, rng
 from dd_jax.system.progress import Progress
+from dd_jax.system.sharding import ALONE, Placement
 
 KEEP = 20  # pictures of a row that are kept
 
@@ -54,19 +55,24 @@ def sample_rows(
     seed: int,
     batch: int,
     keep: int,
+    placement: Placement = ALONE,
 ) -> Samples:
-    """Run one generator on noises 0..count-1 of the evaluation stream and look at the results."""
+    """Run one generator on noises 0..count-1 of the evaluation stream and look at the results.
+
+    Devices share each batch, rounded up to equal parts; `params` are where `placement` puts them.
+    """
     root = rng.stream(seed, "evaluate")
     batch = min(batch, row.count)
+    batch += -batch % placement.rows
 
-    def draw(id_B: np.ndarray, cond: Cond) -> tuple[Draft, jax.Array]:
-        draft = row.generate(params, cond, rng.example_keys(root, jnp.asarray(id_B)))
+    def draw(id_B: jax.Array, cond: Cond) -> tuple[Draft, jax.Array]:
+        draft = row.generate(params, cond, rng.example_keys(root, id_B))
         return draft, decode(system, params["tokenizer"], draft.token_BxLxC)
 
     parts, images, times = [], [], []
     for first in range(0, row.count, batch):
         ids = np.arange(first, first + batch, dtype=np.int32)
-        cond = conditions(np.resize(label[first : row.count], batch))
+        ids, cond = placement.batch((jnp.asarray(ids), conditions(np.resize(label[first : row.count], batch))))
         begin = time.perf_counter()
         draft, img = jax.block_until_ready(draw(ids, cond))
         times.append(time.perf_counter() - begin)
@@ -103,14 +109,21 @@ def inspect(
 
 
 def teacher_reference(
-    system: System, params: dict[str, Params], conditions: Conditions, label: np.ndarray, batch: int, seed: int
+    system: System,
+    params: dict[str, Params],
+    conditions: Conditions,
+    label: np.ndarray,
+    batch: int,
+    seed: int,
+    placement: Placement = ALONE,
 ) -> np.ndarray:
     """Features of teacher samples of other noises: the reference of `fd_teacher`."""
     ids = np.arange(len(label), dtype=np.int32)
     root, codebook = rng.stream(seed, "reference"), system.tokenizer.codebook(params["tokenizer"])
     parts = []
-    for code in sample_codes(system.models, params, root, ids, label, batch, conditions):
-        token = codebook[np.pad(code, ((0, batch - len(code)), (0, 0)))]
+    batch += -batch % placement.rows
+    for code in sample_codes(system.models, params, root, ids, label, batch, conditions, placement):
+        token = placement.batch(codebook[np.pad(code, ((0, batch - len(code)), (0, 0)))])
         parts.append(np.asarray(decode(system, params["tokenizer"], token))[: len(code)])
     assert system.classifier is not None
     return look(system.classifier, params["classifier"], np.concatenate(parts))[0]
@@ -177,8 +190,10 @@ def run(
     workdir: Path,
     splits: Sequence[Split],
     seed: int,
+    placement: Placement = ALONE,
 ) -> list[dict]:
     """All rows of all splits -> results.jsonl and grids.npz; returns the rows. Baselines are of the first split."""
+    params = placement.put(params, fsdp=False)
     todo = list(rows(system, config))
     trained = [row for row in todo if row.name in ("teacher", "student")]
     results: list[dict] = []
@@ -187,7 +202,8 @@ def run(
     total = len(todo) + (len(splits) - 1) * len(trained) + len(splits) + shown
     with Progress(total, "evaluate", unit="rows") as progress:
         for i, split in enumerate(splits):
-            for result, images in run_split(system, params, conditions, config, split, trained if i else todo, seed):
+            given = system, params, conditions, config, split, trained if i else todo, seed
+            for result, images in run_split(*given, placement=placement):
                 if result is not None:
                     results.append(result)
                     grids[picture_key(result)] = images
@@ -211,6 +227,7 @@ def run_split(
     todo: Sequence[Row],
     seed: int,
     keep: int = KEEP,
+    placement: Placement = ALONE,
 ) -> Iterator[tuple[dict | None, np.ndarray]]:
     """(result, the first pictures) of every row; before them, once the references are there, (None, none)."""
     settings, classifier = config.evaluate, system.classifier
@@ -221,7 +238,7 @@ def run_split(
         other = assign(split.pool, np.arange(settings.reference), "balanced", seed)
         references = References(
             look(classifier, params["classifier"], split.real)[0],
-            teacher_reference(system, params, conditions, other, settings.batch, seed),
+            teacher_reference(system, params, conditions, other, settings.batch, seed, placement),
         )
     yield None, np.zeros(0)
     name = {"split": split.name} if split.name else {}
@@ -235,7 +252,7 @@ def run_split(
             given["psnr"] = float(np.mean(10 * np.log10(4 / error)))  # of pictures in [-1, 1]
         yield name | given, to_uint8(jnp.asarray(img[:keep]))
     for row in todo:
-        made = sample_rows(system, params, conditions, row, label, seed, settings.batch, keep)
+        made = sample_rows(system, params, conditions, row, label, seed, settings.batch, keep, placement)
         teacher = teacher or made
         result = score(row, made, teacher, label, references)
         yield name | result, made.images

@@ -198,7 +198,8 @@ class Run:
         splits = [evaluate.Split("", conditions.pool, held)]
         if self.system.text is not None and len(conditions.held_out):
             splits = evaluate.splits_of_captions(conditions, self.pictures, self.system.text.prompts.captions)
-        evaluate.run(self.system, params, conditions, self.config, self.work.path, splits, self.config.seed)
+        seed, place = self.config.seed, self.placement
+        evaluate.run(self.system, params, conditions, self.config, self.work.path, splits, seed, place)
         return self.work / "results.jsonl"
 
     def speed(self) -> Any:
