@@ -51,7 +51,7 @@ COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first p
 PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there are (not with --coordinator=auto).")
 PROCESS = flags.DEFINE_integer("process", None, "Which of them this one is, from 0.")
 DEFAULT = "mnist_flow"
-SHARED = ("all", "pretrain", "pairs", "train", "evaluate")  # stages whose batches the cores of a CPU share
+SHARED = ("all", "pretrain", "pairs", "train", "evaluate", "speed")  # stages whose batches the cores of a CPU share
 GROUPS = {
     "What to run": ("config", "stage", "workdir", "from"),
     "What to draw": ("labels", "prompt", "prompts"),

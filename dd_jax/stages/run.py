@@ -208,7 +208,7 @@ class Run:
         parts = (*PARTS, "lpips") if self.config.speed.training else PARTS
         params = self.params(*parts, random=[*random, "lpips"])
         random = [part for part in random if not ported.get(part) and part in params]
-        print(speed.run(self.system, params, self.config, self.work.path, random), flush=True)
+        print(speed.run(self.system, params, self.config, self.work.path, random, self.placement), flush=True)
         return self.work / "speed.json"
 
     def report(self) -> Any:

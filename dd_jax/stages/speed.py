@@ -24,6 +24,7 @@ from dd_jax.stages.parts import System
 from dd_jax.stages.train import begin, distance_of, example, frozen_for, stepper
 from dd_jax.system import files, flops, rng
 from dd_jax.system.progress import Progress
+from dd_jax.system.sharding import ALONE, Placement
 from dd_jax.training.loop import Recipe
 
 DECODE = "decode"  # in the place of a plan: code vectors to pictures, which every plan ends with
@@ -124,14 +125,19 @@ def _needs(plan: str, part: str) -> bool:
     return part == "tokenizer" or (part == "student" and "S" in plan) or (part == "teacher" and bool({*plan} & {*"TJ"}))
 
 
-def time_training(system: System, config: ConfigDict, params: dict[str, Params]) -> dict[str, float]:
-    """One student step: seconds, FLOPs of its matrix products, FLOP/s, and their share of the machine's rate."""
-    recipe = Recipe.of(config.train)
-    frozen = frozen_for(system.objective, system.tokenizer, params)
+def time_training(
+    system: System, config: ConfigDict, params: dict[str, Params], placement: Placement = ALONE
+) -> dict[str, float]:
+    """One student step: seconds, FLOPs of its matrix products, FLOP/s, and their share of the machine's rate.
+
+    That of one device, times the number of those that share the step; a CPU has one rate, however many it stands for.
+    """
+    recipe, devices = Recipe.of(config.train), 1 if placement.mesh is None else placement.mesh.size
+    frozen = placement.whole(frozen_for(system.objective, system.tokenizer, params))
     distance = distance_of(system.objective, system.tokenizer, system.classifier, system.lpips)
-    step = stepper(recipe, system.objective, system.models, distance, config.seed)
-    batch = example(recipe.batch, system.objective, system.models)
-    state = begin(recipe, system.objective, system.models, params["student"], params, config.seed)
+    step = stepper(recipe, system.objective, system.models, distance, config.seed, placement)
+    batch = placement.batch(example(recipe.batch, system.objective, system.models))
+    state = begin(recipe, system.objective, system.models, params["student"], params, config.seed, placement)
     needed = flops.count(step, state, batch, frozen)
 
     def advance() -> Any:
@@ -147,6 +153,7 @@ def time_training(system: System, config: ConfigDict, params: dict[str, Params])
         (flops.seconds(advance, repeats=3), flops.matmul_rate(repeats=products)) for _ in range(3 if first < 1.0 else 2)
     ]
     seconds, rate = min(time for time, _ in turns), max(rate for _, rate in turns)
+    rate *= 1 if jax.default_backend() == "cpu" else devices
     return {
         "step_ms": round(1e3 * seconds, 2),
         "step_gflop": round(needed / 1e9, 3),
@@ -156,14 +163,24 @@ def time_training(system: System, config: ConfigDict, params: dict[str, Params])
     }
 
 
-def run(system: System, params: dict[str, Params], config: ConfigDict, workdir: Path, random: Sequence[str]) -> str:
-    """Everything -> speed.json; returns the table. `random` names the parts whose weights are drawn."""
+def run(
+    system: System,
+    params: dict[str, Params],
+    config: ConfigDict,
+    workdir: Path,
+    random: Sequence[str],
+    placement: Placement = ALONE,
+) -> str:
+    """Everything -> speed.json; returns the table. `random` names the parts whose weights are drawn.
+
+    Plans are timed on one device, training on those that share it.
+    """
     steps, settings = system.layout.steps, config.speed
     plans = dict.fromkeys([f"T0:{steps}", *settings.plans])
     rows, training = [], None
     with Progress(len(plans) * len(settings.batches) + settings.training, "speed", unit="rows") as progress:
         if settings.training:
-            training = time_training(system, config, params)
+            training = time_training(system, config, params, placement)
             progress.update(share=training["share_of_matmul"])
         for batch in settings.batches:
             for plan in plans:
