@@ -51,7 +51,6 @@ COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first p
 PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there are (not with --coordinator=auto).")
 PROCESS = flags.DEFINE_integer("process", None, "Which of them this one is, from 0.")
 DEFAULT = "mnist_flow"
-SHARED = ("all", "pretrain", "pairs", "train", "evaluate", "speed")  # stages whose batches the cores of a CPU share
 GROUPS = {
     "What to run": ("config", "stage", "workdir", "from"),
     "What to draw": ("labels", "prompt", "prompts"),
@@ -75,15 +74,11 @@ def main(argv: list[str]) -> None:
     if STAGE.value == "config":
         files.show(settings.table(CONFIG.value))
         return
-    asked = {"labels": LABELS.value, "prompt": PROMPT.value, "prompts": PROMPTS.value}
-    stage = STAGE.value or ("sample" if any(asked.values()) else "all")
     try:
         if COORDINATOR.value is not None:
             processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
         elif (PROCESSES.value or 1) > 1:
             raise UserError(f"--processes={PROCESSES.value} needs --coordinator=HOST:PORT")
-        elif stage in SHARED:
-            runtime.cut_cores(settings.share(CONFIG.value))
         runtime.setup()
     except UserError as error:
         sys.exit(f"error: {error}")
@@ -91,9 +86,11 @@ def main(argv: list[str]) -> None:
     from dd_jax.system import stopping
 
     config = CONFIG.value
+    asked = {"labels": LABELS.value, "prompt": PROMPT.value, "prompts": PROMPTS.value}
     config.sample.update({name: value for name, value in asked.items() if value is not None})
     file, _, folder = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     name = Path(folder if Path(file) == stored.FILE else file).stem
+    stage = STAGE.value or ("sample" if any(asked.values()) else "all")
     smoke = "_smoke" if config.smoke else ""
     try:
         pipeline.run(config, WORKDIR.value or f"runs/{name}{smoke}", stage, SOURCE.value)

@@ -1,7 +1,6 @@
 """Settings between the command line and the config: a config by its name, paths, and every setting as text."""
 
 import functools
-import math
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -59,25 +58,6 @@ def spelled(config: ConfigDict) -> ConfigDict:
         except UserError as error:
             raise UserError(f"config.{name}: {error}") from None
     return config
-
-
-def share(config: ConfigDict) -> int:
-    """What the batches of all trainings from nothing have in common: so many devices take equal parts of each.
-
-    1 where there is nothing to share: published weights are too large to be kept once a core, and pairs and pictures
-    of theirs keep all cores busy as they are. 1 also of settings that cannot be: others say what is wrong with them.
-    """
-    try:
-        if any(config.weights.get(part) for part in ("tokenizer", "teacher", "student", "random")):
-            return 1
-        train, trained = config.train, [part for part in config.pretrain.values() if part is not None]
-        pieces = train.get("accumulate", 1)
-        fresh = round(train.get("fresh", 0.5) * train.batch)
-        parts = [part.batch // part.get("accumulate", 1) for part in trained if "batch" in part]
-        parts += [n // (pieces * len(train.timesteps) if pieces > 1 else 1) for n in (fresh, train.batch - fresh)]
-        return math.gcd(*parts) or 1
-    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError):
-        return 1
 
 
 def flat(config: ConfigDict, section: str = "") -> Iterator[tuple[str, object]]:

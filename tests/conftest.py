@@ -16,12 +16,9 @@ from dd_jax.system import flops
 
 # Compiling is what these tests spend their time on: let XLA do less of it (read when the first device is used). LLVM
 # works on a program as a whole: cut into up to 32 parts, as by default, each costs more than a second core saves. XLA
-# knows the first flag up to JAX 0.10, and ends a program that sets one it does not know. Commands that tests run have
-# one device, on any machine: programs for several take longer to compile (test_cores has two).
-FEWER = " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_force_host_platform_device_count=1" + FEWER * (jax.__version_info__ < (0, 11))
-)
+# knows the first flag up to JAX 0.10, and ends a program that sets one it does not know.
+if jax.__version_info__ < (0, 11):
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1")
 
 
 def tiny_config(family: str) -> ConfigDict:

@@ -24,7 +24,6 @@ SMALL = {"data.copies": 1, "model.width": 32, "model.depth": 1, "model.heads": 2
 SMALL |= {f"pretrain.{part}.{key}": 8 for part in ("classifier", "tokenizer", "teacher") for key in ("steps", "batch")}
 PLAYING = {"gan_weight": 0.5, "gan_start": 3, "gan_width": 8, "gan_layers": 1, "grid_every": 4}
 PLAYING = {f"pretrain__tokenizer__{key}": value for key, value in PLAYING.items()}
-ONE = "--xla_force_host_platform_device_count=1"  # each process, and the one that is alone
 SMALL |= {"pairs.batch": 16, "train.batch": 16, "train.steps": 10, "train.checkpoint_every": 4}
 
 
@@ -43,7 +42,7 @@ def command(workdir: Path, stage: str, count: int = 1, **more) -> list[list[str]
 
 def start(commands: list[list[str]]) -> list[subprocess.Popen]:
     given = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return [subprocess.Popen(line, env=os.environ | {"XLA_FLAGS": ONE}, **given) for line in commands]
+    return [subprocess.Popen(line, env=os.environ | {"XLA_FLAGS": ""}, **given) for line in commands]
 
 
 def run(workdir: Path, stage: str, count: int = 1, **more) -> list[tuple[str, str]]:

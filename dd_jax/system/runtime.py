@@ -1,6 +1,5 @@
 """Process-wide settings, made once by programs (never on import of the library)."""
 
-import contextlib
 import ctypes
 import os
 import sys
@@ -58,21 +57,6 @@ def find_devices() -> None:
         told = (str(error).strip() or "JAX finds none").splitlines()[0][:200]
         way_out = "unset JAX_PLATFORMS, or install what that platform needs (README: cuda12, cuda13, tpu)"
         raise UserError(f"JAX_PLATFORMS={asked}: no such device ({told}); {way_out}") from error
-
-
-def cut_cores(share: int, most: int = 8) -> None:
-    """Make a CPU as many devices as it has cores, for trainings: as many as divide `share`, and `most`.
-
-    XLA works through much of a small training step on one thread. Two devices on two cores, each with half of a batch,
-    take two thirds of the time (docs/performance.md). Nothing happens where the environment says how many there are,
-    or a device has been used.
-    """
-    told = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "") or "JAX_NUM_CPU_DEVICES" in os.environ
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not told:
-        count = max(n for n in range(1, min(cores, most) + 1) if share % n == 0)
-        with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", count)
 
 
 def setup() -> None:
