@@ -7,6 +7,7 @@ import pytest
 from conftest import tiny_config
 
 from dd_jax import factory
+from dd_jax.configs import studies
 from dd_jax.method import drift, losses
 from dd_jax.method.layout import Layout
 from dd_jax.method.objectives import Objective
@@ -112,3 +113,8 @@ def test_captions_have_no_class():
     config.train.update({"distance": "drift", "embedding": 1.0})
     with pytest.raises(UserError, match="compares pictures of one class, and captions have none"):
         factory._networks(config)
+
+
+def test_a_line_of_the_study_can_be_asked_for_alone():
+    """`scripts.study --only` separates names by commas."""
+    assert all("," not in name for name in studies.METHODS)
