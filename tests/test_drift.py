@@ -9,11 +9,14 @@ from conftest import tiny_config
 from dd_jax import factory
 from dd_jax.configs import studies
 from dd_jax.method import drift, losses
+from dd_jax.method.interfaces import Cond
 from dd_jax.method.layout import Layout
 from dd_jax.method.objectives import Objective
 from dd_jax.metrics.classifier import Classifier
-from dd_jax.stages.train import distance_of
+from dd_jax.stages.train import distance_of, example, frozen_for, stepper
+from dd_jax.system import rng
 from dd_jax.system.errors import UserError
+from dd_jax.training.loop import Recipe, init_state
 
 ALL = jnp.ones((64, 64), bool)
 
@@ -97,7 +100,7 @@ def test_by_name_it_reads_pictures_of_a_class():
     distance = distance_of(Objective((0,), 4, losses.Weights(0.0, 1.0), "drift"), Plain, classifier)
     frozen = {"tokenizer": {}, "classifier": jax.jit(classifier.init)(jax.random.key(0))}
     token, target = jax.random.normal(jax.random.key(1), (2, 6, 4, 16))
-    pull = jax.jit(jax.grad(lambda x, y, c: distance(frozen, x, y, c).sum()))
+    pull = jax.jit(jax.grad(lambda x, y, c: distance(frozen, x, y, Cond(c)).sum()))
     label = jnp.array([0, 0, 0, 1, 1, 2])
     first, other = pull(token, target, label), pull(token, target.at[:3].multiply(-1.0), label)
     assert np.abs(first[:3]).max() > 0
@@ -118,3 +121,20 @@ def test_captions_have_no_class():
 def test_a_line_of_the_study_can_be_asked_for_alone():
     """`scripts.study --only` separates names by commas."""
     assert all("," not in name for name in studies.METHODS)
+
+
+def test_a_step_of_training_compares_the_pictures_of_a_class():
+    """Its condition says what a class is."""
+    config = tiny_config("llamagen")
+    config.train.update({"distance": "drift", "embedding": 1.0, "ce": 0.0})
+    system = factory.build(config)
+    key, batch = rng.key(0), example(8, system.objective, system.models)
+    params = {"tokenizer": system.tokenizer.init(key), "classifier": system.classifier.init(key)}
+    teacher = system.teacher_init(key, params["tokenizer"])
+    recipe, distance = Recipe(1, 8, 1e-2, warmup=0), distance_of(system.objective, system.tokenizer, system.classifier)
+    step = stepper(recipe, system.objective, system.models, distance, 0)
+    student = system.student.init_from_teacher(key, teacher)
+    batch["id"], batch["code"] = jnp.arange(8), batch["code"] + jnp.arange(8)[:, None] % system.tokenizer.vocab
+    state = init_state(student, recipe.optimizer())
+    _, seen = step(state, batch, frozen_for(system.objective, system.tokenizer, params))
+    assert seen["embedding"] > 0

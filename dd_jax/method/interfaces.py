@@ -31,6 +31,11 @@ class Cond:
         batch = len(jax.tree.leaves(self)[0])
         return dataclasses.replace(self, drop_B=jnp.full(batch, everywhere))
 
+    def alike(self) -> jax.Array:
+        """(B, B): which examples have the same class. Captions have none."""
+        assert self.label_B is not None
+        return self.label_B[:, None] == self.label_B
+
 
 class Teacher(Protocol):
     """A pre-trained AR model. Guidance, KV cache and running feature maps stay inside; filtering outside."""

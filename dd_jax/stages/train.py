@@ -15,7 +15,7 @@ from dd_jax.data.batches import index_batches
 from dd_jax.data.conditions import Conditions, assign
 from dd_jax.data.pairset import PairSet
 from dd_jax.method import distances, losses, objectives
-from dd_jax.method.interfaces import Params, Tokenizer
+from dd_jax.method.interfaces import Cond, Params, Tokenizer
 from dd_jax.method.models import Models
 from dd_jax.method.objectives import Objective
 from dd_jax.metrics.classifier import Classifier
@@ -38,14 +38,14 @@ def distance_of(
     networks = {"classifier": classifier, "lpips": lpips}
     distances.check(objective.distance, {**networks})
 
-    def distance(frozen: dict[str, Params], token: jax.Array, target: jax.Array, cond: Any) -> jax.Array:
+    def distance(frozen: dict[str, Params], token: jax.Array, target: jax.Array, cond: Cond) -> jax.Array:
         look: dict[str, Any] = {
             part: functools.partial(network.perceptual, frozen[part])
             for part, network in networks.items()
             if network is not None and part in chosen.needs
         }
         if chosen.joint:
-            look["same_BxB"] = cond[:, None] == cond
+            look["same_BxB"] = cond.alike()
             look["features"] = functools.partial(classifier.pooled, frozen["classifier"]) if classifier else None
         eyes = distances.Eyes(lambda token: tokenizer.decode(frozen["tokenizer"], token), **look)
         batch = objective.distance_batch if chosen.needs and not chosen.joint else 0
