@@ -66,7 +66,8 @@ def t2i(resolution: int) -> ConfigDict:
     config.guidance, config.sample.filter.top_k = 7.5, 1000  # as the release samples; the paper's pairs: guidance 2.0
     config.pairs.count = 3_000_000
     config.train.steps = config.pairs.count * EPOCHS // config.train.batch
-    config.student.split = placeholder(int)  # no split was published: the logits head everywhere
+    config.student.split = placeholder(int)  # no split was published: the logits head everywhere, and its loss alone
+    config.train.distance, config.train.embedding = "none", 0.0
     config.sample.by_plan = ConfigDict()
     config.sample.plans = config.evaluate.plans = config.speed.plans = ("S0", "S0 S80")
     config.evaluate.protocol = "clean"

@@ -124,7 +124,7 @@ def test_a_line_of_the_study_can_be_asked_for_alone():
 
 
 def test_a_step_of_training_compares_the_pictures_of_a_class():
-    """Its condition says what a class is."""
+    """Its condition says what a class is. The likeliest codes are drawn, though there is a head of vectors too."""
     config = tiny_config("llamagen")
     config.train.update({"distance": "drift", "embedding": 1.0, "ce": 0.0})
     system = factory.build(config)
@@ -137,4 +137,6 @@ def test_a_step_of_training_compares_the_pictures_of_a_class():
     batch["id"], batch["code"] = jnp.arange(8), batch["code"] + jnp.arange(8)[:, None] % system.tokenizer.vocab
     state = init_state(student, recipe.optimizer())
     _, seen = step(state, batch, frozen_for(system.objective, system.tokenizer, params))
+    assert student["embedding_head"]
     assert seen["embedding"] > 0
+    assert seen["grad_norm"] > 0

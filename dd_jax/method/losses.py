@@ -97,8 +97,9 @@ def distill_loss(
     """Eq. 7 with lambda(t) = 1: cross-entropy of the logits head plus a distance of the embedding head.
 
     Known tokens cost nothing. The embedding head is compared as it will be decoded: behind the split, with
-    the likeliest codes (no gradient) before it. Where there is no such head, the likeliest codes are compared, with
-    the gradient of the mean code vector (straight through). What to log comes along, also for each of `timesteps`.
+    the likeliest codes (no gradient) before it. Where the split leaves it nothing, or there is no such head, the
+    likeliest codes are compared, with the gradient of the mean code vector (straight through).
+    What to log comes along, also for each of `timesteps`.
     """
     known_BxL = layout.known(t_B)
     unknown = jnp.sum(~known_BxL)
@@ -111,7 +112,7 @@ def distill_loss(
     if distance is not None and weights.embedding:
         target = codebook_VxC[code_BxL]
         early = codebook_VxC[jnp.where(known_BxL, code_BxL, likeliest)]
-        if token_BxLxC is None:
+        if token_BxLxC is None or split >= layout.steps:
             token_BxLxC = mean = jax.nn.softmax(logits_BxLxV) @ codebook_VxC
             early += jnp.where(known_BxL[..., None], 0.0, mean - jax.lax.stop_gradient(mean))
         spliced = jnp.where(known_BxL[..., None], target, token_BxLxC)
