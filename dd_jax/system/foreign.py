@@ -9,6 +9,7 @@ from dd_jax.system.errors import UserError
 OLD_TORCH = (
     b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how a checkpoint before 1.6 begins: a pickled number, behind its protocol
 )
+PICKLE = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # how any other pickle begins
 START = 512  # bytes of a file that tell what it is
 MAGIC = (  # how a file begins -> what it is, and what to do
     (b"\x1f\x8b", "a gzip archive: unpack it and name the file inside"),
@@ -73,8 +74,8 @@ def what(path: Path) -> str:
             return told
     if tar:
         return "a tar archive: unpack it and name the file inside"
-    if start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") and OLD_TORCH not in start[:32]:
-        return f"a plain pickle, not written by torch.save: load it where it was made and {TRAIN}"
+    if start.startswith(PICKLE) and OLD_TORCH not in start[:32]:
+        return f"a plain pickle without NumPy arrays, not written by torch.save: load it where it was made and {TRAIN}"
     return _text(start)
 
 

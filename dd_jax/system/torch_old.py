@@ -1,12 +1,14 @@
-"""PyTorch's format before 1.6, which older published files (torchvision's VGG16, LPIPS's heads) are still in.
+"""Pickles that are no zip: PyTorch's format before 1.6, and plain ones of NumPy arrays.
 
-Five pickles one after another: a magic number, a version, facts of the machine, the tree, the names of the
+The former, which older published files (torchvision's VGG16, LPIPS's heads) are still in, is
+five pickles one after another: a magic number, a version, facts of the machine, the tree, the names of the
 storages; then each storage as a count and its numbers, little-endian whatever machine wrote them. Read as `torch_file`
 reads the newer one, by the same allow-list. There are no checksums: a cut file is noticed, a flipped bit is not.
 """
 
 import io
 import struct
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +16,24 @@ import numpy as np
 
 from dd_jax.system import foreign
 from dd_jax.system.errors import UserError
+from dd_jax.system.numpy_pickle import Array
 from dd_jax.system.torch_file import MAX_PICKLE, TorchFile
 from dd_jax.system.torch_names import Storage, Unpickler
 
+MAX_PLAIN = 1 << 30  # bytes of a pickle that holds its numbers
+MAX_DEPTH = 16  # of dicts in dicts
 MAGIC = 0x1950A86A20F9469CFC6C
 
 
 def open_torch(path: str | Path) -> TorchFile:
-    """A checkpoint of either format. UserError for everything that is not a whole, harmless one."""
+    """A checkpoint of any format. UserError for everything that is not a whole, harmless one."""
     path = Path(path)
     foreign.check(path)
     with path.open("rb") as file:
-        if foreign.OLD_TORCH in file.read(32):  # protocols from 4 on frame what they write
-            return OldTorchFile(path)
-    return TorchFile(path)
+        start = file.read(32)
+    if foreign.OLD_TORCH in start:  # protocols from 4 on frame what they write
+        return OldTorchFile(path)
+    return PlainFile(path) if start.startswith(foreign.PICKLE) else TorchFile(path)
 
 
 class OldTorchFile(TorchFile):
@@ -64,6 +70,27 @@ class OldTorchFile(TorchFile):
             raise UserError(f"{self.path}: it has no storage {storage.key}: the file is incomplete")
         first, last = self._places[storage.key]
         return self._map[first:last]
+
+
+class PlainFile(TorchFile):
+    """A pickle of nested dicts of NumPy arrays, as parameters of Flax are kept: `tree` has their paths, by slashes."""
+
+    def _open(self) -> Any:
+        with self.path.open("rb") as file:
+            tree = Unpickler(io.BytesIO(file.read(MAX_PLAIN))).load()
+        found = dict(_leaves(tree))
+        if not found:
+            raise ValueError("no arrays")  # it is named for what it is
+        return found
+
+
+def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Array]]:
+    """Arrays of nested dicts by path."""
+    if isinstance(tree, Array):
+        yield path, tree
+    for key, inside in tree.items() if isinstance(tree, Mapping) else ():
+        if isinstance(key, str) and path.count("/") < MAX_DEPTH:
+            yield from _leaves(inside, f"{path}/{key}".lstrip("/"))
 
 
 class _Unpickler(Unpickler):
