@@ -24,6 +24,7 @@ RECIPE = {  # of each training
     "l1": "weight of the absolute error of pixels, beside tokenizer.pixels",
     "perceptual": "distance of pictures and reconstructions: none, classifier, lpips (weights.lpips)",
     "perceptual_weight": "of that distance",
+    "perceptual_every": "of how many pictures of a batch it looks at one",
     "gan_weight": "of the discriminator's loss; 0: there is no discriminator",
     "gan_adaptive": "and times the ratio of gradients in the decoder's last layer (VQGAN's Eq. 7)",
     "gan_start": "step from which on the discriminator learns and counts",

@@ -26,6 +26,7 @@ TOKENIZING = {
     "l1": 0.0,
     "perceptual": "none",  # classifier: the run's own; lpips: the network of config.weights.lpips
     "perceptual_weight": 1.0,
+    "perceptual_every": 1,  # of how many pictures of a batch it looks at one: LPIPS costs more than a small tokenizer
     "gan_weight": 0.0,  # 0: no discriminator
     "gan_adaptive": True,  # times the ratio of both losses' gradients in the decoder's last layer; else as it is
     "gan_start": 0,

@@ -121,6 +121,7 @@ RECIPE = {
     "l1": real(0),
     "perceptual": choice("none", "classifier", "lpips"),
     "perceptual_weight": real(0),
+    "perceptual_every": whole(1),
     "gan_weight": real(0),
     "gan_adaptive": SWITCH,
     "gan_start": whole(),

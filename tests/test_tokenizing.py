@@ -59,6 +59,22 @@ def begun():
     return trainer, trainer.begin(trainer.start(IMG))
 
 
+def test_a_perceptual_distance_looks_at_one_picture_in_three():
+    """The same terms as if the batch had these alone for it."""
+
+    def seen(every, img):
+        far = lambda frozen, a, b: jnp.mean((a - b) ** 4, (1, 2, 3))  # noqa: E731
+        trainer = Trainer(VQ8, RECIPE, dataclasses.replace(PLAIN, perceptual_every=every), 0, far)
+        return jax.jit(trainer._loss)(params, img, {})[1]
+
+    params = Trainer(VQ8, RECIPE, PLAIN, 0).start(IMG)
+    few, all_of_them, those = seen(3, IMG[:8]), seen(1, IMG[:8]), seen(1, IMG[0:8:3])
+    assert few["perceptual"] == pytest.approx(float(those["perceptual"]), rel=1e-5)
+    assert few["perceptual"] != pytest.approx(float(all_of_them["perceptual"]), rel=1e-3)
+    rest = [float(x["loss"] - x["perceptual"]) for x in (few, all_of_them)]
+    assert rest[0] == pytest.approx(rest[1], rel=1e-5)
+
+
 @pytest.mark.parametrize(("side", "layers"), [(32, 1), (32, 2), (64, 3), (24, 3), (33, 2)])
 def test_a_discriminator_s_map_and_its_least_image(side, layers):
     net = Discriminator(4, layers)

@@ -19,6 +19,7 @@ MEANT: dict[str, Any] = {
     "pretrain.tokenizer.l1": 0.0,
     "pretrain.tokenizer.perceptual": "none",
     "pretrain.tokenizer.perceptual_weight": 1.0,
+    "pretrain.tokenizer.perceptual_every": 1,
     "pretrain.tokenizer.gan_weight": 0.0,
     "pretrain.tokenizer.gan_adaptive": True,
     "pretrain.tokenizer.gan_start": 0,
