@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from dd_jax.configs import common
+from dd_jax.configs import common, var
 
 # px: codes; the transformer's width and depth
 SIZES = {"64": (1024, 192, 4), "128": (4096, 512, 12), "256": (16384, 768, 16)}
@@ -40,7 +40,7 @@ def base(family: str, option: str, others: Sequence[str] = ()) -> ConfigDict:
     config.tokenizer = ConfigDict({"vocab": vocab, "pixels": 10.0 if small else 1.0, "stack": _stack(option)})
     config.model = ConfigDict({"width": width, "depth": depth, "heads": width // 64})
     config.cache_chunk = 32
-    fast: dict[str, Any] = {"muon": True, "lr": 1e-2, "final_lr": 0.03} if small else {"lr": 1e-4, "weight_decay": 0.05}
+    fast: dict[str, Any] = {"muon": True, "lr": 1e-2, "final_lr": 0.03} if small else {"lr": 1e-4, "b2": 0.95, "weight_decay": 0.05}
     fast |= {} if small else {"warmup": 1000, "ema": 0.9999, "checkpoint_every": 1000}
     config.pretrain = ConfigDict(
         {
@@ -52,13 +52,23 @@ def base(family: str, option: str, others: Sequence[str] = ()) -> ConfigDict:
     config.pairs = common.pairs(count=pairs, shard=4000, batch=200, labels="balanced")
     config.train = common.distil(*student, **fast, timesteps=(0,), ce=1.0, embedding=0.0, distance="none")
     config.evaluate.update({"count": 1000, "reference": 1000, "batch": 200, "check_count": 0, "check": ""})
+    return config if small else released(config)
+
+
+def released(config: ConfigDict) -> ConfigDict:
+    """The teacher trained as the family's own (arXiv 2404.02905, 2406.06525): 1e-4 for 256 pictures of a batch."""
+    teacher = config.pretrain.teacher
+    teacher.lr = 1e-4 * teacher.batch / 256
+    if config.family == "var":
+        teacher.clip = 2.0
+        teacher.no_decay = config.train.no_decay = var.undecayed(config.model)
     return config
 
 
 def published(config: ConfigDict) -> ConfigDict:
     """A published model's settings for pictures of one's own, whose teacher goes on from the published one.
 
-    Lengths and rates are not measured: the class table learns at the published 1e-4, the trunk at a tenth of it.
+    Lengths and rates are not measured: the class table learns at the published rate, the trunk at a tenth of it.
     """
     mine, px = base(config.family, "256"), config.data.resolution
     config.data, config.classifier, config.published = mine.data, mine.classifier, ""
@@ -70,7 +80,9 @@ def published(config: ConfigDict) -> ConfigDict:
     config.train.update({"steps": 20_000, "batch": 128, "ema": 0.999, "warmup": 400, "lr": 1e-4})
     config.sample.update({"count": 1000, "batch": 50})
     config.evaluate.update({"count": 500, "reference": 500, "batch": 50})
-    return config
+    for drawn in (config.sample, config.evaluate):
+        drawn.plans = (*drawn.plans, "S0 J2")
+    return released(config)
 
 
 def _stack(option: str) -> ConfigDict:

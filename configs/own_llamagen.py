@@ -27,6 +27,6 @@ def get_config(option: str = "64") -> ConfigDict:
     config.model.update({"multiple_of": 32, **common.CLEAR} if small else {})
     second = 80 if option == "256" else 20
     config.train.timesteps = (0, 0, 0, second)
-    config.evaluate.plans = config.speed.plans = ("S0", f"S0 S{second}")
-    config.sample.plans = config.evaluate.plans
+    config.speed.plans = ("S0", f"S0 S{second}")
+    config.evaluate.plans = config.sample.plans = (*config.speed.plans, "S0 J2")
     return config

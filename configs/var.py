@@ -32,8 +32,7 @@ def get(depth: int) -> ConfigDict:
     config.model.shared_aln = resolution == 512
     config.student.split = second
     recipe = {"timesteps": (0, second), "lr": 2e-4, "final_lr": final_lr, "clip": 2.0}  # lr: 1e-4 per 256 of the batch
-    shared = ("ada_gss",) if config.model.shared_aln else ()  # each block's own table
-    config.train.update(recipe | {"no_decay": ("pos_1LC", "lvl_embed", *shared)})
+    config.train.update(recipe | {"no_decay": undecayed(config.model)})
     config.train.steps = config.pairs.count * EPOCHS // config.train.batch
     config.train.warmup = config.train.steps // 50
     config.sample.filter.update(config.filter)
@@ -43,3 +42,8 @@ def get(depth: int) -> ConfigDict:
     config.evaluate.plans = (*config.sample.plans, *with_teacher, f"T0:{second} S{second}")
     config.speed.plans = ("decode", *config.evaluate.plans)
     return config
+
+
+def undecayed(model: ConfigDict) -> tuple[str, ...]:
+    """Matrices without weight decay, as released: embeddings of positions and levels, each block's own modulation."""
+    return ("pos_1LC", "lvl_embed", *(("ada_gss",) if model.get("shared_aln") else ()))

@@ -310,6 +310,27 @@ def test_published_sizes_on_own_pictures(module, option):
         module.get_config("512")
 
 
+@pytest.mark.parametrize(
+    ("module", "option", "lr", "undecayed"),
+    [
+        (own_var, "d36", 2.5e-5, ("pos_1LC", "lvl_embed", "ada_gss")),
+        (own_var, "256", 5e-5, ("pos_1LC", "lvl_embed")),
+        (own_llamagen, "l", 2.5e-5, ()),
+        (own_llamagen, "128", 5e-5, ()),
+    ],
+)
+def test_teachers_of_published_sizes_are_trained_as_released(module, option, lr, undecayed):
+    config = module.get_config(option)
+    config.data.classes = 12
+    teacher, system = config.pretrain.teacher, factory.build(config)
+    assert (teacher.b1, teacher.b2, teacher.weight_decay, teacher.label_dropout) == (0.9, 0.95, 0.05, 0.1)
+    assert (teacher.lr, teacher.no_decay, config.train.no_decay) == (lr, undecayed, undecayed)
+    tokenizer = jax.eval_shape(system.tokenizer.init, rng.key(0))
+    Recipe.of(teacher).check(jax.eval_shape(system.learned_init, rng.key(0), tokenizer))
+    assert {"S0", "S0 J2"} <= {*config.evaluate.plans} and config.evaluate.plans[1].startswith("S0 S")
+    assert (small := module.get_config("64").pretrain.teacher).b2 == 0.99 and small.muon and small.no_decay == ()
+
+
 @pytest.mark.slow
 def test_the_published_width(tmp_path, monkeypatch):
     """VAR-d16's width, one layer, twelve classes, three of them ImageNet's: kept rows, falling loss, a student."""
