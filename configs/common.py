@@ -14,6 +14,10 @@ TEACHING = {"label_dropout": 0.1, "word_dropout": 0.0, "token_corruption": 0.0, 
 # It learns from the codes of so many random `views` of each picture, as config.data cuts them (LlamaGen: ten crops,
 # mirrored too); 0: of its central square.
 TEACHING |= {"views": 0}
+# Shares that regularise it: of each target that all codes have alike; of embedded tokens and of what attention and
+# feed-forward layers add (LlamaGen: 0.1); of examples that skip the last block's branches, fewer before (VAR: 0.1 for
+# 24 blocks, in proportion).
+TEACHING |= {"label_smoothing": 0.0, "dropout": 0.0, "drop_path": 0.0}
 TEACHING |= {"grid_every": 0}  # steps between pictures that it draws while it learns; 0: none
 TEACHING |= {"remat": False, "scan": False, "accumulate": 1}  # memory, and time to compile, as `distil` says
 # What a tokenizer's training minimises besides the squared error of pixels (config.tokenizer.pixels) and its codes' own

@@ -91,6 +91,7 @@ FOLDER = optional(PATH)
 SWITCH = Kind("true or false", lambda x: isinstance(x, bool))
 SECTION = Kind("a section of settings", lambda x: isinstance(x, dict))
 SHARE, POSITIVE, SIZE = real(0, 1), real(0, above=True), whole(1, 2**16)
+BELOW = Kind("a number from 0 to below 1", lambda x: SHARE(x) and x < 1)
 
 RECIPE = {
     "steps": whole(1),
@@ -99,8 +100,8 @@ RECIPE = {
     "warmup": whole(),
     "final_lr": real(0),
     "clip": POSITIVE,
-    "b1": Kind("a number from 0 to below 1", lambda x: SHARE(x) and x < 1),
-    "b2": Kind("a number from 0 to below 1", lambda x: SHARE(x) and x < 1),
+    "b1": BELOW,
+    "b2": BELOW,
     "weight_decay": real(0),
     "no_decay": each(NAME),
     "muon": SWITCH,
@@ -109,6 +110,9 @@ RECIPE = {
     "label_dropout": SHARE,
     "word_dropout": SHARE,
     "token_corruption": SHARE,
+    "label_smoothing": SHARE,
+    "dropout": BELOW,
+    "drop_path": BELOW,
     "from": PATH,
     "trunk_lr": SHARE,
     "views": whole(),
@@ -163,7 +167,7 @@ KINDS = {
     "data.copies": whole(1),
     "data.heldout_copies": whole(1),
     "data.rotate": real(0, 10),
-    "data.scale": Kind("a number from 0 to below 1", lambda x: SHARE(x) and x < 1),
+    "data.scale": BELOW,
     "data.shear": real(0, 10),
     "data.shift": real(0, 2**14),
     "tokenizer.code_dim": SIZE,

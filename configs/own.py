@@ -40,8 +40,8 @@ def base(family: str, option: str, others: Sequence[str] = ()) -> ConfigDict:
     config.tokenizer = ConfigDict({"vocab": vocab, "pixels": 10.0 if small else 1.0, "stack": _stack(option)})
     config.model = ConfigDict({"width": width, "depth": depth, "heads": width // 64})
     config.cache_chunk = 32
-    fast: dict[str, Any] = {"muon": True, "lr": 1e-2, "final_lr": 0.03} if small else {"lr": 1e-4, "b2": 0.95, "weight_decay": 0.05}
-    fast |= {} if small else {"warmup": 1000, "ema": 0.9999, "checkpoint_every": 1000}
+    fast: dict[str, Any] = {"muon": True, "lr": 1e-2, "final_lr": 0.03} if small else {"lr": 1e-4, "weight_decay": 0.05}
+    fast |= {} if small else {"b2": 0.95, "warmup": 1000, "ema": 0.9999, "checkpoint_every": 1000}
     config.pretrain = ConfigDict(
         {
             "classifier": common.recipe(600 if small else 5000, 64, 1e-3, final_lr=0.0),

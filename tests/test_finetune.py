@@ -327,8 +327,9 @@ def test_teachers_of_published_sizes_are_trained_as_released(module, option, lr,
     assert (teacher.lr, teacher.no_decay, config.train.no_decay) == (lr, undecayed, undecayed)
     tokenizer = jax.eval_shape(system.tokenizer.init, rng.key(0))
     Recipe.of(teacher).check(jax.eval_shape(system.learned_init, rng.key(0), tokenizer))
-    assert {"S0", "S0 J2"} <= {*config.evaluate.plans} and config.evaluate.plans[1].startswith("S0 S")
-    assert (small := module.get_config("64").pretrain.teacher).b2 == 0.99 and small.muon and small.no_decay == ()
+    assert {"S0", "S0 J2"} <= {*config.evaluate.plans}
+    small = module.get_config("64").pretrain.teacher
+    assert (small.b2, small.muon, small.no_decay) == (0.99, True, ())
 
 
 @pytest.mark.slow

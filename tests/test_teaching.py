@@ -1,10 +1,13 @@
 """A teacher's training: what it draws while it learns."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny
 from conftest import tiny_config
 from PIL import Image
 
@@ -12,6 +15,8 @@ from dd_jax import factory
 from dd_jax.data.sampleset import sheet, to_uint8
 from dd_jax.method.fewstep import generator
 from dd_jax.method.interfaces import Cond
+from dd_jax.nn import dropping
+from dd_jax.nn.dropping import Chance
 from dd_jax.stages.finetune import Pace
 from dd_jax.stages.teaching import Lesson, Regularization, train_teacher
 from dd_jax.system import rng
@@ -45,7 +50,8 @@ def change(config):
     system, section, tx = factory.build(config), config.pretrain.teacher, optax.sgd(1.0)
     tokenizer = jax.jit(system.tokenizer.init)(rng.key(0))
     code = np.random.default_rng(0).integers(0, system.tokenizer.vocab, (16, system.layout.tokens)).astype(np.int32)
-    lesson = Lesson(system, Regularization(label_dropout=0.5, token_corruption=0.5), Pace())
+    shares = {"label_dropout": 0.5, "token_corruption": 0.5, "label_smoothing": 0.1, "dropout": 0.2, "drop_path": 0.5}
+    lesson = Lesson(system, Regularization(**shares), Pace())
     step = Course("teacher", ".", Recipe.of(section)).step(lesson.loss, tx, lesson.draw)
     start = jax.jit(system.learned_init)(rng.key(0), tokenizer)
     batch = {"code": code, "label": np.arange(16, dtype=np.int32) % 10}
@@ -63,3 +69,44 @@ def test_micro_batches_rematerialisation_and_a_loop_change_nothing(family):
     assert float(optax.global_norm(jax.tree.map(jnp.subtract, pieces, whole))) < 1e-6 * float(optax.global_norm(whole))
     for name in metrics:
         np.testing.assert_allclose(seen[name], metrics[name], rtol=1e-5, err_msg=name)
+
+
+def test_what_is_left_out_leaves_the_mean():
+    keys, x = rng.example_keys(rng.key(0), np.arange(4000)), jnp.ones((4000, 3, 4))
+    chance = Chance(keys, jnp.float32(0.3), dropout=0.2)
+    made, skipped = dropping.branch(chance, x, 1), (dropping.branch(chance, x, 1) == 0).all((1, 2))
+    assert abs(float(jnp.mean(skipped)) - 0.3) < 0.03
+    assert abs(float(jnp.mean(made[~skipped] == 0)) - 0.2) < 0.01
+    assert abs(float(jnp.mean(made)) - 1) < 0.03
+    assert not (made == dropping.branch(chance, x, 0)).all()
+    np.testing.assert_allclose([one.path for one in dropping.layers(chance, 4)], [0, 0.1, 0.2, 0.3], rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", [tiny.raster, tiny.scales])
+def test_who_skips_the_last_block_has_a_stream_without_it(make):
+    """A quarter of the examples at a share of one half, as both branches are drawn apart; at 0 nothing changes."""
+    models, params = make()
+    teacher, keys = models.teacher, rng.example_keys(rng.key(0), np.arange(256))
+    code = np.random.default_rng(0).integers(0, tiny.VOCAB, (256, models.layout.tokens))
+    short = teacher.trunk.clone(cfg=dataclasses.replace(teacher.trunk.cfg, depth=1))
+    given = params["teacher"], tiny.cond(256), code
+    without = dataclasses.replace(teacher, trunk=short).forward(*given)
+    made = teacher.forward(*given, Chance(keys, jnp.float32(0.5)))
+    assert 0.2 < float(jnp.mean(jnp.all(jnp.abs(made - without) < 1e-5, (1, 2)))) < 0.3
+    np.testing.assert_array_equal(teacher.forward(*given, Chance(keys, jnp.float32(0))), teacher.forward(*given))
+
+
+def test_a_lesson_leaves_out_what_its_config_says():
+    config = tiny_config("llamagen")
+    config.model.depth = 2
+    system = factory.build(config)
+    tokenizer = jax.jit(system.tokenizer.init)(rng.key(0))
+    params = tiny.strong(jax.eval_shape(system.learned_init, rng.key(0), tokenizer))
+    batch = {"code": jnp.zeros((4, system.layout.tokens), jnp.uint16), "label": jnp.arange(4)}
+
+    def loss(**shares):
+        lesson = Lesson(system, Regularization.of({"label_dropout": 0.0, **shares}), Pace())
+        return jax.jit(lambda: lesson.loss(params, lesson.draw(batch, rng.key(0)), {"tokenizer": tokenizer})[0])()
+
+    found = [float(loss(**shares)) for shares in ({}, {"label_smoothing": 0.5}, {"dropout": 0.5}, {"drop_path": 0.5})]
+    assert len({*found}) == 4

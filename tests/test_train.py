@@ -76,6 +76,16 @@ def test_a_teacher_s_loss_by_band_is_its_loss():
     assert seen["accuracy"] == hit.mean(dtype=np.float32)
 
 
+def test_smoothed_targets_change_the_loss_alone():
+    key, layout = jax.random.key(0), Layout.scales((1, 2))
+    logits, code = jax.random.normal(key, (3, 5, 7)), jax.random.randint(key, (3, 5), 0, 7)
+    plain, seen = losses.prediction(logits, code, layout)
+    loss, told = losses.prediction(logits, code, layout, smoothing=0.1)
+    target = 0.9 * jax.nn.one_hot(code, 7) + 0.1 / 7
+    np.testing.assert_allclose(loss, -jnp.mean(jnp.sum(target * jax.nn.log_softmax(logits), -1)), rtol=1e-6)
+    assert told == seen | {"loss": loss, "nll": plain}
+
+
 def test_parts_of_the_loss_make_the_whole():
     """Timestep 0 has four unknown tokens here, timestep 1 three; steps are quarters."""
     logits = jax.random.normal(jax.random.key(0), (2, 4, 3))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dd_jax.method.layout import Layout
+from dd_jax.nn.dropping import Chance
 from dd_jax.system.sharding import Rules
 from dd_jax.system.weights import Params
 
@@ -68,8 +69,11 @@ class Teacher(Protocol):
         """Make what step s chose, code_BxG (or an `ar.Choice`), visible to step s + 1."""
         ...
 
-    def forward(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
-        """Plain logits (B, L, V), teacher-forced and without guidance: what the teacher is trained with."""
+    def forward(self, params: Params, cond: Cond, code_BxL: jax.Array, chance: Chance | None = None) -> jax.Array:
+        """Plain logits (B, L, V), teacher-forced and without guidance: what the teacher is trained with.
+
+        `chance`: what is left out of that pass; given where the config says so.
+        """
         ...
 
     def parallel(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
@@ -164,7 +168,7 @@ class Trunk(Protocol):
         """
         ...
 
-    def teach(self, cond: Cond, x: Any, mask: Any) -> jax.Array:
+    def teach(self, cond: Cond, x: Any, mask: Any, chance: Chance | None = None) -> jax.Array:
         """The teacher's, teacher-forced: logits (B, L, V) of every token given those of earlier steps.
 
         `x`: what the family's teacher reads, codes (B, L) or feature maps (B, L - 1, C); `mask`: True, attend.

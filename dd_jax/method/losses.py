@@ -124,12 +124,22 @@ def distill_loss(
     return loss, {"loss": loss, **seen}
 
 
-def prediction(logits_BxLxV: jax.Array, code_BxL: jax.Array, layout: Layout) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Next-step prediction, a teacher's loss: mean nll in nats a token; with its accuracy, both also by band."""
+def prediction(
+    logits_BxLxV: jax.Array, code_BxL: jax.Array, layout: Layout, smoothing: float = 0.0
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Next-step prediction, a teacher's loss: mean nll in nats a token; with its accuracy, both also by band.
+
+    `smoothing`: share of each target that all codes have alike (label smoothing, arXiv 1512.00567, sec. 7). That is the
+    loss; nll and accuracy stay those of the codes.
+    """
     nll_BxL = optax.softmax_cross_entropy_with_integer_labels(logits_BxLxV, code_BxL)
     hit_BxL = (jnp.argmax(logits_BxLxV, -1) == code_BxL).astype(jnp.float32)
-    loss = jnp.mean(nll_BxL)
-    seen = {"loss": loss, "accuracy": jnp.mean(hit_BxL)}
+    loss, seen = jnp.mean(nll_BxL), {}
+    if smoothing:
+        seen["nll"] = loss
+        uniform_BxL = jax.nn.logsumexp(logits_BxLxV, -1) - jnp.mean(logits_BxLxV, -1)
+        loss = (1 - smoothing) * loss + smoothing * jnp.mean(uniform_BxL)
+    seen |= {"loss": loss, "accuracy": jnp.mean(hit_BxL)}
     for name, band in layout.bands.items():
         seen |= {f"nll/{name}": jnp.mean(nll_BxL[:, band]), f"accuracy/{name}": jnp.mean(hit_BxL[:, band])}
     return loss, seen

@@ -11,6 +11,7 @@ import numpy as np
 from dd_jax.method import losses
 from dd_jax.method.fewstep import generator
 from dd_jax.method.interfaces import Cond, Params
+from dd_jax.nn.dropping import Chance
 from dd_jax.stages import finetune
 from dd_jax.stages.parts import System
 from dd_jax.system import rng
@@ -23,11 +24,14 @@ from dd_jax.training.loop import Metrics, Settings
 
 @dataclasses.dataclass(frozen=True)
 class Regularization(Settings):
-    """Dropout and corruption of what a teacher reads in training, as shares of it."""
+    """What a teacher's training leaves out or replaces, as shares of it."""
 
     label_dropout: float = 0.1  # conditions that are left out, for guidance
     word_dropout: float = 0.0  # of a caption's words
     token_corruption: float = 0.0  # of the codes before the next one, at most
+    label_smoothing: float = 0.0  # of each target, which all codes have alike
+    dropout: float = 0.0  # of embedded tokens, and of what attention and feed-forward layers add
+    drop_path: float = 0.0  # of examples, for which the last block adds nothing; less of them for each one before
 
 
 def train_teacher(
@@ -76,6 +80,8 @@ class Lesson:
         code = batch["code"].astype(jnp.int32)  # kept in two bytes
         drop_B = jax.random.bernoulli(keys[0], rate, code.shape[:1])
         drawn = {**batch, "code": code, "drop": drop_B, "read": corrupt(keys[2], code, share.token_corruption)}
+        if share.dropout or share.drop_path:
+            drawn["chance"] = rng.example_keys(jax.random.fold_in(key, len(keys)), jnp.arange(len(code)))
         if self.system.text is not None:
             drawn["valid"] = drop_words(keys[1], batch["token"], batch["valid"], share.word_dropout)
         return drawn
@@ -85,8 +91,14 @@ class Lesson:
         system, params = self.system, self.pace.held(params)
         cond = dataclasses.replace(_condition(system, params, drawn), drop_B=drawn["drop"])
         weights = system.teacher_params(params["trunk"], frozen["tokenizer"])
-        logits = system.teacher.forward(weights, cond, drawn["read"])
-        return losses.prediction(logits, drawn["code"], system.layout)
+        logits = system.teacher.forward(weights, cond, drawn["read"], *self._chance(drawn))
+        return losses.prediction(logits, drawn["code"], system.layout, self.regularization.label_smoothing)
+
+    def _chance(self, drawn: Batch) -> tuple[Chance, ...]:
+        """What the pass leaves out: nothing where `draw` made no keys for it."""
+        share = self.regularization
+        path = jnp.float32(share.drop_path) if share.drop_path else None
+        return (Chance(drawn["chance"], path, share.dropout),) if "chance" in drawn else ()
 
 
 def _condition(system: System, params: Params, batch: Batch) -> Cond:

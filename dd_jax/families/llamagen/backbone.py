@@ -15,8 +15,9 @@ import numpy as np
 from dd_jax.families.guided import class_rows
 from dd_jax.families.llamagen.caption import CaptionEmbed, hide_padding, pool
 from dd_jax.method.interfaces import Cond
-from dd_jax.nn import stack
+from dd_jax.nn import dropping, stack
 from dd_jax.nn.attention import KV, attend, split_heads, update_cache
+from dd_jax.nn.dropping import Chance
 from dd_jax.nn.layers import Dense, Dtype, RMSNorm
 from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import constrain
@@ -119,10 +120,11 @@ class Block(nn.Module):
     cfg: GPTConfig
 
     @nn.compact
-    def __call__(self, x, rope, mask, cache: KV | None = None, first=None):
+    def __call__(self, x, rope, mask, cache: KV | None = None, first=None, chance: Chance | None = None):
         y, cache = Attention(self.cfg, name="attention")(RMSNorm(name="attention_norm")(x), rope, mask, cache, first)
-        x = x + y
-        return x + FeedForward(self.cfg, name="feed_forward")(RMSNorm(name="ffn_norm")(x)), cache
+        x = x + dropping.branch(chance, y, 0)
+        y = FeedForward(self.cfg, name="feed_forward")(RMSNorm(name="ffn_norm")(x))
+        return x + dropping.branch(chance, y, 1), cache
 
 
 class GPT(nn.Module):
@@ -173,14 +175,15 @@ class GPT(nn.Module):
             return h_BxMxD
         return h_BxMxD + jax.lax.dynamic_slice_in_dim(self.pos, first, h_BxMxD.shape[1], 0).astype(self.cfg.dtype)
 
-    def stream(self, h_BxNxD: jax.Array, mask) -> jax.Array:
+    def stream(self, h_BxNxD: jax.Array, mask, chance: Chance | None = None) -> jax.Array:
         """The residual stream (B, N, D) of positions 0..N-1 behind all blocks."""
         cfg, rope = self.cfg, self.cfg.rope[: h_BxNxD.shape[1]]
 
-        def call(block: nn.Module, h: jax.Array, _: None) -> jax.Array:
-            return block(h, rope, mask)[0]
+        def call(block: nn.Module, h: jax.Array, chance: Chance | None) -> jax.Array:
+            return block(h, rope, mask, chance=chance)[0]
 
-        return stack.halves(self, self.layers, h_BxNxD, call, [None] * cfg.depth, cfg.remat, cfg.scan)
+        own = dropping.layers(chance, cfg.depth)
+        return stack.halves(self, self.layers, h_BxNxD, call, own, cfg.remat, cfg.scan)
 
     def run(self, h_BxMxD, rope, mask, caches: list[KV], first) -> tuple[jax.Array, list[KV]]:
         """The same of M positions from `first` on, and the caches grown by them."""
@@ -210,16 +213,16 @@ class GPT(nn.Module):
         h = self.stream(h, hide_padding(mask_NxN, 0, cond.valid_BxP))
         return h, pool(cond_BxPxD, cond.valid_BxP)
 
-    def read(self, cond: Cond, code_BxL: jax.Array, mask_MxM) -> tuple[jax.Array, jax.Array]:
+    def read(self, cond: Cond, code_BxL, mask_MxM, chance: Chance | None = None) -> tuple[jax.Array, jax.Array]:
         """Teacher forcing: the stream (B, L, D) behind which every token is predicted, and the condition (B, D)."""
         cond_BxPxD = self.embed_cond(cond)
-        h = self.place(jnp.concatenate([cond_BxPxD, self.embed(code_BxL[:, :-1])], 1))
-        h = self.stream(h, hide_padding(mask_MxM, 0, cond.valid_BxP))
+        h = dropping.values(chance, self.place(jnp.concatenate([cond_BxPxD, self.embed(code_BxL[:, :-1])], 1)))
+        h = self.stream(h, hide_padding(mask_MxM, 0, cond.valid_BxP), chance)
         return h[:, cond_BxPxD.shape[1] - 1 :], pool(cond_BxPxD, cond.valid_BxP)
 
-    def teach(self, cond: Cond, code_BxL: jax.Array, mask_MxM) -> jax.Array:
+    def teach(self, cond: Cond, code_BxL: jax.Array, mask_MxM, chance: Chance | None = None) -> jax.Array:
         """Teacher forcing: logits (B, L, V) of every token given those before it."""
-        return self.logits(*self.read(cond, code_BxL, mask_MxM))
+        return self.logits(*self.read(cond, code_BxL, mask_MxM, chance))
 
 
 def inherit(fresh: dict, teacher: dict) -> dict:

@@ -12,6 +12,7 @@ from dd_jax.families.llamagen.backbone import GPT
 from dd_jax.families.llamagen.caption import hide_padding
 from dd_jax.method.interfaces import Cond, Params, State
 from dd_jax.method.layout import Layout
+from dd_jax.nn.dropping import Chance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +72,8 @@ class RasterTeacher(Guided):
         h = self._apply(params, self._repeat(choice, state["guidance"]), method="embed")
         return {**state, "pending": self._apply(params, h, self.layout.cond + s, method="place")}
 
-    def forward(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
-        return self._apply(params, cond, code_BxL, self._mask, method="teach")
+    def forward(self, params: Params, cond: Cond, code_BxL: jax.Array, chance: Chance | None = None) -> jax.Array:
+        return self._apply(params, cond, code_BxL, self._mask, chance, method="teach")
 
     def features(self, params: Params, cond: Cond, code_BxL: jax.Array) -> tuple[jax.Array, jax.Array]:
         return self._apply(params, cond, code_BxL, self._mask, method="read")

@@ -14,8 +14,9 @@ import numpy as np
 from dd_jax.families.guided import class_rows
 from dd_jax.families.var.quantizer import resize
 from dd_jax.method.interfaces import Cond
-from dd_jax.nn import stack
+from dd_jax.nn import dropping, stack
 from dd_jax.nn.attention import KV, attend, split_heads
+from dd_jax.nn.dropping import Chance
 from dd_jax.nn.layers import Dense, Dtype, layer_norm, modulate, unit
 from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import constrain
@@ -113,7 +114,16 @@ class Block(nn.Module):
     gate_init: float
 
     @nn.compact
-    def __call__(self, x, cond_BxD, shared_Bx6xD, flags: Flags | None, mask, cache: KV | None = None):
+    def __call__(
+        self,
+        x,
+        cond_BxD,
+        shared_Bx6xD,
+        flags: Flags | None,
+        mask,
+        cache: KV | None = None,
+        chance: Chance | None = None,
+    ):
         cfg = self.cfg
         if cfg.shared_aln:
             ada = self.param("ada_gss", nn.initializers.normal(cfg.width**-0.5), (6, cfg.width), jnp.float32)
@@ -124,11 +134,11 @@ class Block(nn.Module):
             ada_Bx6xD = ada.reshape(-1, 6, cfg.width)
         gamma1, gamma2, scale1, scale2, shift1, shift2 = (ada_Bx6xD[:, i] for i in range(6))
         y, cache = Attention(cfg, name="attn")(modulate(layer_norm(x), scale1, shift1), mask, cache)
-        x = x + gamma1[:, None] * y
+        x = x + dropping.branch(chance, gamma1[:, None] * y, 0)
         if flags is not None:
             x = x + by_kind(*flags)
         y = FeedForward(cfg, name="ffn")(modulate(layer_norm(x), scale2, shift2))
-        return x + gamma2[:, None] * y, cache
+        return x + dropping.branch(chance, gamma2[:, None] * y, 1), cache
 
 
 class VAR(nn.Module):
@@ -192,13 +202,14 @@ class VAR(nn.Module):
             return None
         return self.shared_ada_lin(nn.silu(cond_BxD)).reshape(-1, 6, self.cfg.width)
 
-    def stream(self, h_BxNxD, cond_BxD, mask, flags: Flags | None = None) -> jax.Array:
+    def stream(self, h_BxNxD, cond_BxD, mask, flags: Flags | None = None, chance: Chance | None = None) -> jax.Array:
         """The residual stream (B, N, D) of all positions behind all blocks."""
         cfg, shared = self.cfg, self.shared(cond_BxD)
-        own = [flags and self.flag(flags, i)[1] for i in range(cfg.depth)]
+        rows = [flags and self.flag(flags, i)[1] for i in range(cfg.depth)]
+        own = list(zip(rows, dropping.layers(chance, cfg.depth), strict=True))
 
-        def call(block: nn.Module, h: jax.Array, row_2xD: jax.Array | None) -> jax.Array:
-            return block(h, cond_BxD, shared, flags and (flags[0], row_2xD), mask)[0]
+        def call(block: nn.Module, h: jax.Array, own: tuple[jax.Array | None, Chance | None]) -> jax.Array:
+            return block(h, cond_BxD, shared, flags and (flags[0], own[0]), mask, chance=own[1])[0]
 
         return stack.halves(self, self.blocks, h_BxNxD, call, own, cfg.remat, cfg.scan)
 
@@ -238,15 +249,15 @@ class VAR(nn.Module):
         h = self.stream(h + (kind_BxNx2 @ nd_2xD).astype(h.dtype), cond_BxD, mask_NxN, (kind_BxNx2, nd_2xD))
         return h + by_kind(*self.flag((kind_BxNx2, nd_2xD), -1)), cond_BxD
 
-    def read(self, cond: Cond, x_BxMxC: jax.Array, mask_LxL) -> tuple[jax.Array, jax.Array]:
+    def read(self, cond: Cond, x_BxMxC, mask_LxL, chance: Chance | None = None) -> tuple[jax.Array, jax.Array]:
         """Teacher forcing: x are the feature maps of scales 1.. (B, L - 1, C) -> stream (B, L, D), condition (B, D)."""
         cond_BxD = self.embed_cond(cond)
-        h = jnp.concatenate([self.start_token(cond_BxD), self.embed(x_BxMxC, 1)], 1)
-        return self.stream(h, cond_BxD, mask_LxL), cond_BxD
+        h = dropping.values(chance, jnp.concatenate([self.start_token(cond_BxD), self.embed(x_BxMxC, 1)], 1))
+        return self.stream(h, cond_BxD, mask_LxL, chance=chance), cond_BxD
 
-    def teach(self, cond: Cond, x_BxMxC: jax.Array, mask_LxL) -> jax.Array:
+    def teach(self, cond: Cond, x_BxMxC: jax.Array, mask_LxL, chance: Chance | None = None) -> jax.Array:
         """The same -> logits (B, L, V)."""
-        return self.logits(*self.read(cond, x_BxMxC, mask_LxL))
+        return self.logits(*self.read(cond, x_BxMxC, mask_LxL, chance))
 
 
 def inherit(fresh: dict, teacher: dict) -> dict:

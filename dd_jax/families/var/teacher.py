@@ -12,6 +12,7 @@ from dd_jax.families.var.backbone import VAR
 from dd_jax.families.var.quantizer import Quantizer
 from dd_jax.method.interfaces import Cond, Params, State
 from dd_jax.method.layout import Layout
+from dd_jax.nn.dropping import Chance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,15 +74,15 @@ class ScaleTeacher(Guided):
         pending = self._apply(params, self._repeat(x, state["guidance"]), first, method="embed")
         return {**state, "f_hat": f_hat, "pending": pending}
 
-    def forward(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
-        return self._forced(params, cond, code_BxL, "teach")
+    def forward(self, params: Params, cond: Cond, code_BxL: jax.Array, chance: Chance | None = None) -> jax.Array:
+        return self._forced(params, cond, code_BxL, "teach", chance)
 
     def features(self, params: Params, cond: Cond, code_BxL: jax.Array) -> tuple[jax.Array, jax.Array]:
         return self._forced(params, cond, code_BxL, "read")
 
-    def _forced(self, params: Params, cond: Cond, code_BxL: jax.Array, method: str) -> Any:
+    def _forced(self, params: Params, cond: Cond, code_BxL: jax.Array, method: str, *chance: Chance | None) -> Any:
         x = self.quantizer.teacher_input(params["quantizer"], code_BxL)
-        return self._apply(params, cond, x, self.layout.teacher_mask(self.layout.step_L), method=method)
+        return self._apply(params, cond, x, self.layout.teacher_mask(self.layout.step_L), *chance, method=method)
 
     def parallel(self, params: Params, cond: Cond, code_BxL: jax.Array) -> jax.Array:
         logits = self.forward(params, self._both(cond), self._repeat(code_BxL, cond.guidance_B))
