@@ -21,11 +21,12 @@ from dd_jax.method.fewstep import generator
 from dd_jax.metrics import clip
 from dd_jax.metrics.classified import caption_found
 from dd_jax.pipeline import Pipeline
-from dd_jax.stages import pairs, sample, teaching
+from dd_jax.stages import checks, pairs, sample, teaching
 from dd_jax.stages.pairs import sample_codes
 from dd_jax.stages.teaching import train_teacher
 from dd_jax.system import stopping
 from dd_jax.system.errors import UserError
+from dd_jax.system.sharding import ALONE
 from dd_jax.text.captions import Text, drop_words
 from dd_jax.text.tokens import EOS
 from dd_jax.training import preview
@@ -239,6 +240,16 @@ def test_marginals_need_only_captions_that_are_drawn():
     assert baselines.marginals(code, label, np.array([0, 2, 4]))["start"].tolist() == [0, 1, 1, 2, 2, 4]
     with pytest.raises(UserError, match="no teacher sample of class 1"):
         baselines.marginals(code, label, np.array([0, 1]))
+
+
+def test_pictures_without_captions_train_no_teacher_of_captions():
+    config = emoji_t2i.get_config()
+    checks.pretraining(factory.build(config), config, lambda: ALONE)
+    config.data.update({"name": "digits", "channels": 1, "classes": 10})
+    with pytest.raises(UserError, match=r"config\.data\.name=digits has no captions for a teacher that reads them"):
+        checks.pretraining(factory.build(config), config, lambda: ALONE)
+    config.weights.random = True
+    checks.pretraining(factory.build(config), config, lambda: ALONE)
 
 
 def test_caption_found():
