@@ -56,12 +56,21 @@ def base(family: str, option: str, others: Sequence[str] = ()) -> ConfigDict:
 
 
 def released(config: ConfigDict) -> ConfigDict:
-    """The teacher trained as the family's own (arXiv 2404.02905, 2406.06525): 1e-4 for 256 pictures of a batch."""
-    teacher = config.pretrain.teacher
-    teacher.lr = 1e-4 * teacher.batch / 256
+    """The teacher trained as the family's own (arXiv 2404.02905, 2406.06525): 1e-4 for 256 pictures of a batch.
+
+    VAR skips branches of its blocks; it is not shown mirrored pictures, and its windows, new in every epoch, are ten
+    here. LlamaGen has dropout, and ten crops, mirrored too.
+    """
+    teacher, data = config.pretrain.teacher, config.data
+    teacher.update({"lr": 1e-4 * teacher.batch / 256, "views": 10})
+    data.crop = "random"
     if config.family == "var":
-        teacher.clip = 2.0
+        teacher.update({"clip": 2.0, "drop_path": 0.1 * config.model.depth / 24})
         teacher.no_decay = config.train.no_decay = var.undecayed(config.model)
+        data.crop_share = (1 / 1.125, 1 / 1.125)
+    else:
+        teacher.dropout = 0.1
+        data.flip = True
     return config
 
 

@@ -141,7 +141,7 @@ def check_teacher(models, params, meshes: list[Placement], folder: Path, pace: P
         teacher_params=lambda trunk, tokenizer: given | {"trunk": trunk},
     )
     code = np.random.default_rng(2).integers(0, tiny.VOCAB, (40, models.layout.tokens))
-    dropped = Regularization(0.3, 0.0, 0.2)
+    dropped = Regularization(0.3, 0.0, 0.2, dropout=0.1, drop_path=0.3)
     label, recipe = np.arange(40, dtype=np.int32) % tiny.CLASSES, Recipe(STEPS, BATCH, lr=1e-3, warmup=2, ema=0.9)
     found = [
         train_teacher(

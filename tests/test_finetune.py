@@ -327,9 +327,12 @@ def test_teachers_of_published_sizes_are_trained_as_released(module, option, lr,
     assert (teacher.lr, teacher.no_decay, config.train.no_decay) == (lr, undecayed, undecayed)
     tokenizer = jax.eval_shape(system.tokenizer.init, rng.key(0))
     Recipe.of(teacher).check(jax.eval_shape(system.learned_init, rng.key(0), tokenizer))
+    left_out = 0.1 * config.model.depth / 24 if module is own_var else 0.1
+    assert (teacher.drop_path or teacher.dropout, teacher.label_smoothing, teacher.views) == (left_out, 0.0, 10)
+    assert (config.data.crop, config.data.flip) == ("random", module is own_llamagen)
     assert {"S0", "S0 J2"} <= {*config.evaluate.plans}
     small = module.get_config("64").pretrain.teacher
-    assert (small.b2, small.muon, small.no_decay) == (0.99, True, ())
+    assert (small.b2, small.muon, small.no_decay, small.dropout, small.drop_path) == (0.99, True, (), 0.0, 0.0)
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ CROPS = ("centre", "random")
 class Cut:
     """`share`: of the picture's shorter side, (least, most), what a random window shows; none: the central square.
 
-    VAR trains on windows of 8/9 (a resize to 1.125 of the side, then a crop), LlamaGen on 4/5 to all, and both mirror.
+    VAR trains on windows of 8/9 (a resize to 1.125 of the side, then a crop), LlamaGen on 4/5 to all, and mirrors.
     """
 
     side: int
