@@ -5,7 +5,7 @@
 
 Rows: Pillow opens, cuts and resizes one picture after another; `decoded`: batches as a training gets them, decoded by
 several threads, nothing kept; `kept`: the same from memory, as far as --cache goes. MiB are this process's resident
-memory behind the first batch and behind the last.
+memory before the input is built, behind its first batch and behind the last.
 """
 
 import argparse
@@ -71,11 +71,18 @@ def loader(source: Source, settings: ConfigDict, batch: int) -> Iterator[int]:
 
 def measure(steps: Iterator[int], seconds: float, count: int | None) -> dict[str, Any]:
     """Pictures/s over so many seconds, or pictures, and memory."""
-    next(steps)
-    before, begin, done, spent = resident(), time.perf_counter(), 0, 0.0
+    before = resident()
+    next(steps)  # which builds it
+    first, begin, done, spent = resident(), time.perf_counter(), 0, 0.0
     while spent < seconds if count is None else done < count:
         done, spent = done + next(steps), time.perf_counter() - begin
-    return {"pictures": done, "pictures/s": done / spent, "MiB first": before, "MiB last": resident()}
+    return {
+        "pictures": done,
+        "pictures/s": done / spent,
+        "MiB before": before,
+        "MiB first": first,
+        "MiB last": resident(),
+    }
 
 
 def resident() -> float:
@@ -124,10 +131,9 @@ def run(args: argparse.Namespace) -> None:
     found = {}
     for name, steps in rows.items():
         found[name] = measure(steps(), args.seconds, args.made if name == "decoded" else None)
-    heads = ("pictures", "pictures/s", "MiB first", "MiB last")
-    print(f"{'':8}" + "".join(f"{head:>12}" for head in heads))
+    print(f"{'':8}" + "".join(f"{head:>12}" for head in next(iter(found.values()))))
     for name, row in found.items():
-        print(f"{name:8}" + "".join(f"{row[head]:>12,.0f}" for head in heads))
+        print(f"{name:8}" + "".join(f"{number:>12,.0f}" for number in row.values()))
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ INSTEAD = {
     "--batches=4,8,16": "--batches=1,2,3",
     "--depths=2,4,8": "--depths=1,2,3",
     "--side=72": "--side=8",
+    "--made=100000": "--made=300",
     "MODEL": "vq16",
 }
 QUICK = (  # beginnings of those that CI runs; the others are slow
