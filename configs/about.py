@@ -61,7 +61,7 @@ ABOUT = {
     "weights.classifier": "folder of a feature classifier, as a run leaves it in weights/; none: trained here",
     "weights.lpips": "folder of the network that train.distance=lpips looks through",
     "weights.random": "random weights stand for all that are missing",
-    "data.name": "mnist, digits, emoji, folder:PATH (a folder a class), tar: or parquet:PATTERN, npz:FILE, tfds:NAME",
+    "data.name": "mnist, digits, emoji, folder:PATH, tar:, parquet: or array_record:PATTERN, npz:FILE, tfds:NAME",
     "data.resolution": "pixels of a side",
     "data.channels": "1: grey, 3: colour, 0: as the pictures are",
     "data.classes": "how many there are; 0: as many as the pictures have",

@@ -44,7 +44,7 @@ def data(name: str, resolution: int, copies: int = 1, heldout_copies: int = 1, *
     """What tokenizer and teacher learn from, and how its copies are warped (see `data.bundled.augment`)."""
     fields = {
         # digits, mnist, emoji; folder:PATH with one subfolder a class; tar:PATTERN, parquet:PATTERN,
-        # npz:FILE, tfds:NAME
+        # array_record:PATTERN, npz:FILE, tfds:NAME
         "name": name,
         "resolution": resolution,
         "channels": 0,  # 1: grey, 3: colour; 0: as the pictures are

@@ -79,8 +79,8 @@ def test_classes_and_channels_are_found(folder):
     assert settled(settings("imagenet2012", classes=7, channels=0), {}) == {"channels": 3, "classes": 7}
     with pytest.raises(
         UserError,
-        match=r"name=mnits is none of mnist, digits, emoji, folder:PATH, tar:PATTERN, parquet:PATTERN, npz:FILE and "
-        r"tfds:NAME",
+        match=r"name=mnits is none of mnist, digits, emoji, folder:PATH, tar:PATTERN, parquet:PATTERN, "
+        r"array_record:PATTERN, npz:FILE and tfds:NAME",
     ):
         settled(settings("mnits", classes=0), {})
     for file in folder.rglob("*.png"):

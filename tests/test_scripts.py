@@ -63,7 +63,7 @@ WRONG = {
     "fake_release vq16 --out x y": "--out takes as many names",
     "fake_release vq16 --out /dev/null/x.pt": "cannot write into /dev/null",
     "fake_release flan_t5_xl --tiny --shards 0 --out x": "--shards=0",
-    "loader": "name pictures (folder:PATH, tar:PATTERN, parquet:PATTERN, npz:FILE, tfds:NAME), or --made=N",
+    "loader": "name pictures (folder:PATH, tar:PATTERN, parquet:PATTERN, array_record:PATTERN, npz:FILE, tfds:NAME)",
     "loader folder:x --made=3": "name pictures (folder:PATH",
     "loader mnist": "mnist is none of folder:PATH, tar:PATTERN",
     "loader folder:/no/such": "there is no folder /no/such",

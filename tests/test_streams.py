@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fruit import CLASSES, pixels, png, records
 from ml_collections import ConfigDict
 from PIL import Image
 
@@ -26,25 +27,11 @@ from dd_jax.system import files
 from dd_jax.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-CLASSES = ("apples", "pears")
 
 
 def settings(name: str, **more) -> ConfigDict:
     fields = {"name": name, "resolution": 8, "channels": 3, "classes": 2, "copies": 1, "heldout_copies": 1}
     return ConfigDict(fields | dict.fromkeys(("rotate", "scale", "shear", "shift"), 0.0) | more)
-
-
-def pixels(i: int) -> np.ndarray:
-    """A picture of its own, wide, and of its class by its first byte."""
-    img = np.random.default_rng(i).integers(0, 256, (16, 20, 3), np.uint8)
-    img[..., 0] = 100 * (i % 2) + i
-    return img
-
-
-def png(i: int) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels(i)).save(file, "PNG")
-    return file.getvalue()
 
 
 def shard(path, samples: dict[str, bytes]):
@@ -85,6 +72,7 @@ def everywhere(tmp_path, monkeypatch):
     for part in range(2):
         here = order[20 * part : 20 * part + 20]
         hugging(tmp_path / f"rows/train-{part:05}-of-00002.parquet", [png(i) for i in here], [i % 2 for i in here])
+        records(tmp_path / f"records/{part}.array_record", [{"image": png(i), "label": CLASSES[i % 2]} for i in here])
     shards = f"tar:{tmp_path}/shards/a-{{000..003}}.tar"
     return {
         "folder": f"folder:{tmp_path}/set",
@@ -92,6 +80,7 @@ def everywhere(tmp_path, monkeypatch):
         "npz": f"npz:{tmp_path}/set.npz",
         "tfds": "tfds:fruit",
         "parquet": f"parquet:{tmp_path}/rows",
+        "array_record": f"array_record:{tmp_path}/records",
     }
 
 
@@ -115,7 +104,7 @@ def test_pictures_are_the_same_wherever_they_lie(everywhere, kind):
     source = sources.open_source(everywhere[kind])
     assert (source.count, source.names, source.channels, source.name) == (40, CLASSES, 3, everywhere[kind])
     assert source.label.tolist() == [0] * 20 + [1] * 20
-    assert source.called(4)[-7:] in ("/08.png", ".tar/08", "set.npz", "s:fruit", "parquet")
+    assert source.called(4)[-7:] in ("/08.png", ".tar/08", "set.npz", "s:fruit", "parquet", "_record")
     img, label = Pictures(settings(everywhere[kind]), 0).training()
     expected, same = Pictures(settings(everywhere["folder"]), 0).training()
     np.testing.assert_array_equal(img, expected)
@@ -157,7 +146,7 @@ def test_an_index_of_a_shard_is_that_of_tarfile(tmp_path):
         member = tarfile.TarInfo("3.jpeg")
         member.size = 5
         tar.addfile(member, io.BytesIO(b"later"))
-    found = tars.scan(path)
+    found = tars.scan_tar(path)
     assert found.name == [f"{deep}/1", "3"]
     assert found.label == ["7", "9"]
     assert found.bare == 2
@@ -170,7 +159,7 @@ def test_an_index_of_a_shard_is_that_of_tarfile(tmp_path):
 def test_an_index_is_kept_until_the_shard_changes(tmp_path, monkeypatch):
     path = shard(tmp_path / "x.tar", {"1.png": png(1), "1.cls": b"0"})
     first = tars.index(path)
-    monkeypatch.setattr(tars, "scan", lambda shard: pytest.fail("read again"))
+    monkeypatch.setattr(tars, "scan_tar", lambda shard: pytest.fail("read again"))
     assert tars.index(path).name == first.name
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -388,6 +377,85 @@ def test_a_torn_picture_ends_a_stream_with_its_line(everywhere):
     tear(everywhere, *range(0, 40, 2))
     with pytest.raises(UserError, match=r"apples/\d\d\.png cannot be read \(image file is truncated.*\): fetch it"):
         next(batches.stream(batches.shuffled({"img": img}, 8, 0), 3))
+
+
+@pytest.mark.parametrize("cache", [1024, 0])
+@pytest.mark.parametrize("kind", ["tar", "parquet", "array_record"])
+def test_pictures_torn_inside_files(tmp_path, kind, cache, capsys):
+    """As those of a folder: refused with a name, or counted, and the same ones stand in."""
+    torn = {5, 8}
+    data = [png(i)[: 300 if i in torn else None] for i in range(40)]
+    label = [i % 2 for i in range(40)]
+    path = tmp_path / f"x.{kind}"
+    if kind == "tar":
+        parts = {f"{i:02}.png": data[i] for i in range(40)} | {f"{i:02}.cls": b"%d" % label[i] for i in range(40)}
+        shard(path, dict(sorted(parts.items())))
+    elif kind == "parquet":
+        hugging(path, data, label)
+    else:
+        records(path, [{"image": data[i], "label": label[i]} for i in range(40)])
+    given = settings(f"{kind}:{path}", cache=cache, strict=False)
+    pictures = Pictures(given, 0)
+    img, classes = pictures.training()
+    img = np.asarray(img)
+    some = {"tar": f"{path}/{{:02}}", "parquet": f"row {{}} of {path}", "array_record": f"record {{}} of {path}"}[kind]
+    held = [pictures.called(i) for i in range(38)]
+    seen = sorted(i for i in torn if any(some.format(i) in name for name in held)) if not cache else [5, 8]
+    assert seen
+    told = f"{len(seen)} picture{'s' * (len(seen) > 1)} could not be read, others of the same class stood in: "
+    assert pictures.skipped() == told + ", ".join(map(some.format, seen))
+    assert capsys.readouterr().out.count("cannot be read: ") == (2 if cache else 0)
+    np.testing.assert_array_equal(img[:, 4, 4, 0] > -0.5, classes)
+    plain = np.asarray(Pictures(given, 0).training()[0])
+    np.testing.assert_array_equal(plain, img)
+    given.strict = True
+    with pytest.raises(
+        UserError, match=rf"{some.format('0?5')} (is not|cannot be) .*truncated.*strict=false$"
+    ) as caught:
+        np.asarray(Pictures(given, 0).training()[0])
+    assert "\n" not in str(caught.value)
+
+
+def test_an_array_that_shrinks_while_it_is_read(tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez(path, images=np.stack([pixels(i) for i in range(40)]), labels=np.arange(40) % 2)
+    img, _ = Pictures(settings(f"npz:{path}", cache=0, flip=True), 0).training()
+    with path.open("r+b") as file:
+        file.truncate(20_000)
+    with pytest.raises(UserError, match=rf"picture \d+ of {path} cannot be read \({path} is cut off\): fetch it again"):
+        img[np.arange(38)]
+
+
+def test_a_first_look_reads_no_more_of_a_shard_than_headers(tmp_path, monkeypatch):
+    """64 KiB each, or as much more as a header is long; counts and sizes are those of whole pictures."""
+    noise = np.random.default_rng(0).integers(0, 256, (800, 600, 3), np.uint8)
+    parts, turned = {}, Image.Exif()
+    turned[0x0112] = 6
+    for i, more in enumerate(({}, {"exif": turned}, {"icc_profile": bytes(300_000)})):
+        file = io.BytesIO()
+        Image.fromarray(noise[: 800 - i]).save(file, "JPEG", quality=98, **more)
+        parts[f"{i}.jpg"] = file.getvalue()
+    parts["3.png"] = parts["0.jpg"][:20]  # no header
+    path = shard(tmp_path / "x.tar", parts)
+    sizes = []
+    read = tars._read
+    monkeypatch.setattr(tars, "_read", lambda *at: sizes.append(at[2]) or read(*at))
+    given = settings(f"tar:{path}", resolution=64, cache=0, classes=1, channels=0, strict=False)
+    given.update(settled(given, {}))
+    assert given.channels == 3
+    sizes.clear()
+    own = Pictures(given, 0)._own
+    assert own.seen.lines()[0] == "sizes: 600 x 798 to 600 x 800 px"
+    assert [name for name in own.told()["lines"] if "cannot be read" in name] == [
+        f"cannot be read: {path}/3: no picture format that Pillow knows"
+    ]
+    assert 300_000 < sum(sizes) < 600_000
+    assert sum(map(len, parts.values())) > 2_000_000
+    whole = [Image.open(io.BytesIO(parts[f"{i}.jpg"])) for i in range(3)]
+    for i in range(3):
+        with own.source.open(i) as img:
+            assert img.getexif() == whole[i].getexif()
+            np.testing.assert_array_equal(np.asarray(img), np.asarray(whole[i]))
 
 
 def test_a_class_of_torn_pictures_is_an_error(everywhere):

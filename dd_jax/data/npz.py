@@ -30,7 +30,10 @@ class _Rows:
         size = int(np.prod(self.shape[1:]))
         with self.path.open("rb", buffering=0) as file:
             file.seek(self.first + number * size)
-            return np.frombuffer(file.read(size), np.uint8).reshape(self.shape[1:])
+            found = file.read(size)
+        if len(found) != size:
+            raise OSError(f"{self.path} is cut off")
+        return np.frombuffer(found, np.uint8).reshape(self.shape[1:])
 
 
 def open_source(where: str) -> Source:

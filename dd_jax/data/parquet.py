@@ -44,7 +44,8 @@ def open_source(where: str) -> Source:
     shards = tars.shards(where, "parquet")
     _needed(shards[0])
     columns = [_columns(shard) for shard in shards]
-    source = tars.of_shards(f"parquet:{where}", [_unpacked(*both) for both in zip(shards, columns, strict=True)])
+    unpacked = [_unpacked(*both) for both in zip(shards, columns, strict=True)]
+    source = tars.of_shards(f"parquet:{where}", unpacked, tars.indexed(unpacked))
     names = columns[0].names
     called = {str(_place(shard)): str(shard) for shard in shards}
 

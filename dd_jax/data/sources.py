@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dd_jax.data import folder, npz, parquet, tars, tfds
+from dd_jax.data import array_record, folder, npz, parquet, tars, tfds
 from dd_jax.data.source import Source, by_name
 from dd_jax.data.threads import each
 from dd_jax.system.errors import UserError
@@ -60,7 +60,14 @@ def _tfds(where: str) -> Source:
 
 
 def _labels(where: str, stored: Any) -> Iterator[int]:
-    return each(range(len(stored)), lambda number: int(tfds.field(where, stored[number], "label")))
+    def label(number: int) -> int:
+        try:
+            return int(tfds.field(where, stored[number], "label"))
+        except (RuntimeError, ValueError, TypeError) as error:  # a file that is torn; what is no number
+            told = " ".join(str(error).split())[:120]
+            raise UserError(f"record {number:,} of tfds:{where} cannot be read ({told}): prepare it again") from error
+
+    return each(range(len(stored)), label)
 
 
 # {kind: (what stands behind the colon, what opens it)}
@@ -68,10 +75,11 @@ KINDS: dict[str, tuple[str, Callable[[str], Source]]] = {
     "folder": ("PATH", _folder),
     "tar": ("PATTERN", tars.open_source),
     "parquet": ("PATTERN", parquet.open_source),
+    "array_record": ("PATTERN", array_record.open_source),
     "npz": ("FILE", npz.open_source),
     "tfds": ("NAME", _tfds),
 }
-NAMED = ("folder", "tar", "parquet", "npz")  # whose classes have names that a run notes
+NAMED = ("folder", "tar", "parquet", "array_record", "npz")  # whose classes have names that a run notes
 
 
 def kind(name: str) -> str:

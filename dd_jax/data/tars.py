@@ -15,8 +15,9 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -31,6 +32,7 @@ BRACES = re.compile(r"\{([^{}]*)\}")
 RANGE = re.compile(r"(\d+)\.\.(\d+)")
 LABELS = ("cls", "json", "txt")  # where a label is looked for, in this order
 FORMAT = 1  # of what is kept in the cache
+HEAD = 1 << 16  # bytes that are read at a time: nearly always more than a picture's header
 Place = tuple[int, int]  # (first byte, bytes)
 
 
@@ -44,14 +46,21 @@ class Index:
     bare: int  # samples without a picture
 
 
+Read = Callable[[Path, int, int], IO[bytes]]  # (shard, what its `place` has)
+
+
 def open_source(where: str) -> Source:
     """`where`: a shard, a folder of them, or several by * and ? and {000..012} and {a,b}. UserError for none."""
-    return of_shards(f"tar:{where}", shards(where, "tar"))
+    found = shards(where, "tar")
+    return of_shards(f"tar:{where}", found, indexed(found))
 
 
-def of_shards(name_of: str, shards: list[Path]) -> Source:
-    """The pictures of these shards, as a set of that name. UserError for none."""
-    found = list(each(shards, index))
+def of_shards(name_of: str, shards: list[Path], found: Sequence[Index], read: Read | None = None) -> Source:
+    """The pictures of these shards, whose indices were `found`, as a set of that name. UserError for none.
+
+    `read(shard, *place)` gives a picture's file; by default a part of the shard's.
+    """
+    read = read or _part
     at = np.repeat(np.arange(len(shards)), [len(one.name) for one in found])
     name, text = ([x for one in found for x in getattr(one, field)] for field in ("name", "label"))
     place = np.array([x for one in found for x in one.place], np.int64)
@@ -69,7 +78,7 @@ def of_shards(name_of: str, shards: list[Path]) -> Source:
         raise UserError(f"config.data.name={name_of}: {error}") from error
 
     def opened(number: int) -> Image.Image:
-        return Image.open(io.BytesIO(_read(shards[at[number]], *place[number].tolist())))
+        return Image.open(read(shards[at[number]], *place[number].tolist()))
 
     def called(number: int) -> str:
         return f"{shards[at[number]]}/{name[number]}"
@@ -77,11 +86,14 @@ def of_shards(name_of: str, shards: list[Path]) -> Source:
     return Source(name_of, len(name), names, lambda: label, opened, called, left_out)
 
 
-def shards(where: str, kind: str) -> list[Path]:
-    """All files (`kind`: tar, parquet) that a pattern means, sorted. UserError if one part of it means none."""
+def shards(where: str, kind: str, ending: str = "") -> list[Path]:
+    """All files (`kind`: tar, parquet) that a pattern means, sorted. UserError if one part of it means none.
+
+    `ending`: of those that are taken of a folder, if it is not the kind.
+    """
     found: list[str] = []
     for pattern in _spread(str(files.local(where))):
-        some = sorted(glob.glob(f"{pattern}/*.{kind}" if os.path.isdir(pattern) else pattern))
+        some = sorted(glob.glob(f"{pattern}/*.{ending or kind}" if os.path.isdir(pattern) else pattern))
         if not some:
             raise UserError(f"config.data.name={kind}:{where}: there is no file {pattern}")
         found += some
@@ -104,24 +116,32 @@ def _choices(inside: str) -> Iterator[str]:
         yield from inside.split(",")
 
 
-def index(shard: Path) -> Index:
-    """Where the pictures of a shard are: from the cache, or by its headers. UserError for a shard that is torn."""
+def indexed(shards: list[Path]) -> list[Index]:
+    """Of several at once."""
+    return list(each(shards, index))
+
+
+def index(shard: Path, scan: Callable[[Path], Index] | None = None, kind: str = "") -> Index:
+    """Where the pictures of a shard are: from the cache, or by its headers. UserError for a shard that is torn.
+
+    `scan`: how a shard of another `kind` is read.
+    """
     about = shard.stat()
-    key = f"{FORMAT} {shard.absolute()} {about.st_size} {about.st_mtime_ns}"
+    key = f"{FORMAT}{kind} {shard.absolute()} {about.st_size} {about.st_mtime_ns}"
     cache = files.cache()
     kept = cache / "shards" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json" if cache else None
     # Absent or damaged: made again.
     with contextlib.suppress(OSError, ValueError, TypeError):
         if kept:
             return Index(**json.loads(kept.read_bytes()))
-    found = scan(shard)
+    found = (scan or scan_tar)(shard)
     if kept:
         with contextlib.suppress(UserError):  # one that cannot be written only costs the same next time
             files.replace(kept, json.dumps(dataclasses.asdict(found)).encode())
     return found
 
 
-def scan(shard: Path) -> Index:
+def scan_tar(shard: Path) -> Index:
     """The same by its headers, and by the few bytes of its labels."""
     samples: dict[str, dict[str, Place]] = {}
     last = "its beginning"
@@ -171,6 +191,37 @@ def _label(shard: Path, name: str, parts: dict[str, Place]) -> str:
         if found:
             return found
     return ""
+
+
+class _Part(io.RawIOBase):
+    """Some bytes of a file, which is only open while they are read."""
+
+    def __init__(self, path: Path, first: int, size: int) -> None:
+        self._path, self._first, self._size, self._at = path, first, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, into: Any) -> int:
+        count = max(min(len(into), self._size - self._at), 0)
+        into[:count] = _read(self._path, self._first + self._at, count)
+        self._at += count
+        return count
+
+    def readall(self) -> bytes:
+        return self.read(max(self._size - self._at, 0)) or b""
+
+
+def _part(shard: Path, first: int, size: int) -> IO[bytes]:
+    """A picture's file; of a long one no more is read than is asked for, `HEAD` at a time: for its size, the first."""
+    return io.BytesIO(_read(shard, first, size)) if size <= HEAD else io.BufferedReader(_Part(shard, first, size), HEAD)
 
 
 def _read(shard: Path, first: int, size: int) -> bytes:

@@ -71,6 +71,8 @@ def _told(what: str, dataset: str, error: Exception) -> str:
         return f"{what}: tensorflow-datasets has no data set (config, version) of this name; {near_by}"
     if "file format" in told or "random access data source" in told:
         return f"{what} is prepared in another format than array_record: prepare it again, {prepare}"
+    if "Could not read dataset info" in told:
+        return f"{what} has no dataset_info.json: name the folder of a version, such as {dataset}/1.0.0"
     if "not been generated" in told or "No module named 'tensorflow'" in told or "could not find data" in told.lower():
         return f"{what} is not prepared here (in TFDS_DATA_DIR or ~/tensorflow_datasets): {prepare}"
     first = (told.strip().splitlines() or [kind])[0]

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from dd_jax.system.errors import UserError
 
-PATHS = ("folder:", "tar:", "npz:")  # words before a path
+PATHS = ("folder:", "tar:", "parquet:", "array_record:", "npz:")  # words before a path
 # gs://bucket/run, and gs:/bucket/run as `Path` writes it; one letter would be a drive.
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
