@@ -72,6 +72,7 @@ ABOUT = {
     "data.flip": "mirror half of them, anew in every epoch: not for text",
     "data.strict": "a picture that cannot be read is an error; false: others of its class stand in for it",
     "data.cache": "MiB of 8-bit pictures that are kept; of larger sets the rest is decoded again and again",
+    "data.readers": "threads that decode them; 0: one a core, eight at least",
     "data.copies": "augmented copies of every training picture",
     "data.heldout_copies": "and of every one held out",
     "data.rotate": "augmentation: radians, at most",

@@ -59,6 +59,7 @@ def data(name: str, resolution: int, copies: int = 1, heldout_copies: int = 1, *
         "flip": False,
         "strict": True,  # a picture that cannot be read is an error; otherwise others of its class stand in for it
         "cache": 1024,  # MiB of 8-bit pictures that are kept; of larger sets the rest is decoded again and again
+        "readers": 0,  # threads that decode them; 0: one a core, eight at least
         "copies": copies,
         "heldout_copies": heldout_copies,
     }

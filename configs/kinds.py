@@ -164,6 +164,7 @@ KINDS = {
     "data.flip": SWITCH,
     "data.strict": SWITCH,
     "data.cache": whole(0, 2**24),
+    "data.readers": whole(0, 1024),
     "data.copies": whole(1),
     "data.heldout_copies": whole(1),
     "data.rotate": real(0, 10),
@@ -311,7 +312,7 @@ CLOSED = (
     "flow",
 )  # and no other here
 PRETRAINED = ("label_dropout", "word_dropout", "token_corruption", "revive_every")  # a teacher's or tokenizer's alone
-CUT = ("crop", "crop_share", "flip", "strict", "cache")
+CUT = ("crop", "crop_share", "flip", "strict", "cache", "readers")
 WARP = ("copies", "heldout_copies", "rotate", "scale", "shear", "shift")
 # Settings of a section that is there; of these sections all that is not here may be left out.
 WITH = {

@@ -1,7 +1,7 @@
 """Pictures by number: what is too large to be kept as float32 is made batch by batch, when it is asked for."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -41,6 +41,11 @@ class Examples:
 
 
 Pixels = np.ndarray | Examples
+
+
+def streamed(data: Mapping[str, Pixels]) -> bool:
+    """Is a part of it made while it is asked for?"""
+    return any(isinstance(part, Examples) for part in data.values())
 
 
 def kept(examples: Examples) -> Pixels:

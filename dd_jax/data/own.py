@@ -31,6 +31,7 @@ class Own:
     seen: Squares  # what `cut` cuts from
     plain: Squares  # central squares
     shape: tuple[int, ...]  # (R, R, c)
+    readers: int = 0  # threads that decode and cut (see `threads.each`)
 
     @classmethod
     def of(cls, source: Source, settings: ConfigDict, seed: int) -> "Own":
@@ -45,12 +46,13 @@ class Own:
         kin = 2 * source.label.astype(np.int64)
         kin[held] += 1
         room, strict = settings.get("cache", CACHE) << 20, settings.get("strict", True)
-        seen = plain = Squares(source, cut.decoder(mode, background), room, kin, strict)
+        readers = settings.get("readers", 0)
+        seen = plain = Squares(source, cut.decoder(mode, background), room, kin, strict, readers)
         if cut.share:
-            plain = Squares(source, Cut(cut.side, None, False, seed).decoder(mode, background), 0, kin, strict)
+            plain = Squares(source, Cut(cut.side, None, False, seed).decoder(mode, background), 0, kin, strict, readers)
             plain.unreadable = seen.unreadable
         seen.look(whole=source.count * cut.shorter**2 * settings.channels <= room)
-        found = cls(source, train, held, cut, seen, plain, shape)
+        found = cls(source, train, held, cut, seen, plain, shape, readers)
         print("\n".join([source.table(len(held)), *(f"  {told}" for told in found._lines)]), flush=True)
         return found
 
@@ -92,7 +94,10 @@ class Own:
         def read(at: np.ndarray) -> np.ndarray:
             epoch, number = np.divmod(at, count)
             found = zip(self.seen[self.train[number]], epoch.tolist(), number.tolist(), strict=True)
-            cut = each(found, lambda one: self.cut(*one)) if self.cut.share else itertools.starmap(self.cut, found)
+            if self.cut.share:
+                cut = each(found, lambda one: self.cut(*one), self.readers)
+            else:
+                cut = itertools.starmap(self.cut, found)
             return examples.floats(np.stack(list(cut)))
 
         return Examples(read, count, self.shape, endless=True)

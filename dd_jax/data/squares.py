@@ -22,11 +22,14 @@ class Squares:
 
     `room`: bytes that are kept; what is over is decoded each time, which changes the speed and nothing else.
     A picture that cannot be read is refused if `strict`; else the next one with the same `kin` (N,), its class and its
-    part of the set, stands in for it, whoever asks and whenever.
+    part of the set, stands in for it, whoever asks and whenever. `readers`: threads that decode (see `threads.each`).
     """
 
-    def __init__(self, source: Source, decode: Decode, room: int, kin: np.ndarray, strict: bool) -> None:
+    def __init__(
+        self, source: Source, decode: Decode, room: int, kin: np.ndarray, strict: bool, readers: int = 0
+    ) -> None:
         self._source, self._decode, self._kin, self._strict = source, decode, kin, strict
+        self._readers = readers
         self._kept: dict[int, np.ndarray] = {}
         self._left, self._lock = room, threading.Lock()
         self._sizes: Counter[tuple[int, int]] = Counter()
@@ -37,7 +40,7 @@ class Squares:
         """Read all pictures once, or without `whole` only their headers, so that `lines` can tell of them."""
         look = self._read if whole else self._header
         with Progress(self._source.count, "pictures", "pictures") as progress:
-            for found in each(range(self._source.count), look):
+            for found in each(range(self._source.count), look, self._readers):
                 if found is not None:
                     self._sizes[found[1]] += 1
                     self._converted.update(found[2])
@@ -70,7 +73,7 @@ class Squares:
         numbers = [int(number) for number in at]
         if all(number in self._kept for number in numbers):
             return [self._kept[number] for number in numbers]
-        return list(each(numbers, self._one))
+        return list(each(numbers, self._one, self._readers))
 
     def _one(self, number: int) -> np.ndarray:
         """A picture, or what stands in for it."""

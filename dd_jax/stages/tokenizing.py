@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from dd_jax.data.batches import shuffled
-from dd_jax.data.examples import Pixels
+from dd_jax.data.examples import Pixels, streamed
 from dd_jax.method import adversarial
 from dd_jax.method.interfaces import Params
 from dd_jax.nn.discriminator import Discriminator, least_side
@@ -213,7 +213,9 @@ def run(
     """Train to the end (or resume) -> the averaged parameters. Each process reads its own share of every batch."""
     recipe = trainer.recipe
     placement.check_batch("config.pretrain.tokenizer.batch", recipe.batch, recipe.accumulate)
-    batch_at = shuffled({"img": img}, recipe.batch, trainer.seed, placement.mine(recipe.batch))
+    data = {"img": img}
+    batch_at = shuffled(data, recipe.batch, trainer.seed, placement.mine(recipe.batch))
+    extras = dataclasses.replace(extras or Extras(), streamed=streamed(data))
     # Two programs, not a conditional in one: on CPUs a convolution's gradient is far slower in a branch.
     early, late = (stepper(trainer, placement, plays) for plays in (False, True))
     with Checkpoints(folder) as checkpoints:

@@ -41,6 +41,7 @@ FREE: tuple[str, ...] = (
     "train.grid_every",
     "pairs.verify",
 )
+FREE += ("data.cache", "data.readers")
 FREE += ("tokenizer.stack.remat", "pretrain.tokenizer.grid_every", "pretrain.teacher.grid_every")
 FREE += ("pretrain.teacher.remat", "pretrain.teacher.scan", "pretrain.teacher.accumulate")
 KEEP = ("pretrain", "pairs", "train")  # too dear to be thrown away because a setting changed

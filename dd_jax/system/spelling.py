@@ -58,6 +58,7 @@ MEANT: dict[str, Any] = {
     "data.flip": False,
     "data.strict": True,
     "data.cache": 1024,
+    "data.readers": 0,
     "sample.tau": 1.0,
     "evaluate.taus": [],
     "evaluate.beside": [],

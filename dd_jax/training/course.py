@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from dd_jax.data.batches import shuffled
-from dd_jax.data.examples import Pixels
+from dd_jax.data.examples import Pixels, streamed
 from dd_jax.system import rng
 from dd_jax.system.sharding import ALONE, Placement
 from dd_jax.training.log import Extras
@@ -50,10 +50,8 @@ class Course:
         tx = tx or recipe.optimizer()
         run, read = self.step(loss, tx, draw), placement.whole(frozen or {})
         batch_at = shuffled(data, recipe.batch, self.seed, placement.mine(recipe.batch))
-        state = init_state(start, tx, placement)
-        state = fit(
-            self.name, self.folder, recipe, state, lambda s, b: run(s, b, read), batch_at, placement, self.extras
-        )
+        state, extras = init_state(start, tx, placement), dataclasses.replace(self.extras, streamed=streamed(data))
+        state = fit(self.name, self.folder, recipe, state, lambda s, b: run(s, b, read), batch_at, placement, extras)
         return gathered(state.ema, placement)
 
     def step(self, loss: Loss, tx: optax.GradientTransformation, draw: Draw | None = None) -> Any:

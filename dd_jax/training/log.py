@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,6 +16,7 @@ from dd_jax.system.errors import UserError
 from dd_jax.system.progress import Progress
 from dd_jax.training.sinks import Sinks
 from dd_jax.training.throughput import Throughput
+from dd_jax.training.waiting import ADVICE, MOST, Waiting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Extras:
     throughput: Throughput | None = None
     preview: Callable[[int, Any], dict[str, Any]] | None = None  # (step, state) -> numbers for the curve
     preview_every: int = 0
+    streamed: bool = False  # batches are read while it runs: are they there in time?
     called: Callable[[int], str] = str  # an example's number -> what messages call it: the file that it is read from
 
 
@@ -51,6 +53,7 @@ class Log:
         self._steps, self._every = steps, max(steps // 100, 1)
         self._progress = Progress(steps, name, unit="steps", initial=first)
         self._sinks = Sinks(folder, first + 1, extras.log)
+        self._waiting, self._warned = Waiting() if extras.streamed else None, False
 
     def __enter__(self) -> "Log":
         self._progress.__enter__()
@@ -61,6 +64,12 @@ class Log:
     ) -> None:
         self._progress.__exit__(kind, error, trace)
         self._sinks.close()
+        if self._waiting:
+            self._waiting.close()
+
+    def take(self, batches: Iterator[Any]) -> Any:
+        """The next batch."""
+        return self._waiting.take(batches) if self._waiting else next(batches)
 
     def begin(self, state: Any, batch: Any) -> None:
         """Before the first step."""
@@ -70,6 +79,8 @@ class Log:
     def note(self, done: int, metrics: dict[str, jax.Array], state: Any) -> None:
         """Step `done` is on its way. A hundred times in a training all metrics are read and the newest ones kept."""
         self._pending.append((done, metrics))
+        if self._waiting:
+            self._waiting.computing(metrics)
         curve, speed = {}, {}
         if done % self._every == 0 or done == self._steps:
             curve = self.check()
@@ -77,10 +88,20 @@ class Log:
             shown = {key: value for key, value in {**curve, **speed}.items() if "/" not in key}
             self._progress.update(done - self._progress.done, **shown)
             self._pending = []
+            speed |= self._waited(done)
         if self._extras.preview and self._extras.preview_every and done % self._extras.preview_every == 0:
             curve |= self._extras.preview(done, state)
         if curve:
             self._sinks.write(done, curve, speed)
+
+    def _waited(self, done: int) -> dict[str, float]:
+        """How long steps waited for their input; a line, once, where that is much."""
+        found = self._waiting.look(done) if self._waiting else {}
+        if found.get("input_wait", 0.0) > MOST and not self._warned:
+            self._warned = True
+            told = f"{self._name}: for {found['input_wait']:.0%} of the time steps wait for pictures to be read"
+            print(f"{told}: {ADVICE}", flush=True)
+        return found
 
     def check(self) -> dict[str, float]:
         """The newest numbers, after a look at all since the last time.

@@ -224,7 +224,7 @@ def fit(
         stack.enter_context(log)
         stack.enter_context(stopping.listening(together=True))
         for step in range(first, recipe.steps):
-            batch, done = placement.batch(next(data)), step + 1
+            batch, done = placement.batch(log.take(data)), step + 1
             if step == first:
                 log.begin(state, batch)
             state, metrics = step_fn(state, batch)
