@@ -60,7 +60,8 @@ def run(
     if not ported.teacher:
         views = settings.teacher.get("views", 0)
         img, label = pictures.encoded(views)
-        about = {"data": config.data.to_dict(), "seed": config.seed, "views": views, "told": pictures.told()}
+        data = {key: value for key, value in config.data.items() if key != "readers"}  # who reads changes no code
+        about = {"data": ConfigDict(data).to_dict(), "seed": config.seed, "views": views, "told": pictures.told()}
         code = encode(folder / "codes", system, codes, img, about, placement)
         dropped = Regularization.of(settings.teacher)
         begin, pace = parts.going_on(config, "teacher", folder), parts.pace(system, config)
