@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,8 +13,10 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from dd_jax import factory
-from dd_jax.data import cuts
+from dd_jax.data import cuts, examples
 from dd_jax.data.pictures import Pictures
+from dd_jax.families.llamagen.tokenizer import VQ
+from dd_jax.nn.conv import ConvStack
 from dd_jax.stages.codes import ABOUT, ROWS, encode
 from dd_jax.system import rng, stopping
 from dd_jax.system.errors import UserError
@@ -81,6 +84,40 @@ def test_codes_of_others_are_made_anew(system, params, tmp_path, change):
     assert len(asked) == 50
     np.testing.assert_array_equal(found, jax.jit(system.tokenizer.encode)(params, IMG))
     assert json.loads((tmp_path / ABOUT).read_text())["of"] == seen
+
+
+@pytest.mark.parametrize(("side", "count"), [(8, 512), (64, 512), (128, 128), (256, 32), (384, 14), (4096, 1)])
+def test_larger_pictures_are_encoded_fewer_at_once(side, count):
+    img = examples.Examples(np.zeros, 10_000, (side, side, 3))
+    assert examples.at_once(img) == count
+    assert examples.at_once(img, 8) == min(512, 8 * examples.AT_ONCE * 64**2 // side**2)
+
+
+def test_pictures_of_any_size_take_the_same_memory():
+    """Of the compiled program, nothing is run: 512 of 256 px would take sixteen times as much as 512 of 64 px."""
+    tokenizer = VQ(ConvStack(ch=8, z_channels=8, encoder_blocks=1, groups=4, attention=False, mid=False), 1024, 8)
+    params = jax.eval_shape(tokenizer.init, rng.key(0))
+
+    def needs(side, count):
+        img = jax.ShapeDtypeStruct((count, side, side, 3), np.float32)
+        compiled = jax.jit(tokenizer.encode).lower(params, img).compile({"xla_backend_optimization_level": 0})
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    large = examples.Examples(np.zeros, 10_000, (256, 256, 3))
+    assert 0 < needs(256, examples.at_once(large)) < 1.1 * needs(64, 512)
+
+
+def test_a_device_gets_no_more_pictures_at_once_than_it_has_room_for(tmp_path):
+    tokenizer = SimpleNamespace(vocab=4, encode=lambda params, img: img[:, 0, :5, 0].astype(np.int32))
+    system, asked = SimpleNamespace(tokenizer=tokenizer, layout=SimpleNamespace(tokens=5)), []
+
+    def read(at):
+        asked.append(len(at))
+        return np.broadcast_to((at % 4).astype(np.float32)[:, None, None, None], (len(at), 512, 512, 1))
+
+    found = encode(tmp_path, system, {"none": np.zeros(1)}, examples.Examples(read, 20, (512, 512, 1)))
+    assert asked == [8, 8, 8]
+    np.testing.assert_array_equal(found, np.tile(np.arange(20)[:, None] % 4, 5))
 
 
 def test_a_full_disk(system, params, tmp_path, monkeypatch):

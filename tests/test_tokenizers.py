@@ -169,7 +169,8 @@ def lean_cases():
 def test_lean_sizes_train(side, tokenizer):
     img = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (4, side, side, 1)), jnp.float32)
     key = jax.random.key(0)
-    params = jax.jit(lambda key: tokenizer.init_codebook(tokenizer.init(key), img, key))(key)
+    params = jax.jit(tokenizer.init)(key)
+    params = jax.jit(tokenizer.init_codebook)(params, jax.jit(tokenizer.vectors)(params, img), key)
     (loss, metrics), grads = jax.jit(jax.value_and_grad(tokenizer.loss, has_aux=True))(params, img)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((loss, metrics, grads)))
     for path, grad in jax.tree_util.tree_leaves_with_path(jax.device_get(grads)):
@@ -189,7 +190,8 @@ def test_revival_replaces_unused_codes_only():
 def test_revival_brings_codes_into_use(tokenizer):
     img = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (8, 28, 28, 1)), jnp.float32)
     key = jax.random.key(1)
-    params = jax.jit(lambda key: tokenizer.init_codebook(tokenizer.init(key), img, key))(key)
+    params = jax.jit(tokenizer.init)(key)
+    params = jax.jit(tokenizer.init_codebook)(params, jax.jit(tokenizer.vectors)(params, img), key)
     table = tokenizer.raw_codebook(params)
     params = tokenizer.with_codebook(params, table.at[4:].set(1e3 * table[0]))
     encode = jax.jit(tokenizer.encode)

@@ -151,7 +151,8 @@ def test_without_an_adversary_it_is_descent_of_the_tokenizer_s_own_loss(tokenize
     found = tokenizing.run(tmp_path, trainer, IMG, {})
     root, tx = jax.random.fold_in(rng.key(0), 1), RECIPE.optimizer()
     params = jax.jit(tokenizer.init)(rng.key(0))
-    state = init_state(jax.jit(tokenizer.init_codebook)(params, IMG[:16], root), tx)
+    drawn = lambda params, img: tokenizer.init_codebook(params, tokenizer.vectors(params, img), root)  # noqa: E731
+    state = init_state(jax.jit(drawn)(params, IMG[:16]), tx)
 
     @jax.jit
     def step(state, img):
@@ -170,6 +171,20 @@ def test_without_an_adversary_it_is_descent_of_the_tokenizer_s_own_loss(tokenize
     for i in range(6):
         state, _ = step(state, IMG[indices(i)])
     chex.assert_trees_all_equal(found, state.ema)
+
+
+def test_a_codebook_is_of_the_same_vectors_however_few_pictures_are_encoded_at_once(monkeypatch):
+    trainer, asked = Trainer(VQVAE8, RECIPE, PLAIN, 0), []
+    whole, vectors = trainer.start(IMG), VQVAE.vectors
+
+    def told(self, params, img):
+        asked.append(len(img))
+        return vectors(self, params, img)
+
+    monkeypatch.setattr(VQVAE, "vectors", told)
+    monkeypatch.setattr(tokenizing, "at_once", lambda _: 6)
+    chex.assert_trees_all_close(trainer.start(IMG), whole, atol=1e-6)
+    assert asked == [6, 4]  # one compilation each, of 16 pictures
 
 
 @pytest.mark.parametrize("begins", [2, 5])

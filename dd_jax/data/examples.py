@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 KEPT = 1 << 28  # bytes of float32 pictures that are kept rather than made each time
+AT_ONCE, SIDE = 512, 64  # pictures that are encoded at once, up to that side; of larger ones fewer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,11 @@ Pixels = np.ndarray | Examples
 def streamed(data: Mapping[str, Pixels]) -> bool:
     """Is a part of it made while it is asked for?"""
     return any(isinstance(part, Examples) for part in data.values())
+
+
+def at_once(img: Pixels, devices: int = 1) -> int:
+    """How many of them to encode at once: as many a device as have the pixels of 512 of 64 px, one to 512 in all."""
+    return max(1, min(AT_ONCE, AT_ONCE * SIDE**2 * devices // (img.shape[1] * img.shape[2])))
 
 
 def kept(examples: Examples) -> Pixels:

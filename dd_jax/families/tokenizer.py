@@ -124,9 +124,9 @@ class ConvTokenizer:
         """`params` with another codebook parameter."""
         return {**params, "quantizer": {**params["quantizer"], "embedding": codebook_VxC}}
 
-    def init_codebook(self, params: Params, img_BxRxRxc: jax.Array, key: jax.Array) -> Params:
-        """Codebook = vectors of these images."""
-        return self.with_codebook(params, codebook.draw(self.vectors(params, img_BxRxRxc), self.vocab, key))
+    def init_codebook(self, params: Params, vectors_MxC: jax.Array, key: jax.Array) -> Params:
+        """Codebook = some of these vectors, which are `vectors` of images."""
+        return self.with_codebook(params, codebook.draw(vectors_MxC, self.vocab, key))
 
     def revive(self, params: Params, img_BxRxRxc: jax.Array, key: jax.Array) -> Params:
         """Codes that these images do not use become vectors of these images."""

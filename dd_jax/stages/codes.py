@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from dd_jax.data.examples import Pixels
+from dd_jax.data.examples import Pixels, at_once
 from dd_jax.method.interfaces import Params
 from dd_jax.stages.parts import System
 from dd_jax.stages.workdir import digest
@@ -28,12 +28,13 @@ def encode(
     img: Pixels,
     seen: Mapping[str, Any] | None = None,
     placement: Placement = ALONE,
-    batch: int = 512,
+    batch: int | None = None,
 ) -> np.ndarray:
     """Codes (N, L) of all images, mapped from `codes.bin` in `folder`: uint16, int32 if there are more codes than that.
 
     Each process reads its own share of the images, the first one writes. `seen`: what the images depend on, plain
-    data; rows of others, or of another tokenizer, are made anew. Raises UserError for a disk that is full, and Stopped.
+    data; rows of others, or of another tokenizer, are made anew. `batch`: images at once, over all devices; None:
+    fewer of larger ones (`examples.at_once`). Raises UserError for a disk that is full, and Stopped.
     """
     path, shape = folder / ROWS, (len(img), system.layout.tokens)
     kind = np.dtype(np.uint16 if system.tokenizer.vocab <= FEW else np.int32)
@@ -44,6 +45,7 @@ def encode(
     size = shape[1] * kind.itemsize
     done = path.stat().st_size // size  # behind a torn row, if any, it goes on
     run = placement.jit(lambda params, img: placement.everywhere(system.tokenizer.encode(params, img)))
+    batch = batch or at_once(img, placement.rows)
     batch, last, params = batch + -batch % placement.rows, len(img) - 1, placement.whole(params)
     with (
         Progress(len(img), "codes", "pictures", done) as bar,

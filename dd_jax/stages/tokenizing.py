@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from dd_jax.data.batches import shuffled
-from dd_jax.data.examples import Pixels, streamed
+from dd_jax.data.examples import Pixels, at_once, streamed
 from dd_jax.method import adversarial
 from dd_jax.method.interfaces import Params
 from dd_jax.nn.discriminator import Discriminator, least_side
@@ -102,9 +102,10 @@ class Trainer:
 
     def start(self, img: Pixels) -> Params:
         """The tokenizer's first parameters, its codebook made of these images."""
-        tokenizer, root = self.tokenizer, self._root
-        params = jit_once(tokenizer.init)(rng.key(self.seed))
-        return jax.jit(tokenizer.init_codebook)(params, jnp.asarray(img[: 2 * self.recipe.batch]), root)
+        tokenizer, count, some = self.tokenizer, min(2 * self.recipe.batch, len(img)), at_once(img)
+        params, run = jit_once(tokenizer.init)(rng.key(self.seed)), jax.jit(tokenizer.vectors)
+        pieces = [run(params, img[i : min(i + some, count)]) for i in range(0, count, some)]
+        return jax.jit(tokenizer.init_codebook)(params, jnp.concatenate(pieces), self._root)
 
     def begin(self, params: Params, placement: Placement = ALONE) -> TrainState:
         """The state at step 0."""
