@@ -10,26 +10,33 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import tiny_config
+from stand_in import Stand, stand
 
 from dd_jax import factory
 from dd_jax.data.batches import index_batches
+from dd_jax.data.examples import Examples
+from dd_jax.data.images import from_array
 from dd_jax.data.pictures import Pictures
+from dd_jax.data.sampleset import to_uint8
 from dd_jax.families.llamagen.tokenizer import VQ
 from dd_jax.families.var.tokenizer import VQVAE
 from dd_jax.method import adversarial
-from dd_jax.metrics import ssim
+from dd_jax.metrics import scores, ssim
+from dd_jax.metrics.inception import Inception
 from dd_jax.nn import codebook, discriminator
 from dd_jax.nn.conv import ConvStack
 from dd_jax.nn.discriminator import Discriminator, least_side
-from dd_jax.stages import checks, pretrain, tokenizing
+from dd_jax.report.pretrained import sections
+from dd_jax.stages import checks, fid, pretrain, tokenizing
 from dd_jax.stages.parts import load_params, tokenizer_trainer
 from dd_jax.stages.tokenizing import Aims, Trainer
 from dd_jax.system import rng
 from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import ALONE
+from dd_jax.training import reconstructions
 from dd_jax.training.course import Course
 from dd_jax.training.loop import Recipe, init_state, update
-from dd_jax.training.reconstructions import use
+from dd_jax.training.reconstructions import Reconstructions, use
 
 STACK = ConvStack(
     ch=8, ch_mult=(1, 2), z_channels=4, channels=1, encoder_blocks=0, decoder_blocks=0, groups=0,
@@ -262,6 +269,29 @@ def test_ssim_and_psnr_are_their_formulas():
     assert ssim.ssim(grey, grey) == 1
 
 
+def test_pictures_are_scored_in_pieces_by_what_they_are(tmp_path, monkeypatch):
+    """And `rfid` is the distance of features of what is seen: 8 bits, three channels."""
+    params, asked = Trainer(VQ8, RECIPE, PLAIN, 0).start(IMG), []
+
+    def read(at):
+        asked.append(len(at))
+        return IMG[at]
+
+    monkeypatch.setattr(reconstructions, "BATCH", 8)
+    there, found = (
+        Reconstructions(tmp_path, VQ8, (4,), 16, img, IMG).finish(params, None, None, stand())
+        for img in (IMG, Examples(read, len(IMG), IMG.shape[1:]))
+    )
+    assert (found, asked) == (there, [8, 8, 8])
+    seen = jax.jit(lambda img: VQ8.decode(params, VQ8.codebook(params)[VQ8.encode(params, img)]))(IMG)
+    pixels = [np.repeat(to_uint8(jnp.clip(img, -1, 1)), 3, -1) for img in (seen, IMG)]
+    own, other = (stand().collect(from_array(img), ("pool3",))[0]["pool3"] for img in pixels)
+    assert found["rfid"] == pytest.approx(scores.frechet_features(own, other), rel=1e-3)
+    assert (found["rfid_count"], found["rfid_protocol"]) == (len(IMG), "adm")
+    told = {"held_out": 20, "psnr": 9, "rfid": 1.234, "rfid_count": 1000, "rfid_protocol": "adm"}
+    assert "PSNR 9.00 dB, rFID 1.23 (adm, of 1,000 pictures:" in sections({}, told, [], tmp_path / "none", [])[0]
+
+
 def playing(family):
     config = tiny_config(family)
     fields = {"gan_weight": 0.5, "gan_start": 6, "gan_width": 4, "gan_layers": 1, "grid_every": 6, "l1": 1.0}
@@ -270,8 +300,11 @@ def playing(family):
     return config
 
 
-def test_a_run_looks_at_reconstructions_and_finds_its_tokenizer_again(tmp_path):
+def test_a_run_looks_at_reconstructions_and_finds_its_tokenizer_again(tmp_path, monkeypatch):
     config, here = playing("var"), tmp_path / "tokenizer"
+    config.evaluate.inception = "w"
+    monkeypatch.setattr(fid.inception, "load", lambda folder: Inception({}, {"id": "stand"}))
+    monkeypatch.setattr(fid, "Extractor", Stand)
     system, pictures = factory.build(config), Pictures(factory.settled(config).data, 0)
     frozen = {"classifier": jax.jit(system.classifier.init)(jax.random.key(0))}
     (img, _), (held, _) = pictures.training(), pictures.held_out()
@@ -280,11 +313,11 @@ def test_a_run_looks_at_reconstructions_and_finds_its_tokenizer_again(tmp_path):
     assert {path.name for path in (here / "grids").iterdir()} == {
         "step-00000006.png", "step-00000012.png", "last.png",
     }  # fmt: skip
-    scores = json.loads((here / "scores.json").read_text())
-    assert scores["psnr"] > 5
-    assert scores["fd"] >= 0
-    assert tuple(scores["maps"]) == system.layout.maps
-    assert {f"{name}/{s}" for name in ("used", "perplexity") for s in range(3)} < {*scores}
+    found = json.loads((here / "scores.json").read_text())
+    assert found["psnr"] > 5
+    assert min(found["fd"], found["rfid"]) >= 0
+    assert tuple(found["maps"]) == system.layout.maps
+    assert {f"{name}/{s}" for name in ("used", "perplexity") for s in range(3)} < {*found}
     rows = [json.loads(line) for line in (here / "curve.jsonl").read_text().splitlines()]
     assert {row["step"] for row in rows if "used/0" in row} == {6, 12}
     assert {"l1", "perceptual", "gan", "discriminator"} < {*rows[-1]}
@@ -304,4 +337,8 @@ def test_what_cannot_be_trained_is_said_at_once():
     config.data.update({"name": "mnist", "resolution": 28})
     config.pretrain.tokenizer.perceptual = "lpips"
     with pytest.raises(UserError, match="perceptual=lpips looks through published weights: python -m port_weights"):
+        checks.pretraining(factory.build(config), config, lambda: ALONE)
+    config.data.resolution = 64
+    config.pretrain.tokenizer.perceptual, config.evaluate.inception = "none", __file__
+    with pytest.raises(UserError, match=r"is a file: python -m port_weights inception"):
         checks.pretraining(factory.build(config), config, lambda: ALONE)

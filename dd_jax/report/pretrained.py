@@ -10,7 +10,12 @@ from dd_jax.report import svg
 from dd_jax.report.rows import Row, number
 
 SHOWN = 30  # classes of the table, at most
-MEASURES = {"psnr": "PSNR {:.2f} dB", "ssim": "SSIM {:.3f}", "fd": "Frechet distance to the originals {:.2f}"}
+MEASURES = {
+    "psnr": "PSNR {psnr:.2f} dB",
+    "ssim": "SSIM {ssim:.3f}",
+    "fd": "Frechet distance to the originals {fd:.2f}",
+    "rfid": "rFID {rfid:.2f} ({rfid_protocol}, of {rfid_count:,} pictures: published ones are of 50,000)",
+}
 
 
 def sections(
@@ -47,7 +52,7 @@ def _pictures(told: Mapping[str, Any]) -> str:
 def _tokenizer(scores: Mapping[str, Any], curve: Sequence[Row], grid: Path) -> str:
     if not scores:
         return ""
-    told = [form.format(scores[name]) for name, form in MEASURES.items() if name in scores]
+    told = [form.format(**scores) for name, form in MEASURES.items() if name in scores]
     note = f"{scores['held_out']:,} held-out pictures through their codes and back: {', '.join(told)}."
     parts = [f'<h2>Tokenizer</h2><p class="note">{note} Originals above their reconstructions.</p>']
     if grid.exists():

@@ -124,6 +124,8 @@ def pretraining(system: System, config: ConfigDict, placement: Callable[[], Plac
             raise UserError(f"{told}: take emoji, a config of classes, or a finished teacher, --config.weights.teacher")
     if "tokenizer" not in parts:
         return
+    if config.evaluate.inception:
+        fid.check_network(config.evaluate)
     trainer = tokenizer_trainer(system, config)
     if trainer.aims.perceptual == "lpips" and system.lpips is not None:
         system.lpips.check(config.data.resolution)

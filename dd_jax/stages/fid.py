@@ -33,6 +33,20 @@ HINT = (
 )
 
 
+def check_network(settings: ConfigDict) -> None:
+    """UserError for a folder `config.evaluate.inception` that does not hold the network of FID."""
+    folder = settings.inception
+    inception.check_folder(folder)
+    if (found := weights.describe(folder).get("part", "inception")) != "inception":
+        raise UserError(f"config.evaluate.inception={folder} holds a {found}, not the network of FID: {HINT}")
+
+
+def extractor(settings: ConfigDict) -> Extractor:
+    """That network under the protocol of `config.evaluate`."""
+    network, protocol = inception.load(settings.inception), protocols.find(settings.protocol)
+    return Extractor(network, protocol, settings.features_batch, settings.products)
+
+
 @dataclasses.dataclass
 class Scorer:
     """The network under a protocol, and what samples are compared with; both read when first needed."""
@@ -60,10 +74,7 @@ class Scorer:
 
     def check(self) -> None:
         """UserError, before anything is drawn or computed, for a network or a reference that cannot be used."""
-        folder = self.settings.inception
-        inception.check_folder(folder)
-        if (found := weights.describe(folder).get("part", "inception")) != "inception":
-            raise UserError(f"config.evaluate.inception={folder} holds a {found}, not the network of FID: {HINT}")
+        check_network(self.settings)
         self.reference()
 
     @property
@@ -83,14 +94,12 @@ class Scorer:
     def __call__(self, samples: Images) -> dict[str, Any]:
         """`metrics.score.score`; features of reference images are made once for all plans."""
         if self._ready is None:
-            reference = self.reference()
-            network = inception.load(self.settings.inception)
-            extractor = Extractor(network, self.protocol, self.settings.features_batch, self.settings.products)
+            reference, network = self.reference(), extractor(self.settings)
             if "precision" in self.protocol.scores:
-                reference = dataclasses.replace(reference, features=features_of(reference, extractor))
-            self._ready = extractor, reference
-        extractor, reference = self._ready
-        return score(extractor, samples, reference, self.options)
+                reference = dataclasses.replace(reference, features=features_of(reference, network))
+            self._ready = network, reference
+        network, reference = self._ready
+        return score(network, samples, reference, self.options)
 
 
 def run(sampling: Sampling, settings: ConfigDict, workdir: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from dd_jax.data.examples import Pixels
 from dd_jax.data.pictures import Pictures
 from dd_jax.method.interfaces import Params
 from dd_jax.metrics.classifier import Classifier
-from dd_jax.stages import parts, tokenizing
+from dd_jax.stages import fid, parts, tokenizing
 from dd_jax.stages.codes import encode
 from dd_jax.stages.parts import System, tokenizer_trainer
 from dd_jax.stages.teaching import Regularization, train_teacher
@@ -96,7 +96,8 @@ def train_tokenizer(
     trainer = tokenizer_trainer(system, config)
     read = {trainer.aims.perceptual: frozen[trainer.aims.perceptual]} if trainer.eyes else {}
     params = tokenizing.run(folder, trainer, img, read, placement, extras)
-    looks.finish(params, system.classifier, frozen.get("classifier"))
+    extractor = fid.extractor(config.evaluate) if config.evaluate.inception else None
+    looks.finish(params, system.classifier, frozen.get("classifier"), extractor)
     return gathered(params, placement)
 
 

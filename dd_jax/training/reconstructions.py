@@ -12,12 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dd_jax.data.examples import Pixels
-from dd_jax.data.sampleset import sheet, to_uint8
+from dd_jax.data.examples import Examples, Pixels
+from dd_jax.data.images import Images
+from dd_jax.data.sampleset import rgb, sheet, to_uint8
 from dd_jax.method.interfaces import Params, Tokenizer
 from dd_jax.metrics import scores, ssim
 from dd_jax.metrics.classified import look
 from dd_jax.metrics.classifier import Classifier
+from dd_jax.metrics.features import Extractor
 from dd_jax.system import files, processes
 from dd_jax.system.sharding import ALONE, Placement
 
@@ -58,14 +60,16 @@ class Reconstructions:
         self._grid(state.ema, f"step-{step:08d}.png")
         return self._use(state.ema, COUNTED)
 
-    def finish(self, params: Params, classifier: Classifier | None, seen: Params | None) -> dict[str, Any]:
+    def finish(
+        self, params: Params, classifier: Classifier | None, seen: Params | None, extractor: Extractor | None = None
+    ) -> dict[str, Any]:
         """`folder`/scores.json and grids/last.png: `psnr` and `ssim` (11 px or more) of held-out pictures.
 
-        With a classifier and its parameters also `fd`, the Frechet distance of reconstructions to their originals; and
-        the use of codes by training pictures.
+        With a classifier and its parameters also `fd`, the Frechet distance of reconstructions to their originals, with
+        an extractor `rfid`, the same by its network; and the use of codes by training pictures.
         """
         self._grid(params, "last.png")
-        held = _spaced(self.held, HELD_OUT)
+        held = _spaced(self.held, HELD_OUT)[:]
         made = np.concatenate([img for _, img in self._through(params, held)])
         pairs = [(held[i : i + BATCH], made[i : i + BATCH]) for i in range(0, len(held), BATCH)]
         found: dict[str, Any] = {"held_out": len(held)}
@@ -76,6 +80,10 @@ class Reconstructions:
         if classifier is not None and seen is not None and len(held) > 1:
             own, other = (scores.statistics(look(classifier, seen, some)[0]) for some in (made, held))
             found["fd"] = scores.frechet(*own, *other)
+        if extractor is not None and len(held) > 1:
+            own, other = (extractor.collect(_images(some), ("pool3",))[0]["pool3"] for some in (made, held))
+            found["rfid"] = scores.frechet_features(own, other)
+            found |= {"rfid_count": len(held), "rfid_protocol": extractor.protocol.name}
         found |= {"maps": self.maps, "counted": min(len(self.img), ALL_COUNTED), **self._use(params, ALL_COUNTED)}
         if processes.is_first():
             files.replace(self.folder / "scores.json", json.dumps(found, indent=1).encode())
@@ -87,7 +95,7 @@ class Reconstructions:
 
     def _grid(self, params: Params, name: str) -> None:
         """Rows of originals above rows of their reconstructions."""
-        held = _spaced(self.held, SHOWN)
+        held = _spaced(self.held, SHOWN)[:]
         made = np.concatenate([img for _, img in self._through(params, held)])
         starts = range(0, len(held), COLUMNS)
         rows = [x[i : i + COLUMNS] for i in starts for x in (held, made)]
@@ -97,14 +105,13 @@ class Reconstructions:
             sheet(to_uint8(jnp.concatenate(whole)), COLUMNS).save(buffer, "PNG")
             files.replace(self.folder / "grids" / name, buffer.getvalue())
 
-    def _through(self, params: Params, img: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(codes, images in [-1, 1] as the codes draw them) of batch after batch."""
-        place, batch = self.placement, BATCH + -BATCH % self.placement.rows
+    def _through(self, params: Params, img: Pixels) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(codes, images in [-1, 1] as the codes draw them) of batch after batch; each process reads its own rows."""
+        place, batch, last = self.placement, BATCH + -BATCH % self.placement.rows, len(img) - 1
         for i in range(0, len(img), batch):
-            part = img[i : i + batch]
-            padded = np.concatenate([part, np.zeros((batch - len(part), *part.shape[1:]), part.dtype)])
-            code, made = self._run(params, place.batch(padded[place.mine(batch)]))
-            yield np.asarray(code)[: len(part)], np.asarray(made)[: len(part)]
+            part = img[np.minimum(i + place.mine(batch), last)]
+            code, made = self._run(params, place.batch(part))
+            yield np.asarray(code)[: len(img) - i], np.asarray(made)[: len(img) - i]
 
     @functools.cached_property
     def _run(self) -> Any:
@@ -119,6 +126,13 @@ class Reconstructions:
         return place.jit(run)
 
 
-def _spaced(img: Pixels, most: int) -> np.ndarray:
-    """At most so many of them, evenly spaced: they lie class by class."""
-    return img[np.unique(np.linspace(0, len(img) - 1, min(most, len(img))).astype(int))]
+def _spaced(img: Pixels, most: int) -> Examples:
+    """At most so many of them, evenly spaced: they lie class by class. They are read when they are asked for."""
+    at = np.unique(np.linspace(0, len(img) - 1, min(most, len(img))).astype(int))
+    return Examples(lambda some: img[at[some]], len(at), img.shape[1:])
+
+
+def _images(img: np.ndarray) -> Images:
+    """Pictures in [-1, 1] as networks for photographs take them."""
+    count = len(img)
+    return Images("pictures", count, lambda size: (rgb(to_uint8(img[i : i + size])) for i in range(0, count, size)))
