@@ -22,7 +22,7 @@ RECIPE = {  # of each training
     "drop_path": "share of examples that skip the last block's branches; grows linearly from 0 in the first",
     "from": "folder of a published teacher, or a run, that training goes on from; '': it begins anew",
     "trunk_lr": "share of lr for all but the class table, where it goes on from one; 0: they stay as they are",
-    "revive_every": "steps after which codes that nobody uses become vectors of pictures",
+    "revive_every": "steps after which codes that were not used become vectors of pictures",
     "dtype": "in which encoder, decoder and discriminator compute: float32 or bfloat16",
     "l1": "weight of the absolute error of pixels, beside tokenizer.pixels",
     "perceptual": "distance of pictures and reconstructions: none, classifier, lpips (weights.lpips)",
@@ -34,6 +34,8 @@ RECIPE = {  # of each training
     "gan_lr": "the discriminator's learning rate",
     "gan_width": "channels of its first layer",
     "gan_layers": "of stride 2: 3 judge patches of 70 px, 2 of 34, 1 of 16",
+    "gan_r1": "weight, in the discriminator's loss, of half the squared gradient at real pictures; 0: none",
+    "gan_lecam": "weight, in the discriminator's loss, of its distance to the other kind's average; 0: none",
 }
 FILTER = {
     "temperature": "logits are divided by it",

@@ -37,6 +37,8 @@ TOKENIZING = {
     "gan_lr": 1e-4,
     "gan_width": 64,
     "gan_layers": 3,
+    "gan_r1": 0.0,  # of the gradient penalty on real pictures (arXiv 1801.04406)
+    "gan_lecam": 0.0,  # of LeCam's term (arXiv 2104.03310)
 }
 
 

@@ -132,6 +132,8 @@ RECIPE = {
     "gan_lr": real(0),
     "gan_width": SIZE,
     "gan_layers": whole(1, 8),
+    "gan_r1": real(0),
+    "gan_lecam": real(0),
 }
 RECIPE_NEEDS = ("steps", "batch", "lr")  # the rest has defaults
 FILTER = {

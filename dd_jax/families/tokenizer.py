@@ -128,10 +128,10 @@ class ConvTokenizer:
         """Codebook = some of these vectors, which are `vectors` of images."""
         return self.with_codebook(params, codebook.draw(vectors_MxC, self.vocab, key))
 
-    def revive(self, params: Params, img_BxRxRxc: jax.Array, key: jax.Array) -> Params:
-        """Codes that these images do not use become vectors of these images."""
+    def revive(self, params: Params, img_BxRxRxc: jax.Array, key: jax.Array, used_V: jax.Array | None = None) -> Params:
+        """Codes that were not in use become vectors of these images; None: those that these images do not use."""
         vectors = self.vectors(params, img_BxRxRxc)
-        used = codebook.usage(flow.nearest(vectors, self.codebook(params)), self.vocab)
+        used = codebook.usage(flow.nearest(vectors, self.codebook(params)), self.vocab) if used_V is None else used_V
         return self.with_codebook(params, codebook.revive(self.raw_codebook(params), used, vectors, key))
 
     def features(self, params: Params, img_BxRxRxc: jax.Array) -> jax.Array:

@@ -146,7 +146,7 @@ def tokenizer_trainer(system: System, config: ConfigDict) -> tokenizing.Trainer:
     if network is None and name != "none":
         raise UserError(f"config.pretrain.tokenizer.perceptual={name}: this config has no {name}; choose none")
     eyes = (lambda frozen, a, b: network.perceptual(frozen[name], a, b)) if network else None
-    trainer = tokenizing.Trainer.of(system.tokenizer, section, config.seed, eyes)
+    trainer = tokenizing.Trainer.of(system.tokenizer, section, config.seed, eyes, system.layout.tokens)
     trainer.aims.check(config.data.resolution)
     return trainer
 

@@ -9,7 +9,7 @@ import functools
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.struct
 import jax
@@ -19,7 +19,9 @@ import optax
 from dd_jax.data.batches import shuffled
 from dd_jax.data.examples import Pixels, at_once, streamed
 from dd_jax.method import adversarial
+from dd_jax.method.adversarial import Anchors, Smooth
 from dd_jax.method.interfaces import Params
+from dd_jax.nn import codebook
 from dd_jax.nn.discriminator import Discriminator, least_side
 from dd_jax.system import rng
 from dd_jax.system.checkpoint import Checkpoints
@@ -32,6 +34,7 @@ from dd_jax.training.loop import Metrics, Recipe, Settings, TrainState, averaged
 Batch = dict[str, jax.Array]
 Compare = Callable[[Params, jax.Array, jax.Array], jax.Array]  # (frozen parameters, img, img) -> distance_B
 ALIVE = 0.7  # share of the steps behind which codes are left alone
+ENOUGH = 4  # codes of a batch for each that there is, from which on it tells which are dead: of even use it misses e^-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +53,8 @@ class Aims(Settings):
     gan_lr: float = 1e-4
     gan_width: int = 64
     gan_layers: int = 3
+    gan_r1: float = 0.0  # weights in the discriminator's loss (see `adversarial`)
+    gan_lecam: float = 0.0
 
     def check(self, side: int) -> None:
         """UserError for images that the discriminator could not judge."""
@@ -61,30 +66,41 @@ class Aims(Settings):
 
 
 @flax.struct.dataclass
-class Adversarial(TrainState):
-    """The tokenizer's state, and its adversary's: no average, for nobody uses it."""
+class Learning(TrainState):
+    """The tokenizer's state, and its adversary's: no average, for nobody uses it. What there is none of is None."""
 
-    discriminator: Params
-    discriminator_opt: optax.OptState
+    discriminator: Any = None  # its parameters
+    discriminator_opt: optax.OptState = None
+    anchors: Anchors | None = None  # where LeCam's term has a weight
+    used_V: jax.Array | None = None  # codes in use since the last revival, where a batch alone does not tell
+
+    LATER: ClassVar[tuple[str, ...]] = ("used_V",)
 
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
-    """One run's training. `eyes`: what the perceptual distance looks with, where there is one."""
+    """One run's training. `eyes`: what the perceptual distance looks with, where there is one.
+
+    `counts`: codes are dead that no batch has used since the last revival, not those that its own batch does not use.
+    """
 
     tokenizer: Any
     recipe: Recipe
     aims: Aims
     seed: int
     eyes: Compare | None = None
+    counts: bool = False
 
     @classmethod
-    def of(cls, tokenizer: Any, section: Any, seed: int, eyes: Compare | None = None) -> "Trainer":
-        """By `config.pretrain.tokenizer`."""
-        aims = Aims.of(section)
+    def of(
+        cls, tokenizer: Any, section: Any, seed: int, eyes: Compare | None = None, tokens: int | None = None
+    ) -> "Trainer":
+        """By `config.pretrain.tokenizer`. `tokens`: codes of an image; it counts where a batch has few of them."""
+        aims, recipe = Aims.of(section), Recipe.of(section)
+        counts = tokens is not None and tokens * recipe.batch < ENOUGH * tokenizer.vocab
         kind = jnp.dtype(aims.dtype)
         cast = tokenizer if kind == jnp.float32 else dataclasses.replace(tokenizer, dtype=kind)
-        return cls(cast, Recipe.of(section), aims, seed, eyes)
+        return cls(cast, recipe, aims, seed, eyes, counts)
 
     @property
     def discriminator(self) -> Discriminator:
@@ -107,34 +123,39 @@ class Trainer:
         pieces = [run(params, img[i : min(i + some, count)]) for i in range(0, count, some)]
         return jax.jit(tokenizer.init_codebook)(params, jnp.concatenate(pieces), self._root)
 
-    def begin(self, params: Params, placement: Placement = ALONE) -> TrainState:
+    def begin(self, params: Params, placement: Placement = ALONE) -> Learning:
         """The state at step 0."""
-        state = init_state(params, self.tx, placement)
-        if not self.aims.gan_weight:
+        aims, used = self.aims, placement.put(jnp.zeros(self.tokenizer.vocab, bool)) if self.counts else None
+        state = Learning(**vars(init_state(params, self.tx, placement)), used_V=used)
+        if not aims.gan_weight:
             return state
-        stack = self.tokenizer.stack
-        img = jnp.zeros((1, *(least_side(self.aims.gan_layers),) * 2, stack.channels))
+        img = jnp.zeros((1, *(least_side(aims.gan_layers),) * 2, self.tokenizer.stack.channels))
 
-        def init(key: jax.Array) -> tuple[Params, optax.OptState]:
+        def init(key: jax.Array) -> tuple[Params, optax.OptState, Anchors | None]:
             fresh = rng.fresh(self.discriminator, key, img)
-            return placement.keep((fresh, self.gan_tx.init(fresh)))
+            return placement.keep((fresh, self.gan_tx.init(fresh), Anchors.zero() if aims.gan_lecam else None))
 
-        rival, opt = jax.jit(init)(jax.random.fold_in(self._root, 0))
-        return Adversarial(**vars(state), discriminator=rival, discriminator_opt=opt)
+        rival, opt, anchors = jax.jit(init)(jax.random.fold_in(self._root, 0))
+        return dataclasses.replace(state, discriminator=rival, discriminator_opt=opt, anchors=anchors)
 
     @property
     def _root(self) -> jax.Array:
         return jax.random.fold_in(rng.key(self.seed), 1)
 
-    def step(self, state: TrainState, batch: Batch, frozen: Params, plays: bool = True) -> tuple[TrainState, Metrics]:
+    def step(self, state: Learning, batch: Batch, frozen: Params, plays: bool = True) -> tuple[Learning, Metrics]:
         """One update of the tokenizer and, if there is one and it `plays`, of the discriminator by the same images."""
         img, pieces = batch["img"], self.recipe.accumulate
-        if isinstance(state, Adversarial) and plays:
+        if state.discriminator is not None and plays:
             play = functools.partial(self._play, state, frozen)
             grads, rival, metrics = averaged(play, img, pieces)
             state, metrics["discriminator_grad_norm"] = self._answered(state, rival)
+            if state.anchors is not None:
+                moved = state.anchors.moved(metrics["discriminator_real"], metrics["discriminator_fake"])
+                state = dataclasses.replace(state, anchors=moved)
         else:
             grads, metrics = gradients(lambda p, img: self._loss(p, img, frozen)[:2], state.params, img, pieces)
+        if state.used_V is not None:
+            state = dataclasses.replace(state, used_V=state.used_V | (metrics.pop("used_V") > 0))
         state, norm = update(state, grads, self.tx, self.recipe.ema)
         return self._revived(state, img), {**metrics, "grad_norm": norm}
 
@@ -150,9 +171,11 @@ class Trainer:
             far = jnp.mean(self.eyes(frozen, made.img_BxRxRxc[shown], img[shown]))
             metrics |= {"perceptual": aims.perceptual_weight * far}
             total = total + metrics["perceptual"]
+        if self.counts:
+            metrics |= {"used_V": codebook.usage(made.code_BxL, self.tokenizer.vocab).astype(jnp.float32)}
         return total, {**metrics, "loss": total}, made.img_BxRxRxc
 
-    def _play(self, state: Adversarial, frozen: Params, img: jax.Array) -> tuple[Params, Params, Metrics]:
+    def _play(self, state: Learning, frozen: Params, img: jax.Array) -> tuple[Params, Params, Metrics]:
         """Gradients of the tokenizer and of the discriminator, and what to log.
 
         Both losses reach the tokenizer through its images alone: one pass back through it with the sum of their
@@ -165,13 +188,15 @@ class Trainer:
 
         (total, made), pull, metrics = jax.vjp(forward, state.params, has_aux=True)
         one, none = jnp.ones_like(total), jnp.zeros_like(total)
-        match = adversarial.match(self._logits, state.discriminator, img, made)
+        smooth = Smooth(self.aims.gan_r1, self.aims.gan_lecam, state.anchors)
+        match = adversarial.match(self._logits, state.discriminator, img, made, smooth)
         weight = jnp.float32(self.aims.gan_weight)
         if self.aims.gan_adaptive:
             sides = (one, jnp.zeros_like(made)), (none, match.by_img_BxRxRxc)
             weight = weight * adversarial.balance(*(self.tokenizer.last_kernel(pull(side)[0]) for side in sides))
         (grads,) = pull((one, weight * match.by_img_BxRxRxc))
         seen = {"gan": match.fooled, "gan_weight": weight, "discriminator": match.hinge}
+        seen |= {f"discriminator_{name}": term for name, term in match.terms.items()}
         return grads, match.by_params, {**metrics, **seen, "loss": total + weight * match.fooled}
 
     def _logits(self, params: Params, img: jax.Array) -> jax.Array:
@@ -179,21 +204,22 @@ class Trainer:
         given = img.astype(self.tokenizer.dtype)
         return jnp.asarray(self.discriminator.apply({"params": params}, given)).astype(jnp.float32)
 
-    def _answered(self, state: Adversarial, grads: Params) -> tuple[Adversarial, jax.Array]:
+    def _answered(self, state: Learning, grads: Params) -> tuple[Learning, jax.Array]:
         """The discriminator's update -> (state, gradient norm)."""
         change, opt = self.gan_tx.update(grads, state.discriminator_opt, state.discriminator)
         params = optax.apply_updates(state.discriminator, change)
         return dataclasses.replace(state, discriminator=params, discriminator_opt=opt), optax.global_norm(grads)
 
-    def _revived(self, state: TrainState, img: jax.Array) -> TrainState:
-        """Every so many steps, codes that the batch did not use begin again."""
+    def _revived(self, state: Learning, img: jax.Array) -> Learning:
+        """Every so many steps, codes that were not used begin again: by the batch, or since the last time."""
         due = (state.step % self.aims.revive_every == 0) & (state.step < ALIVE * self.recipe.steps)
         key = jax.random.fold_in(self._root, state.step)
 
-        def with_new_codes(state: TrainState) -> TrainState:
-            params = self.tokenizer.revive(state.params, img, key)
+        def with_new_codes(state: Learning) -> Learning:
+            params = self.tokenizer.revive(state.params, img, key, state.used_V)
             ema = self.tokenizer.with_codebook(state.ema, self.tokenizer.raw_codebook(params))
-            return dataclasses.replace(state, params=params, ema=ema)
+            unused = None if state.used_V is None else jnp.zeros_like(state.used_V)
+            return dataclasses.replace(state, params=params, ema=ema, used_V=unused)
 
         return jax.lax.cond(due, with_new_codes, lambda state: state, state)
 
@@ -223,7 +249,7 @@ def run(
         steps = itertools.count(checkpoints.latest() or 0)
     state, frozen = trainer.begin(trainer.start(img), placement), placement.whole(frozen)
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def step(state: Any, batch: Batch) -> tuple[Learning, Metrics]:
         return (late if next(steps) >= trainer.aims.gan_start else early)(state, batch, frozen)
 
     return fit("tokenizer", folder, recipe, state, step, batch_at, placement, extras).ema

@@ -5,12 +5,13 @@ runs, and written behind it. The sum is of integers, so that every mesh and any 
 """
 
 import contextlib
+import dataclasses
 import functools
 import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,25 @@ def _names(tree: Any) -> list[tuple[str, Any]]:
     """Its arrays, each with the name that Orbax stores it under."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return [(jax.tree_util.keystr(path, simple=True, separator="."), x) for path, x in leaves]
+
+
+def _fields(state: Any) -> Any:
+    """A state as it is stored: its fields by name, but for those that hold nothing. Other trees are what they are."""
+    if not dataclasses.is_dataclass(state):
+        return state
+    found = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {name: x for name, x in found.items() if x is not None}
+
+
+def _filled(state: Any, fields: Any) -> Any:
+    """`state` with what `_fields` made of another one of its kind."""
+    return fields if _fields(state) is state else dataclasses.replace(state, **fields)
+
+
+def _saved(like: Any, there: Iterable[str]) -> Any:
+    """`like` without those fields of its class's LATER that a checkpoint with these names has not."""
+    stored = {name.partition(".")[0] for name in there}
+    return dataclasses.replace(like, **{name: None for name in like.LATER if name not in stored})
 
 
 def _kind(x: Any) -> str:
@@ -147,7 +167,7 @@ class Checkpoints:
             return
         (step, state, sums, data), self._waiting = self._waiting, None
         meta, args = {"sum": _total(sums), "data": data}, self._ocp.args
-        items = args.Composite(state=args.StandardSave(state), meta=args.JsonSave(meta))
+        items = args.Composite(state=args.StandardSave(_fields(state)), meta=args.JsonSave(meta))
         with self._writing():
             self._manager.save(step, args=items)
 
@@ -157,19 +177,21 @@ class Checkpoints:
         UserError if there is none, if it is damaged, or if other arrays were saved than `like` has.
 
         `like` gives its structure, shapes and places: arrays, or what `jax.eval_shape` returns (then all of it is
-        on one device). Saved on another mesh or number of devices, it is cut anew while it is read.
+        on one device). Saved on another mesh or number of devices, it is cut anew while it is read. Of the fields that
+        its class names in LATER, those that an earlier version did not save stay as they are.
         """
         if (step := self.latest() if step is None else step) is None:
             raise UserError(f"there is no checkpoint in {self.folder}: run its stage first")
         path = self.folder / str(step)
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        here, there = jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), self._there(step)
+        given = _saved(like, there) if there and hasattr(like, "LATER") else like
+        self._compare(path, given, there)
 
         def at(x: Any) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None) or here)
 
-        abstract, args = jax.tree.map(at, like), self._ocp.args
-        self._compare(step, like)
-        items = args.Composite(state=args.StandardRestore(abstract), meta=args.JsonRestore())
+        args = self._ocp.args
+        items = args.Composite(state=args.StandardRestore(jax.tree.map(at, _fields(given))), meta=args.JsonRestore())
         try:
             found = self._manager.restore(step, args=items)
         except Exception as error:  # whatever the reader met: the file is not what was written
@@ -180,9 +202,9 @@ class Checkpoints:
                 raise UserError(f"checkpoint {path} cannot be read now ({first}), it may be whole: retry") from error
             raise UserError(self._damaged(path, first)) from error
         meta = found.meta if isinstance(found.meta, dict) else {}
-        if checksum(found.state) != meta.get("sum"):
+        if checksum(_filled(given, found.state)) != meta.get("sum"):
             raise UserError(self._damaged(path, "its checksum does not match, or an older version wrote it"))
-        return found.state, meta.get("data", {})
+        return _filled(like, found.state), meta.get("data", {})
 
     def close(self) -> None:
         """Write what waits, and wait for it."""
@@ -197,20 +219,23 @@ class Checkpoints:
     def __exit__(self, *error: Any) -> None:
         self.close()
 
-    def _compare(self, step: int, like: Any) -> None:
-        """UserError that says what was saved otherwise than `like`: names, shapes, types."""
+    def _there(self, step: int) -> dict[str, str]:
+        """What a checkpoint says that it holds: {name: kind}. Empty if it says nothing: reading it will tell."""
         try:
             stored: Any = self._ocp.StandardCheckpointHandler().metadata(self._plain / str(step) / "state")
-            there = {name: _kind(x) for name, x in _names(stored) if hasattr(x, "shape")}
-        except Exception:  # no word on what it holds: reading it will tell
-            return
+            return {name: _kind(x) for name, x in _names(stored) if hasattr(x, "shape")}
+        except Exception:
+            return {}
+
+    def _compare(self, path: Path, like: Any, there: dict[str, str]) -> None:
+        """UserError that says what was saved otherwise than `like`: names, shapes, types."""
         here = {name: _kind(x) for name, x in _names(like)}
         odd = sorted({*there.items()} ^ {*here.items()}, key=lambda item: (not item[0].startswith("params"), item))
         names = list(dict.fromkeys(name for name, _ in odd))
         if there and names:
             told = [f"{name} is {there.get(name, 'not')} there, {here.get(name, 'not')} here" for name in names[:3]]
             more = f"; and {len(names) - 3} more" if len(names) > 3 else ""
-            raise UserError(self._other(self.folder / str(step), "; ".join(told) + more))
+            raise UserError(self._other(path, "; ".join(told) + more))
 
     def _other(self, path: Path, why: str) -> str:
         return (

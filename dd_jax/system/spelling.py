@@ -26,6 +26,8 @@ MEANT: dict[str, Any] = {
     "pretrain.tokenizer.gan_lr": 1e-4,
     "pretrain.tokenizer.gan_width": 64,
     "pretrain.tokenizer.gan_layers": 3,
+    "pretrain.tokenizer.gan_r1": 0.0,
+    "pretrain.tokenizer.gan_lecam": 0.0,
     "pretrain.teacher.from": "",
     "pretrain.teacher.trunk_lr": 1.0,
     "pretrain.teacher.views": 0,

@@ -5,7 +5,7 @@ import dataclasses
 import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import flax.struct
 import jax
@@ -142,6 +142,9 @@ class TrainState:
     opt: optax.OptState
 
 
+State = TypeVar("State", bound=TrainState)
+
+
 def init_state(params: Params, tx: optax.GradientTransformation, placement: Placement = ALONE) -> TrainState:
     """A state at step 0; the average starts at the parameters (a copy: buffers are donated)."""
 
@@ -183,9 +186,7 @@ def averaged(fn: Callable[[Any], Any], batch: Any, pieces: int = 1, run: int = 1
     return jax.tree.map(lambda x: x / pieces, total)
 
 
-def update(
-    state: TrainState, grads: Params, tx: optax.GradientTransformation, decay: float
-) -> tuple[TrainState, jax.Array]:
+def update(state: State, grads: Params, tx: optax.GradientTransformation, decay: float) -> tuple[State, jax.Array]:
     """One optimizer step and one EMA step, its decay warmed up; -> (state, gradient norm)."""
     change, opt = tx.update(grads, state.opt, state.params)
     params = optax.apply_updates(state.params, change)

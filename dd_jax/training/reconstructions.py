@@ -81,8 +81,8 @@ class Reconstructions:
             own, other = (scores.statistics(look(classifier, seen, some)[0]) for some in (made, held))
             found["fd"] = scores.frechet(*own, *other)
         if extractor is not None and len(held) > 1:
-            own, other = (extractor.collect(_images(some), ("pool3",))[0]["pool3"] for some in (made, held))
-            found["rfid"] = scores.frechet_features(own, other)
+            pool = [extractor.collect(_images(some), ("pool3",))[0]["pool3"] for some in (made, held)]
+            found["rfid"] = scores.frechet_features(*pool)
             found |= {"rfid_count": len(held), "rfid_protocol": extractor.protocol.name}
         found |= {"maps": self.maps, "counted": min(len(self.img), ALL_COUNTED), **self._use(params, ALL_COUNTED)}
         if processes.is_first():
@@ -134,5 +134,8 @@ def _spaced(img: Pixels, most: int) -> Examples:
 
 def _images(img: np.ndarray) -> Images:
     """Pictures in [-1, 1] as networks for photographs take them."""
-    count = len(img)
-    return Images("pictures", count, lambda size: (rgb(to_uint8(img[i : i + size])) for i in range(0, count, size)))
+
+    def read(size: int) -> Iterator[np.ndarray]:
+        return (rgb(to_uint8(jnp.asarray(img[i : i + size]))) for i in range(0, len(img), size))
+
+    return Images("pictures", len(img), read)
