@@ -107,7 +107,7 @@ class Programs:
         trainer, side = parts.tokenizer_trainer(system, config), config.data.resolution
         place.check_batch("--batch", trainer.recipe.batch, trainer.recipe.accumulate)
         state: TrainState = shapes(trainer.begin, self.params["tokenizer"])
-        img = jax.ShapeDtypeStruct((trainer.recipe.batch, side, side, config.data.channels), jnp.float32)
+        img = jax.ShapeDtypeStruct((trainer.recipe.batch, side, side, system.tokenizer.stack.channels), jnp.float32)
         frozen = {name: self.params[name] for name in (trainer.aims.perceptual,) if trainer.eyes}
         return tokenizing.stepper(trainer, place), _stepped(place, state, {"img": img}, frozen), trainer.recipe.batch
 

@@ -18,7 +18,7 @@ def compiled(folder, config, what, *settings, devices=8, batch=16):
     flag = f"--xla_force_host_platform_device_count={devices} --xla_cpu_parallel_codegen_split_count=1"
     said = folder / "said.json"
     words = [f"--config={ROOT}/configs/{config}.py", f"--mesh={devices},1", f"--what={what}", f"--batch={batch}"]
-    words += [f"--config.{setting}" for setting in (*SMALL, *settings)]
+    words += [setting if setting[:2] == "--" else f"--config.{setting}" for setting in (*SMALL, *settings)]
     run = subprocess.run(
         [sys.executable, "-m", "scripts.aot", "--topology=cpu", "--effort=-1", f"--json={said}", *words],
         cwd=ROOT,
@@ -38,6 +38,12 @@ def test_a_teacher_is_cut_over_devices_and_costs_what_it_does_on_one(family, tmp
     assert 0 < eight["argument_gib"] < alone["argument_gib"] / 4
     assert eight["collectives"]
     assert not alone["collectives"]
+
+
+def test_a_tokenizer_s_products_are_told_without_compiling(tmp_path):
+    row = compiled(tmp_path, "digits_var", "tokenizer", "--compile=false", devices=1)["tokenizer"]
+    assert row["tflop"] > 0
+    assert "compile_s" not in row
 
 
 WORK = """

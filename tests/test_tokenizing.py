@@ -30,7 +30,7 @@ from dd_jax.report.pretrained import sections
 from dd_jax.stages import checks, fid, pretrain, tokenizing
 from dd_jax.stages.parts import load_params, tokenizer_trainer
 from dd_jax.stages.tokenizing import Aims, Trainer
-from dd_jax.system import rng
+from dd_jax.system import flops, rng
 from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import ALONE
 from dd_jax.training import reconstructions
@@ -132,6 +132,17 @@ def test_the_weight_is_the_ratio_of_gradients_in_the_last_layer(begun):
     np.testing.assert_allclose(metrics["gan_weight"], trainer.aims.gan_weight * ratio, rtol=1e-4)
     expected = jax.jit(lambda: gradient_of(trainer.aims.gan_weight * ratio, trainer, state, img))()
     chex.assert_trees_all_close(grads, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_the_weight_costs_gradients_of_one_layer():
+    """What pull-backs to the last layer would go on to is dropped when compiled, and does not count."""
+
+    def work(adaptive):
+        trainer = Trainer(VQ8, RECIPE, dataclasses.replace(PLAYING, gan_adaptive=adaptive), 0)
+        state = jax.eval_shape(trainer.begin, jax.eval_shape(VQ8.init, rng.key(0)))
+        return flops.count(lambda state, img: trainer.step(state, {"img": img}, {}), state, IMG[:8])
+
+    assert work(False) < work(True) < 1.1 * work(False)
 
 
 def test_neither_player_s_loss_reaches_the_other(begun):

@@ -214,6 +214,21 @@ def test_flops_are_counted_through_loops_and_gradients():
     assert flops.count(conv, img, kernel) == 2 * 25 * 8 * 9 * 2
 
 
+WITHIN = {
+    "jit": jax.jit,
+    "rematerialised": jax.checkpoint,
+    "a conditional": lambda f: lambda x: jax.lax.cond(x[0, 0] > 0, f, lambda x: (x, x), x),
+    "a loop": lambda f: lambda x: jax.lax.scan(lambda carry, _: (carry, f(x)), x, None, length=1)[1],
+    "a pull-back": lambda f: lambda x: (f(x)[0], jax.vjp(f, x)[1]((x, x))),
+}
+
+
+@pytest.mark.parametrize("within", WITHIN.values(), ids=WITHIN)
+def test_products_that_no_output_needs_do_not_count(within):
+    both = within(lambda x: (x @ x, (x @ x) @ x))
+    assert flops.count(lambda x: both(x)[0], jnp.ones((4, 4))) == 2 * 4**3
+
+
 def test_muon_takes_the_matrices_of_layers_alone():
     shapes = {"layers_0": {"w": {"kernel": (6, 4), "bias": (4,)}}, "output": {"kernel": (6, 4)}, "table": (9, 4)}
     params = jax.tree.map(jnp.ones, shapes, is_leaf=lambda x: isinstance(x, tuple))

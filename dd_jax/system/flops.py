@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from dd_jax.system import rng
 
@@ -21,7 +22,15 @@ def count(fn: Callable, *args: Any) -> float:
 
 
 def count_jaxpr(jaxpr: Any, recomputed: bool = True) -> float:
-    """The same of what has been traced. Not `recomputed`: without the second forward of rematerialised blocks."""
+    """The same of what has been traced, less what no output needs: XLA drops that too (a pull-back's other half, say).
+
+    Not `recomputed`: without the second forward of rematerialised blocks.
+    """
+    needed, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    return _products(needed, recomputed)
+
+
+def _products(jaxpr: Any, recomputed: bool = True) -> float:
     total = 0.0
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "dot_general":
@@ -36,14 +45,14 @@ def count_jaxpr(jaxpr: Any, recomputed: bool = True) -> float:
         if not recomputed and eqn.params.get("differentiated") is True:
             times *= 2 / 3  # its backward pass is two of three parts
         for inner in _inner(eqn.params):
-            total += times * count_jaxpr(inner, recomputed)
+            total += times * _products(inner, recomputed)
     return total
 
 
 def _inner(params: dict[str, Any]) -> list[Any]:
     """The jaxprs inside an equation; of a conditional, the dearest branch."""
     if "branches" in params:
-        return [max((b.jaxpr for b in params["branches"]), key=count_jaxpr)]
+        return [max((b.jaxpr for b in params["branches"]), key=_products)]
     found = []
     for value in params.values():
         if hasattr(value, "eqns"):
