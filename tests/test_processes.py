@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import streamed
 from safetensors.numpy import load_file
 
 import dd_jax
@@ -27,10 +29,10 @@ PLAYING = {f"pretrain__tokenizer__{key}": value for key, value in PLAYING.items(
 SMALL |= {"pairs.batch": 16, "train.batch": 16, "train.steps": 10, "train.checkpoint_every": 4}
 
 
-def command(workdir: Path, stage: str, count: int = 1, **more) -> list[list[str]]:
+def command(workdir: Path, stage: str, count: int = 1, config: str = "digits_llamagen", **more) -> list[list[str]]:
     """One command for each of `count` processes."""
     overrides = [f"--config.{key.replace('__', '.')}={value}" for key, value in (SMALL | more).items()]
-    flags = [f"--config={ROOT}/configs/digits_llamagen.py", f"--workdir={workdir}", f"--stage={stage}", *overrides]
+    flags = [f"--config={ROOT}/configs/{config}.py", f"--workdir={workdir}", f"--stage={stage}", *overrides]
     whole = [sys.executable, "-m", "dd_jax.main", *flags]
     if count == 1:
         return [whole]
@@ -83,13 +85,20 @@ def test_two_processes_do_what_one_does(alone, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_train_tokenizer_and_teacher_as_one_does(tmp_path):
+@pytest.mark.parametrize(("config", "own"), [("digits_llamagen", False), ("digits_var", True)])
+def test_two_processes_train_tokenizer_and_teacher_as_one_does(config, own, tmp_path):
     """The tokenizer against a discriminator; published weights, codes in use and curves, to rounding."""
     whole, workdir = tmp_path / "one", tmp_path / "two"
-    run(whole, "pretrain", **PLAYING)
-    first, second = run(workdir, "pretrain", 2, **PLAYING)
-    assert "pretrain: wrote" in first[0]
+    more = {"config": config, **PLAYING, **(streamed.settings(tmp_path / "pictures") if own else {})}
+    [alone] = run(whole, "pretrain", **more)
+    first, second = run(workdir, "pretrain", 2, **more)
+    for told in (alone, first):
+        assert "pretrain: wrote" in told[0]
+        assert bool(re.search(r"pretrain: 1 picture could not be read, .* stood in: \S*dogs/07.png", told[0])) == own
     assert "wrote" not in second[0]
+    codes = [(w / "codes/codes.bin").read_bytes() for w in (whole, workdir)]
+    assert len(codes[0]) == len(codes[1])
+    assert np.mean(np.frombuffer(codes[0], np.uint16) == np.frombuffer(codes[1], np.uint16)) > 0.999
     for part in ("classifier", "tokenizer", "teacher"):
         a, b = (load_file(folder / "weights" / part / "weights.safetensors") for folder in (whole, workdir))
         square = [sum(float((x**2).sum()) for x in some.values()) for some in ({k: a[k] - b[k] for k in b}, b)]
