@@ -71,7 +71,7 @@ KNOWN |= {
     f"scripts.{name}"
     for name in ("compare", "figures", "publish_pairs", "merge_pairs", "fake_release", "repaints", "serving", "study")
 }
-KNOWN |= {"scripts.loader", "scripts.openmoji"}
+KNOWN |= {"scripts.loader", "scripts.openmoji", "scripts.tokenizers"}
 APART = {"scripts.flow_overhead", "scripts.memory"}  # processes of their own: their flags have the names of main's
 
 

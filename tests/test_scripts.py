@@ -3,17 +3,23 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from dd_jax.scripts import tokenizers
+from dd_jax.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 TOOLS = (
     *("address", "aot", "clicks", "compare", "fake_release", "figures"),
     *("flow_overhead", "loader", "memory", "merge_pairs", "neighbours", "openmoji", "repaints", "serving"),
-    "study",
+    *("study", "tokenizers"),
 )
 DIGITS = "--config=digits_llamagen"
 # Words of a command, and what its one line says (argparse shows the usage besides).
@@ -23,6 +29,7 @@ WRONG = {
         f"{tool}": "arguments are required"
         for tool in ("clicks", "compare", "fake_release", "figures", "merge_pairs", "openmoji", "repaints", "study")
     },
+    "tokenizers": "arguments are required",
     **dict.fromkeys(("publish_pairs", "serving"), "arguments are required"),
     **{f"{tool} --nope=1 a b": "nope|are required|invalid choice" for tool in (*TOOLS, "publish_pairs")},
     **{f"{tool} --config=nope": "no nope: name a file" for tool in ("aot", "memory", "flow_overhead")},
@@ -91,6 +98,10 @@ WRONG = {
     "repaints EMPTY --count=0": "--count=0: a number of pictures",
     "repaints gs://x": "is a URL",
     "repaints EMPTY": "EMPTY has no config.json",
+    "tokenizers EMPTY --out OUT": "EMPTY has no config.json",
+    "tokenizers EMPTY --out OUT --shown=0": "--shown=0: a number of pictures",
+    "tokenizers EMPTY --out /dev/null/x": "cannot write into /dev/null",
+    "tokenizers gs://x --out OUT": "is a URL",
     "serving EMPTY": "EMPTY has no config.json",
     "serving EMPTY --requests=0": "--requests=0: give a whole number",
     "serving EMPTY --most=-1": "--most=-1: give a whole number",
@@ -137,3 +148,31 @@ def test_help(said, line):
     found = said[line]
     assert (found["rc"], found["trace"], found["err"]) == (0, "", "")
     assert f"python -m scripts.{line.split()[0]}" in found["out"]
+
+
+def test_tokenizers_side_by_side(tiny_run, tmp_path):
+    """Their table has the figures of the runs' own scores; other pictures are refused."""
+    runs = [shutil.copytree(tiny_run[0], tmp_path / name) for name in ("one", "two")]
+    tokenizers.measure(runs, tmp_path, None, 3)
+    scores = json.loads((runs[0] / "tokenizer/scores.json").read_text())
+    head, _, *lines = [line.strip("| \n").split(" | ") for line in (tmp_path / "tokenizers.md").open()]
+    assert head == [f"held out, {scores['held_out']:,} pictures", "steps", "PSNR", "distance", "edges"]
+    assert [line[0] for line in lines] == [*map(str, runs)]
+    for _, _, psnr, distance, edge in lines:
+        assert [float(psnr), float(distance)] == pytest.approx([scores["psnr"], scores["fd"]], rel=1e-3)
+        assert 0 < float(edge) < 1  # blurred
+    with Image.open(tmp_path / "tokenizers.png") as img:
+        assert img.width > img.height
+    config = json.loads((runs[1] / "config.json").read_text())
+    config["data"]["background"] = "black"
+    (runs[1] / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        UserError, match=r"two learnt from other pictures than .*one \(data.background=black, there None"
+    ):
+        tokenizers.opened(runs)
+
+
+def test_edges_are_differences_of_neighbours():
+    img = np.zeros((1, 2, 2, 1), np.float32)
+    img[0, 0, 0] = 1.0
+    assert tokenizers.edges(img) == 0.5  # two of four pairs

@@ -43,6 +43,34 @@ def use(code_NxL: np.ndarray, maps: Sequence[int], vocab: int) -> dict[str, floa
     return found
 
 
+def compared(
+    img: np.ndarray,
+    made: np.ndarray,
+    classifier: Classifier | None = None,
+    seen: Params | None = None,
+    extractor: Extractor | None = None,
+) -> dict[str, Any]:
+    """`psnr` and `ssim` (11 px or more) of reconstructions `made` of `img`, both (N, R, R, c) in [-1, 1]; means.
+
+    With a classifier and its parameters also `fd`, the Frechet distance of their features, with an extractor `rfid`,
+    the same by its network.
+    """
+    found: dict[str, Any] = {}
+    parts = [slice(i, i + BATCH) for i in range(0, len(img), BATCH)]
+    measures = {"psnr": ssim.psnr} | ({"ssim": ssim.ssim} if min(img.shape[1:3]) >= ssim.SIDE else {})
+    for name, measure in measures.items():
+        run = jax.jit(measure)
+        found[name] = float(np.mean(np.concatenate([np.asarray(run(img[part], made[part])) for part in parts])))
+    if classifier is not None and seen is not None and len(img) > 1:
+        own, other = (scores.statistics(look(classifier, seen, some)[0]) for some in (made, img))
+        found["fd"] = scores.frechet(*own, *other)
+    if extractor is not None and len(img) > 1:
+        pool = [extractor.collect(_images(some), ("pool3",))[0]["pool3"] for some in (made, img)]
+        found["rfid"] = scores.frechet_features(*pool)
+        found |= {"rfid_count": len(img), "rfid_protocol": extractor.protocol.name}
+    return found
+
+
 @dataclasses.dataclass(frozen=True)
 class Reconstructions:
     """Looks at one tokenizer. `img`: what it learns from, whose codes are counted; `held`: what it never sees."""
@@ -63,40 +91,27 @@ class Reconstructions:
     def finish(
         self, params: Params, classifier: Classifier | None, seen: Params | None, extractor: Extractor | None = None
     ) -> dict[str, Any]:
-        """`folder`/scores.json and grids/last.png: `psnr` and `ssim` (11 px or more) of held-out pictures.
+        """`folder`/scores.json and grids/last.png: `compared` of held-out pictures, use of codes by training pictures.
 
-        With a classifier and its parameters also `fd`, the Frechet distance of reconstructions to their originals, with
-        an extractor `rfid`, the same by its network; and the use of codes by training pictures.
+        `classifier` with its parameters, and `extractor`, are those of `compared`.
         """
         self._grid(params, "last.png")
-        held = _spaced(self.held, HELD_OUT)[:]
-        made = np.concatenate([img for _, img in self._through(params, held)])
-        pairs = [(held[i : i + BATCH], made[i : i + BATCH]) for i in range(0, len(held), BATCH)]
-        found: dict[str, Any] = {"held_out": len(held)}
-        measures = {"psnr": ssim.psnr} | ({"ssim": ssim.ssim} if min(held.shape[1:3]) >= ssim.SIDE else {})
-        for name, measure in measures.items():
-            run = jax.jit(measure)
-            found[name] = float(np.mean(np.concatenate([np.asarray(run(a, b)) for a, b in pairs])))
-        if classifier is not None and seen is not None and len(held) > 1:
-            own, other = (scores.statistics(look(classifier, seen, some)[0]) for some in (made, held))
-            found["fd"] = scores.frechet(*own, *other)
-        if extractor is not None and len(held) > 1:
-            pool = [extractor.collect(_images(some), ("pool3",))[0]["pool3"] for some in (made, held)]
-            found["rfid"] = scores.frechet_features(*pool)
-            found |= {"rfid_count": len(held), "rfid_protocol": extractor.protocol.name}
+        held = spaced(self.held, HELD_OUT)[:]
+        made = np.concatenate([img for _, img in self.through(params, held)])
+        found: dict[str, Any] = {"held_out": len(held), **compared(held, made, classifier, seen, extractor)}
         found |= {"maps": self.maps, "counted": min(len(self.img), ALL_COUNTED), **self._use(params, ALL_COUNTED)}
         if processes.is_first():
             files.replace(self.folder / "scores.json", json.dumps(found, indent=1).encode())
         return found
 
     def _use(self, params: Params, most: int) -> dict[str, float]:
-        code = [code for code, _ in self._through(params, _spaced(self.img, most))]
+        code = [code for code, _ in self.through(params, spaced(self.img, most))]
         return use(np.concatenate(code), self.maps, self.vocab)
 
     def _grid(self, params: Params, name: str) -> None:
         """Rows of originals above rows of their reconstructions."""
-        held = _spaced(self.held, SHOWN)[:]
-        made = np.concatenate([img for _, img in self._through(params, held)])
+        held = spaced(self.held, SHOWN)[:]
+        made = np.concatenate([img for _, img in self.through(params, held)])
         starts = range(0, len(held), COLUMNS)
         rows = [x[i : i + COLUMNS] for i in starts for x in (held, made)]
         whole = [np.concatenate([row, np.ones((-len(row) % COLUMNS, *row.shape[1:]), row.dtype)]) for row in rows]
@@ -105,7 +120,7 @@ class Reconstructions:
             sheet(to_uint8(jnp.concatenate(whole)), COLUMNS).save(buffer, "PNG")
             files.replace(self.folder / "grids" / name, buffer.getvalue())
 
-    def _through(self, params: Params, img: Pixels) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def through(self, params: Params, img: Pixels) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(codes, images in [-1, 1] as the codes draw them) of batch after batch; each process reads its own rows."""
         place, batch, last = self.placement, BATCH + -BATCH % self.placement.rows, len(img) - 1
         for i in range(0, len(img), batch):
@@ -126,7 +141,7 @@ class Reconstructions:
         return place.jit(run)
 
 
-def _spaced(img: Pixels, most: int) -> Examples:
+def spaced(img: Pixels, most: int) -> Examples:
     """At most so many of them, evenly spaced: they lie class by class. They are read when they are asked for."""
     at = np.unique(np.linspace(0, len(img) - 1, min(most, len(img))).astype(int))
     return Examples(lambda some: img[at[some]], len(at), img.shape[1:])
