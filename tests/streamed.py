@@ -8,7 +8,7 @@ from PIL import Image
 CLASSES, EACH = ("cats", "dogs", "owls"), 40
 
 
-def settings(folder: Path, **more) -> dict:
+def settings(folder: Path) -> dict:
     """Make them, a folder a class -> what a config of the digits says to learn from them instead."""
     draw = np.random.default_rng(0)
     for name in CLASSES:
@@ -19,4 +19,4 @@ def settings(folder: Path, **more) -> dict:
     torn.write_bytes(torn.read_bytes()[:-60])  # its header is whole: only who decodes it finds out
     cut = {"crop": "random", "crop_share": "(0.8,1.0)", "flip": True, "cache": 0, "strict": False}
     found = {"name": f"folder:{folder}", "channels": 1} | cut
-    return {f"data.{key}": value for key, value in found.items()} | {"pretrain.teacher.views": 2} | more
+    return {f"data.{key}": value for key, value in found.items()} | {"pretrain.teacher.views": 2}

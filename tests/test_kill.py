@@ -15,13 +15,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import streamed
 from safetensors.numpy import load_file
 
 import dd_jax
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("kill")]
 ROOT = Path(__file__).parents[1]
-KILLS = 10  # of each training, and of pairs, pairs and student by one process and by two: sixty in all
+KILLS = 10  # of each training, and of pairs, pairs and student by one process and by two: eighty in all
 SMALL = {
     "data.copies": 1,
     "pretrain.classifier.steps": 20,
@@ -50,8 +51,10 @@ MADE = {
 
 
 def command(workdir: Path, stage: str, more: dict | None = None) -> list[str]:
-    overrides = [f"--config.{key}={value}" for key, value in (SMALL | (more or {})).items()]
-    config = f"--config={ROOT}/configs/digits_llamagen.py"
+    """`more` settings; "base" is the config that they change."""
+    settings = SMALL | (more or {})
+    config = f"--config={ROOT}/configs/{settings.pop('base', 'digits_llamagen')}.py"
+    overrides = [f"--config.{key}={value}" for key, value in settings.items()]
     flags = [config, f"--workdir={workdir}", f"--stage={stage}", *overrides]
     return [sys.executable, "-m", "dd_jax.main", *flags]
 
@@ -77,11 +80,11 @@ def environment(devices: int = 1) -> dict[str, str]:
     return os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
 
 
-def finish(workdir: Path, stage: str, count: int = 1, devices: int = 1) -> None:
+def finish(workdir: Path, stage: str, count: int = 1, devices: int = 1, more: dict | None = None) -> None:
     first = on_one_core if devices > 1 else None  # where programs over devices have the fewest threads
     running = [
         subprocess.Popen(line, cwd=ROOT, env=environment(devices), preexec_fn=first)
-        for line in commands(workdir, stage, count)
+        for line in commands(workdir, stage, count, more)
     ]
     assert [process.wait(timeout=1200) for process in running] == [0] * count
 
@@ -122,6 +125,16 @@ def pretrained(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def own(tmp_path_factory) -> tuple[Path, dict]:
+    """The same in next-scale order, of pictures that are streamed; and the settings that say so."""
+    folder = tmp_path_factory.mktemp("own")
+    more = {"base": "digits_var", **streamed.settings(folder / "pictures"), "pretrain.teacher.views": 40}
+    more |= {f"pretrain.{part}.batch": 32 for part in ("classifier", "tokenizer", "teacher")}
+    finish(folder / "run", "pretrain", more=more)
+    return folder / "run", more
+
+
+@pytest.fixture(scope="module")
 def whole(pretrained, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("runs") / "whole"
     shutil.copytree(pretrained, workdir)
@@ -149,7 +162,7 @@ def ends(workdir: Path, made: str) -> Path:
     return workdir / made / str(MADE[made][2])
 
 
-def killed_copy(whole: Path, workdir: Path, made: str, count: int = 1) -> None:
+def killed_copy(whole: Path, workdir: Path, made: str, count: int = 1, more: dict | None = None) -> None:
     """A copy of the run without `made`, killed at random moments of its making, damaged when done, then finished."""
     shutil.copytree(whole, workdir)
     stage, started, _ = MADE[made]
@@ -159,10 +172,10 @@ def killed_copy(whole: Path, workdir: Path, made: str, count: int = 1) -> None:
         if kills == KILLS:
             break
         damage(workdir, made, draw)
-        killed = kill_while_it_works(workdir, stage, started, draw.uniform(0.0, 1.5), count)
+        killed = kill_while_it_works(workdir, stage, started, draw.uniform(0.0, 1.5), count, more)
         kills += killed and (stage != "pretrain" or not ends(workdir, made).is_dir())  # not in what comes behind it
     assert kills == KILLS
-    finish(workdir, stage, count)
+    finish(workdir, stage, count, more=more)
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -192,11 +205,38 @@ def state(workdir: Path, part: str) -> tuple[int, bytes]:
     return meta["sum"], (workdir / "weights" / part / "weights.safetensors").read_bytes()
 
 
+def same(run: Path, whole: Path, part: str) -> None:
+    assert state(run, part) == state(whole, part)
+    assert (run / part / "curve.jsonl").read_text() == (whole / part / "curve.jsonl").read_text()
+
+
 @pytest.mark.parametrize("part", ["tokenizer", "teacher"])
 def test_pretraining(pretrained, tmp_path, part):
     killed_copy(pretrained, tmp_path / "run", part)
-    assert state(tmp_path / "run", part) == state(pretrained, part)
-    assert (tmp_path / "run" / part / "curve.jsonl").read_text() == (pretrained / part / "curve.jsonl").read_text()
+    same(tmp_path / "run", pretrained, part)
+
+
+@pytest.mark.parametrize("part", ["tokenizer", "teacher"])
+def test_pretraining_on_a_stream(own, tmp_path, part):
+    whole, more = own
+    killed_copy(whole, tmp_path / "run", part, more=more)
+    same(tmp_path / "run", whole, part)
+
+
+def test_while_pictures_are_encoded(own, tmp_path):
+    """A ninth of the codes and a torn row are there; killed when it has added some, the next one adds the rest."""
+    (whole, more), run = own, tmp_path / "run"
+    shutil.copytree(whole, run)
+    shutil.rmtree(run / "teacher")
+    codes = run / "codes/codes.bin"
+    wanted = codes.read_bytes()
+    codes.write_bytes(wanted[: len(wanted) // 9 + 5])
+    assert kill_while_it_works(run, "pretrain", "codes/codes.bin", 0.0, 1, more)
+    assert len(wanted) // 9 + 5 < codes.stat().st_size < len(wanted)
+    assert not (run / "teacher").exists()
+    finish(run, "pretrain", more=more)
+    assert codes.read_bytes() == wanted
+    same(run, whole, "teacher")
 
 
 def test_samples(whole, tmp_path):
