@@ -25,6 +25,7 @@ from dd_jax.families.var.build import RULES as SCALES
 from dd_jax.families.var.tokenizer import VQVAE
 from dd_jax.method import losses
 from dd_jax.method.interfaces import Cond
+from dd_jax.metrics.classifier import Classifier
 from dd_jax.nn.conv import ConvStack
 from dd_jax.stages.finetune import Pace, at, put
 from dd_jax.stages.pairs import sample_codes, sampler
@@ -92,18 +93,23 @@ def trained_on_policy(models, params, placement: Placement) -> tuple[TrainState,
     return state, np.array(seen)
 
 
-def tokenized(family: str, placement: Placement) -> tuple[TrainState, np.ndarray]:
-    """A tokenizer's state and losses after STEPS against a discriminator; codes are revived on the way."""
+def tokenized(family: str, placement: Placement, watched: bool) -> tuple[TrainState, np.ndarray]:
+    """A tokenizer's state and losses after STEPS against a discriminator; codes are revived on the way.
+
+    `watched`: a classifier compares too, and a batch is two micro-batches.
+    """
     sizes = {"ch": 16, "ch_mult": (1, 2), "z_channels": 8, "encoder_blocks": 0, "decoder_blocks": 0, "groups": 0}
     stack = ConvStack(**sizes, channels=1, attention=False, mid=False)
     tokenizer = {"llamagen": VQ(stack, 16, 4), "var": VQVAE(stack, 16, 4, sides=(1, 2, 4), moments=1.0)}[family]
-    recipe = Recipe(STEPS, BATCH, lr=1e-3, warmup=2, ema=0.9)
+    recipe = Recipe(STEPS, BATCH, lr=1e-3, warmup=2, ema=0.9, accumulate=1 + watched)
     aims = Aims(revive_every=3, l1=1.0, gan_weight=0.5, gan_width=16, gan_layers=1)
+    judge = Classifier(8, patch=1)
+    frozen = placement.whole(jax.jit(judge.init)(jax.random.key(3)))
     img = np.random.default_rng(1).uniform(-1, 1, (STEPS, BATCH, 8, 8, 1)).astype(np.float32)
-    trainer = Trainer(tokenizer, recipe, aims, 0)
+    trainer = Trainer(tokenizer, recipe, aims, 0, judge.perceptual if watched else None)
     step, state, seen = tokenizer_stepper(trainer, placement), trainer.begin(trainer.start(img[0]), placement), []
     for some in img:
-        state, metrics = step(state, placement.batch({"img": some}), {})
+        state, metrics = step(state, placement.batch({"img": some}), frozen)
         seen.append(float(metrics["loss"]))
     return state, np.array(seen)
 
@@ -120,13 +126,15 @@ def check_on_policy(make, placement: Placement) -> None:
 
 def check_tokenizer(family: str, meshes: list[Placement]) -> None:
     """One device does what eight do: both players, codes and their average."""
-    alone, losses = tokenized(family, ALONE)
-    for placement in [Placement(make_mesh((1, 1))), *meshes]:
-        state, seen = tokenized(family, placement)
-        far = [relative(jax.device_get(getattr(state, name)), getattr(alone, name)) for name in PLAYERS]
-        print(family, "tokenizer", dict(placement.mesh.shape), "loss", abs(seen / losses - 1).max(), *PLAYERS, far)
-        np.testing.assert_allclose(seen, losses, rtol=1e-5)
-        assert max(far) < 1e-5
+    for watched, placements in ((True, meshes[:1]), (False, [Placement(make_mesh((1, 1))), *meshes])):
+        alone, losses = tokenized(family, ALONE, watched)
+        for placement in placements:
+            state, seen = tokenized(family, placement, watched)
+            far = [relative(jax.device_get(getattr(state, name)), getattr(alone, name)) for name in PLAYERS]
+            loss = abs(seen / losses - 1).max()
+            print(family, "tokenizer", dict(placement.mesh.shape), f"{watched=}", "loss", loss, *PLAYERS, far)
+            np.testing.assert_allclose(seen, losses, rtol=1e-5)
+            assert max(far) < 1e-5
     assert any(DATA in x.sharding.spec for x in jax.tree.leaves(state.discriminator))
 
 
