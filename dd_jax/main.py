@@ -95,12 +95,12 @@ def main(argv: list[str]) -> None:
     try:
         pipeline.run(config, WORKDIR.value or f"runs/{name}{smoke}", stage, SOURCE.value)
     except UserError as error:
-        sys.exit(f"error: {error}")
+        processes.leave(f"error: {error}")
     except stopping.Stopped as told:
         print(f"{told}; run the same command to go on", file=sys.stderr)
         sys.exit(stopping.STATUS)
     except OSError as error:
-        sys.exit(f"error: {error}; nothing that was finished is lost, run the same command again")
+        processes.leave(f"error: {error}; nothing that was finished is lost, run the same command again")
     except KeyboardInterrupt:
         sys.exit("interrupted: run the same command to go on")
 

@@ -132,6 +132,20 @@ def test_told_to_stop_all_save_the_same_step(alone, tmp_path):
     assert all(f"stopped at step {saved[0]} of 100000, which is saved" in err for _, err in told)
 
 
+@pytest.mark.slow
+def test_what_one_of_two_cannot_read_ends_both_soon(tmp_path):
+    """The other waits for a batch's gradients; an orderly end of this one would wait for the other."""
+    more = {"config": "digits_var", **streamed.settings(tmp_path / "pictures"), "data.strict": "true"}
+    running = start(command(tmp_path / "two", "pretrain", 2, **more))
+    try:
+        told = [process.communicate(timeout=240) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert all(process.returncode for process in running)
+    assert any(re.search(r"error: .*dogs/07\.png", err) for _, err in told), told
+
+
 def test_flags_that_do_not_fit():
     with pytest.raises(UserError, match=r"--processes=2 --process=None: give all three"):
         processes.start("localhost:1", 2)
