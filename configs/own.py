@@ -52,7 +52,14 @@ def base(family: str, option: str, others: Sequence[str] = ()) -> ConfigDict:
     config.pairs = common.pairs(count=pairs, shard=4000, batch=200, labels="balanced")
     config.train = common.distil(*student, **fast, timesteps=(0,), ce=1.0, embedding=0.0, distance="none")
     config.evaluate.update({"count": 1000, "reference": 1000, "batch": 200, "check_count": 0, "check": ""})
-    return config if small else released(config)
+    return learned(config) if small else released(config)
+
+
+def learned(config: ConfigDict) -> ConfigDict:
+    """A small teacher that has to bear what it draws itself, and is asked for what it is sure of."""
+    config.pretrain.teacher.token_corruption = 0.35
+    config.guidance, config.filter.top_p = 3.0, 0.8
+    return config
 
 
 def released(config: ConfigDict) -> ConfigDict:

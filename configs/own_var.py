@@ -11,8 +11,8 @@ place: `python -m port_weights lpips_vgg --out weights`, then --config.pretrain.
 --config.weights.tokenizer=weights/var_vae --config.pretrain.teacher.from=weights/var_d16 (docs/own_data.md).
 
 Two CPU cores with other work beside: 64 minutes for 4,495 pictures, of which the tokenizer 30 (docs/own_data.md has
-the picture and the figures). One A100, by FLOPs at 40 % of its peak, not measured: 128 px 2 hours, 256 px 21 for the
-tokenizer, 25 more for teacher and student.
+the picture and the figures). One A100, by FLOPs at 40 % of its peak, not measured: 128 px 2 hours, 256 px 19 for the
+tokenizer, 23 more for teacher and student.
 """
 
 from ml_collections import ConfigDict
