@@ -30,7 +30,8 @@ def compiled(folder, config, what, *settings, devices=8, batch=16):
     return {row["program"]: row for row in json.loads(said.read_text())["programs"]}
 
 
-@pytest.mark.parametrize("family", ["llamagen", pytest.param("var", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llamagen", "var"])
 def test_a_teacher_is_cut_over_devices_and_costs_what_it_does_on_one(family, tmp_path):
     alone = compiled(tmp_path, f"digits_{family}", "teacher", devices=1)["teacher"]
     eight = compiled(tmp_path, f"digits_{family}", "teacher", *TAUGHT)["teacher"]

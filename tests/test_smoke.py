@@ -106,7 +106,7 @@ def test_a_smoke_run_is_small(name):
     assert {one for part, one in config.weights.items() if part != "random"} == {None}
     for same in ("tokenizer", "data", "flow", "filter", "student"):  # full width, and the same path
         assert config[same] == full[same], same
-    assert (config.model.width, config.train.distance) == (full.model.width, "lpips")
+    assert (config.model.width, config.train.distance) == (full.model.width, full.train.distance)
     factory.build(config)
 
 
