@@ -92,9 +92,10 @@ def finish(workdir: Path, stage: str, count: int = 1, devices: int = 1, more: di
 def stamps(workdir: Path) -> dict[Path, int]:
     """When everything there was last written; what vanishes meanwhile is left out."""
     found = {}
-    for path in workdir.rglob("*"):
-        with contextlib.suppress(OSError):
-            found[path] = path.stat().st_mtime_ns
+    for folder, folders, names in os.walk(workdir):  # which passes over folders that are gone; rglob raises
+        for path in (Path(folder, name) for name in (*folders, *names)):
+            with contextlib.suppress(OSError):
+                found[path] = path.stat().st_mtime_ns
     return found
 
 
