@@ -5,7 +5,8 @@
 PICTURES has a subfolder a class. `:128` and `:256` after the file's name are for pictures of that many px, of which a
 code is 16 px a side, and for one GPU of 80 GB (`own.py` has the sizes). With LPIPS, as published, in the classifier's
 place: `python -m port_weights lpips_vgg --out weights`, then --config.pretrain.tokenizer.perceptual=lpips
---config.pretrain.tokenizer.perceptual_weight=1 --config.weights.lpips=weights/lpips_vgg
+--config.pretrain.tokenizer.perceptual_weight=1 --config.weights.lpips=weights/lpips_vgg (on a CPU weight .5 and
+--config.pretrain.tokenizer.perceptual_every=8: docs/own_data.md)
 
 `:d16`, `:d20`, `:d24`, `:d30` and `:d36` are the published models, whose teacher learns other classes: with
 --config.weights.tokenizer=weights/var_vae --config.pretrain.teacher.from=weights/var_d16 (docs/own_data.md).
