@@ -73,12 +73,8 @@ def measure(runs: list[Path], out: Path, lpips: Path | None, shown: int) -> None
     pipes, config = opened(runs), settings(runs[0])
     lpips = lpips or parts.named(config, "lpips", runs[0])
     img = spaced(Pictures(config.data, config.seed).held_out()[0], HELD_OUT)[:]
-    judge, seen, rows, pictures = (
-        pipes[0].system.classifier,
-        pipes[0].params.get("classifier"),
-        {},
-        [spaced(img, shown)[:]],
-    )
+    judge, seen = pipes[0].system.classifier, pipes[0].params.get("classifier")
+    rows, pictures = dict[Path, dict[str, float]](), [spaced(img, shown)[:]]
     for run, pipe in zip(runs, pipes, strict=True):
         looks = Reconstructions(out, pipe.system.tokenizer, pipe.system.layout.maps, pipe.vocab, img, img)
         made = np.concatenate([some for _, some in looks.through(pipe.params["tokenizer"], img)])

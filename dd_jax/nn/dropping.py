@@ -18,7 +18,7 @@ class Chance:
 
 
 def layers(chance: Chance | None, depth: int) -> list[Chance | None]:
-    """That of each block: `path` grows linearly from nothing in the first one, as VAR and LlamaGen have it."""
+    """That of each block: `path` grows linearly from nothing in the first one."""
     if chance is None:
         return [None] * depth
     paths = [None] * depth if chance.path is None else chance.path * np.linspace(0, 1, depth, dtype=np.float32)
