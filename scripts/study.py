@@ -48,7 +48,7 @@ def charge(run: Path, method: Mapping[str, Any]) -> dict[str, float]:
     """Charged seconds of a step of this method, and what they follow from."""
     config = config_of(run, {**method, "weights.start": None})
     system = factory.build(config)
-    params = load_params(system, config, run, ("tokenizer", "text", "teacher"))
+    params = load_params(system, config, run, ("classifier", "lpips", "tokenizer", "text", "teacher"))
     params["student"] = system.student.init_from_teacher(dd_jax.system.rng.key(0), params["teacher"]["trunk"])
     took = speed.time_training(system, config, params)
     return {"seconds": took["step_gflop"] * 1e9 / took["share_of_matmul"] / CORE, **took}
@@ -70,10 +70,14 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
     lines = [("method", "tau", "split", *SHOWN, "fd_teacher of each")]
     for key in dict.fromkeys((row["method"], row["tau"], row.get("split", "")) for row in found):
         same = [row for row in found if (row["method"], row["tau"], row.get("split", "")) == key]
-        means = [f"{np.mean([row.get(name) or np.nan for row in same]):.3f}" for name in SHOWN]
+        means = [f"{np.mean([_number(row.get(name)) for row in same]):.3f}" for name in SHOWN]
         lines.append((key[0], f"{key[1]:g}", key[2], *means, " ".join(f"{row['fd_teacher']:.2f}" for row in same)))
     widths = [max(len(str(line[i])) for line in lines) for i in range(len(lines[0]))]
     return "\n".join("  ".join(text.ljust(n) for text, n in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def _number(score: float | None) -> float:
+    return np.nan if score is None else score
 
 
 def main(argv: Sequence[str] | None = None) -> None:
