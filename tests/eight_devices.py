@@ -16,6 +16,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax
 import jax.numpy as jnp
 import numpy as np
+import objectives
 import tiny
 
 from dd_jax.data.conditions import Classes
@@ -32,7 +33,7 @@ from dd_jax.stages.pairs import sample_codes, sampler
 from dd_jax.stages.teaching import Regularization, train_teacher
 from dd_jax.stages.tokenizing import Aims, Trainer
 from dd_jax.stages.tokenizing import stepper as tokenizer_stepper
-from dd_jax.stages.train import Objective, distance_of, frozen_for, stepper
+from dd_jax.stages.train import Objective, batches, begin, distance_of, frozen_for, stepper
 from dd_jax.system import rng
 from dd_jax.system.checkpoint import Checkpoints
 from dd_jax.system.sharding import ALONE, DATA, Placement, make_mesh
@@ -76,19 +77,17 @@ def trained(models, params, placement: Placement, accumulate: int = 1) -> tuple[
     return state, np.array(seen)
 
 
-def trained_on_policy(models, params, placement: Placement) -> tuple[TrainState, np.ndarray]:
-    """The same of a mixed step: half of a batch pairs, half fresh noises, whose codes the teacher judges."""
-    layout, recipe = models.layout, Recipe(STEPS, BATCH, lr=1e-3, warmup=5, ema=0.9)
-    objective = Objective((0,), layout.steps, losses.Weights(1.0, 0.0), fresh=0.5)
-    step = stepper(recipe, objective, models, None, 0, placement)
-    state = init_state(params["student"], recipe.optimizer(), placement)
-    frozen, draw, seen = placement.whole(frozen_for(objective, models.tokenizer, params)), np.random.default_rng(0), []
-    half = BATCH // 2
-    for i in range(STEPS):
-        ids = np.arange(BATCH * i, BATCH * (i + 1), dtype=np.int32)
-        rows = [{"id": part, "cond": Cond(part % tiny.CLASSES)} for part in np.split(ids, 2)]
-        code = draw.integers(0, tiny.VOCAB, (half, layout.tokens), np.int32)
-        state, metrics = step(state, placement.batch(rows[0] | {"code": code, "fresh": rows[1]}), frozen)
+def trained_by(name: str, family: str, placement: Placement) -> tuple[TrainState, np.ndarray]:
+    """The same of every objective, as a run does it: fresh noises, the teacher's pass, the score network."""
+    models, params, objective, distance = objectives.case(name, family)
+    recipe = Recipe(objectives.STEPS, BATCH, lr=1e-3, warmup=0, ema=0.9)
+    step = stepper(recipe, objective, models, distance, 0, placement)
+    given = recipe, objective, objectives.pairs(models.layout.tokens), Classes(tiny.CLASSES), "balanced", 0
+    batch_at = batches(*given, placement)
+    state = begin(recipe, objective, models, params["student"], params, 0, placement)
+    frozen, seen = placement.whole(frozen_for(objective, models.tokenizer, params)), []
+    for i in range(recipe.steps):
+        state, metrics = step(state, placement.batch(batch_at(i)), frozen)
         seen.append(float(metrics["loss"]))
     return state, np.array(seen)
 
@@ -114,14 +113,14 @@ def tokenized(family: str, placement: Placement, watched: bool) -> tuple[TrainSt
     return state, np.array(seen)
 
 
-def check_on_policy(make, placement: Placement) -> None:
-    """A mesh trains a flow head on-policy as one device does."""
-    models, params = make(head="flow")
-    (alone, wanted), (state, seen) = (trained_on_policy(models, params, where) for where in (ALONE, placement))
-    far = relative(*map(jax.device_get, (state.params, alone.params)))
-    print("on-policy", dict(placement.mesh.shape), "loss", abs(seen / wanted - 1).max(), "params", far)
-    np.testing.assert_allclose(seen, wanted, rtol=1e-5)
-    assert far < 1e-5
+def check_objectives(family: str, placement: Placement) -> None:
+    """A mesh minimises all that there is as one device does."""
+    for name in objectives.ALL:
+        (alone, wanted), (state, seen) = (trained_by(name, family, where) for where in (ALONE, placement))
+        far = [relative(*map(jax.device_get, pair)) for pair in ((state.params, alone.params), (state.ema, alone.ema))]
+        print(name, dict(placement.mesh.shape), "loss", abs(seen / wanted - 1).max(), "params, ema", far, flush=True)
+        np.testing.assert_allclose(seen, wanted, rtol=1e-5)
+        assert max(far) < 1e-5
 
 
 def check_tokenizer(family: str, meshes: list[Placement]) -> None:
@@ -206,7 +205,7 @@ def main(family: str, folder: str) -> None:
         np.testing.assert_allclose(seen, alone_losses, rtol=1e-5)
         assert max(far) < 1e-5
     check_restoring(Path(folder), state, [*meshes, ALONE])
-    check_on_policy(make, meshes[0])
+    check_objectives({"llamagen": "raster", "var": "scales"}[family], meshes[0])
     check_teacher(models, params, meshes, Path(folder) / "teachers")
     for share in (0.0, 0.1):  # a trunk that stays beside its class table, or is slow
         pace = Pace(share, ("trunk", *TABLE[family]))

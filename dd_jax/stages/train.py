@@ -110,8 +110,15 @@ def example(batch: int, objective: Objective, models: Models) -> dict[str, Any]:
 
 
 def check_batch(recipe: Recipe, objective: Objective, placement: Placement) -> None:
-    """UserError for a batch that does not spread over the micro-batches, their boundaries and the devices."""
+    """UserError for a batch that does not spread over the micro-batches, their boundaries and the devices.
+
+    Or whose examples are compared with each other, which micro-batches would keep apart.
+    """
     placement.check_batch("config.train.batch", recipe.batch, recipe.accumulate)
+    chosen = distances.named(objective.distance) if objective.weights.embedding else None
+    if recipe.accumulate > 1 and chosen is not None and chosen.joint:
+        told = f"{objective.distance} compares the examples of a batch with each other: set it to 1"
+        raise UserError(f"config.train.accumulate={recipe.accumulate}: {told}")
     kinds = recipe.accumulate * len(objective.timesteps)
     pairs, fresh = objective.rows(recipe.batch)
     if recipe.accumulate > 1 and pairs % kinds:
