@@ -188,7 +188,7 @@ ABOUT = {
     "evaluate.reference": "independent samples of the teacher, for the distance to it",
     "evaluate.batch": "images at a time",
     "evaluate.plans": "rows, besides the teacher",
-    "evaluate.beside": "folders of other students' weights, whose S0 is scored on the same noises",
+    "evaluate.beside": "runs, or folders of weights, whose students' S0 is scored on the same noises",
     "evaluate.taus": "temperatures at which S0 of a flow head is scored too",
     "evaluate.check": "a plan that must give the teacher's own samples",
     "evaluate.check_count": "noises that it is tried on",

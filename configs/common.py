@@ -240,7 +240,7 @@ def demo(family: str) -> ConfigDict:
             "reference": 3000,  # independent teacher samples for FD to the teacher
             "batch": 250,  # as large as that of the pairs: their sampler is compiled already
             "plans": (),  # rows, besides the teacher
-            "beside": (),  # and S0 of other students: folders of weights, whatever their heads
+            "beside": (),  # and S0 of other students: runs or folders of weights, whatever their heads
             "taus": (),  # and S0 at each of these temperatures, of a flow head
             "check": "S0 J*",  # lossless refinement, on `check_count` noises
             "check_count": 250,

@@ -22,7 +22,7 @@ from dd_jax.method.losses import Weights
 from dd_jax.method.models import Knobs, Models, Special
 from dd_jax.method.objectives import OBJECTIVES, Objective
 from dd_jax.method.plans import parse, spelled
-from dd_jax.method.student import AHEAD
+from dd_jax.method.student import AHEAD, split_of
 from dd_jax.metrics.classifier import Classifier
 from dd_jax.metrics.lpips import LPIPS
 from dd_jax.stages import speed
@@ -106,7 +106,7 @@ def _split(config: ConfigDict, steps: int) -> int:
         raise UserError(f"config.student.head={head} regresses no vectors: set --config.student.split=None")
     if head == "embedding" and split:
         raise UserError(f"config.student.split={split}: head=embedding regresses all vectors: set it to 0 or None")
-    return 0 if head == "embedding" else steps if split is None else split
+    return split_of(head, split, steps)
 
 
 def _objective(config: ConfigDict, split: int, steps: int) -> Objective:

@@ -8,6 +8,7 @@ import json
 import sys
 from pathlib import Path
 
+from dd_jax.report.rows import drawn
 from dd_jax.system import files
 from dd_jax.system.errors import UserError
 
@@ -24,7 +25,7 @@ def ratios(workdir: Path) -> dict[str, float | str]:
 
 
 def _ratios(workdir: Path) -> dict[str, float | str]:
-    rows = [json.loads(line) for line in (workdir / "results.jsonl").read_text().splitlines()]
+    rows = drawn([json.loads(line) for line in (workdir / "results.jsonl").read_text().splitlines()])
     held = [row for row in rows if row.get("split") not in (None, rows[0].get("split"))]
     rows = [row for row in rows if row not in held]
     by_plan = {row["plan"]: row for row in rows if row["generator"] == "student"}

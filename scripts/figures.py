@@ -22,6 +22,7 @@ import numpy as np
 
 from dd_jax.method import flow
 from dd_jax.report import picture, style, svg
+from dd_jax.report import rows as table
 from dd_jax.system import files, rng
 from dd_jax.system.errors import UserError
 
@@ -62,8 +63,8 @@ def drawn(raster: Path, scales: Path) -> dict[str, bytes]:
 
 
 def rows(run: Path) -> list[dict]:
-    """What `evaluate` found, row by row."""
-    return [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
+    """What `evaluate` found of each plan and baseline, row by row."""
+    return table.drawn([json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()])
 
 
 def plans_png(run: Path, noises: int = 20) -> bytes:

@@ -1,4 +1,4 @@
-"""Laws of every objective: memory changes nothing, stopping changes nothing, no noise comes twice, the teacher counts."""
+"""Laws of every objective: memory and stopping change nothing, no noise comes twice, the teacher counts."""
 
 import dataclasses
 import functools
@@ -95,10 +95,11 @@ def test_the_teacher_s_pass_counts(family):
         objective = dataclasses.replace(objective, fresh=fresh, middle=0.0, timesteps=(0,))
         step, frozen = stepper(RECIPE, objective, models, None, 0), frozen_for(objective, models.tokenizer, params)
         meter = Throughput(lambda *given: step.trace(*given).jaxpr.jaxpr, 1, 1)
-        meter.begin(begin(RECIPE, objective, models, params["student"], params, 0), example(8, objective, models), frozen)
+        state = begin(RECIPE, objective, models, params["student"], params, 0)
+        meter.begin(state, example(8, objective, models), frozen)
         return meter._work
 
-    models, params, objective, _ = case("on_policy", family)
+    models, params, *_ = case("on_policy", family)
     cond, code = tiny.cond(8), np.zeros((8, models.layout.tokens), np.int32)
     teacher = flops.count(lambda p: models.teacher.parallel(p, cond, code), params["teacher"])
     noise = np.zeros((8, models.layout.tokens, tiny.CODE), np.float32)

@@ -28,6 +28,11 @@ HEADS = ("logits", "embedding", "both", "flow", "velocity")
 AHEAD = ("flow", "velocity")  # those whose stream holds the noises of earlier steps alone
 
 
+def split_of(head: str, split: int | None, steps: int) -> int:
+    """The AR step from which on vectors are drawn, as a head's settings say it; none: from no step on."""
+    return 0 if head == "embedding" else steps if split is None else split
+
+
 class EmbeddingHead(nn.Module):
     """Regresses code vectors: LayerNorm, shift and scale from a table plus the condition, one dense layer."""
 
@@ -113,10 +118,11 @@ class Student:
         (logits, token), seen = self.net.apply({"params": params}, cond, x_BxLxC, t_B, mutable=[MIDDLE])
         return logits, token, seen[MIDDLE]["logits"][0]
 
-    def with_head(self, head: str) -> "Student":
-        """The same trunk behind another of `HEADS`."""
+    def with_head(self, head: str, same_step: bool) -> "Student":
+        """The same trunk behind another of `HEADS`, under its mask."""
         ahead = {"ahead": head in AHEAD} if hasattr(self.net.trunk, "ahead") else {}
-        return dataclasses.replace(self, net=self.net.clone(head=head, trunk=self.net.trunk.clone(**ahead)))
+        net = self.net.clone(head=head, same_step=same_step, trunk=self.net.trunk.clone(**ahead))
+        return dataclasses.replace(self, net=net)
 
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters."""

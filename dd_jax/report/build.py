@@ -14,7 +14,7 @@ from dd_jax.data import emoji, labels
 from dd_jax.report import pretrained, rivals, sets, tables, taus, words
 from dd_jax.report.page import render, table
 from dd_jax.report.picture import Grid, grid_png
-from dd_jax.report.rows import Row, comparable, kind, number, picture_key
+from dd_jax.report.rows import Row, comparable, drawn, kind, number, other, picture_key
 from dd_jax.system import files, spelling
 from dd_jax.system.errors import UserError
 from dd_jax.training.curves import read
@@ -37,7 +37,7 @@ def from_workdir(workdir: str | os.PathLike, config: Mapping[str, Any], record: 
     scores, speed = tables.read_scores(workdir / "scores"), _json(workdir / "speed.json")
     results = read_results(workdir / "results.jsonl", optional=bool(scores))
     classes = (config.get("data") or {}).get("classes") or 10
-    first, others = _by_split(_timed([row for row in results if "tau" not in row], config))
+    first, others = _by_split(_timed(drawn(results), config))
     names = _names(config, classes)
     grid = _grid(workdir / "grids.npz", first, names)
     curves = {name: read(spelling.folder(workdir, name) / "curve.jsonl") for name in CURVES}
@@ -182,14 +182,14 @@ def _shown(results: Sequence[Row]) -> list[Row]:
 
 
 def _heading(row: Row) -> str:
-    """ "One step" over "S0"; baselines and real pictures under their own names."""
+    """ "One step" over "S0", or over whose; baselines and real pictures under their own names."""
     steps, plan = number(row, "steps"), str(row.get("plan") or "")
     words = {1.0: "One step", 2.0: "Two steps"}
     count = "" if steps is None else words.get(steps, f"{steps:.4g} steps")
     own = str(row.get("generator"))
     names = {"teacher": "Teacher", "baseline": own, "other": own.capitalize()}
     if kind(row) == "student":
-        return f"{count or 'Student'}\n{plan}"
+        return f"{count or 'Student'}\n{other(row) or plan}"
     if kind(row) == "refined":
         sweeps = plan.rpartition("J")[2]
         how = "Certified" if sweeps == "*" else f"Refined {sweeps}x"  # the picture's font has no multiplication sign

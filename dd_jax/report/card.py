@@ -7,7 +7,7 @@ from typing import Any
 
 from dd_jax.data import emoji
 from dd_jax.report import words
-from dd_jax.report.rows import METRICS, Row, cell, comparable, kind, number
+from dd_jax.report.rows import METRICS, Row, cell, comparable, kind, number, other
 from dd_jax.system import hub
 
 COLUMNS = ("steps", "fd", "fd_teacher", "class_accuracy", "caption_found", "precision", "recall", "agreement", "n")
@@ -153,7 +153,7 @@ def _eval_results(run: Published) -> list[Any]:
     task = {"task_type": "image-generation", "dataset_type": run.data, "dataset_name": run.data}
     found = []
     for row in comparable(run.results):
-        for key in COLUMNS if kind(row) == "student" else ():
+        for key in COLUMNS if kind(row) == "student" and not other(row) else ():
             if key not in ("steps", "n") and (value := number(row, key)) is not None:
                 name = f"{METRICS[key].head.rstrip(' ↑↓')}, plan {row['plan']}"
                 split = {"dataset_split": str(row["split"])} if row.get("split") else {}

@@ -17,6 +17,7 @@ from dd_jax.report.rows import (
     few,
     kind,
     number,
+    other,
     ratio,
     roles,
     shared_batch,
@@ -211,7 +212,7 @@ def _scatter(rows: Sequence[Row], x_key: str, y_key: str, x_label: str) -> str:
     for row in rows:
         x, y = number(row, x_key), number(row, y_key)
         if x is not None and y is not None:
-            label = str(row.get("generator" if kind(row) in ("teacher", "baseline") else "plan"))
+            label = other(row) or str(row.get("generator" if kind(row) in ("teacher", "baseline") else "plan"))
             points.append(svg.Point(x, y, label, kind(row)))
     heights = [p.y for p in points if p.y > 0] or [1.0]
     titles = {

@@ -3,9 +3,10 @@
 import html
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 Row = Mapping[str, Any]
+AnyRow = TypeVar("AnyRow", bound=Row)
 
 
 class Metric(NamedTuple):
@@ -104,6 +105,20 @@ UNSHOWN = ("generator", "plan", "split", "batch", "held_out", "feature_dim")  # 
 OF_CLOUDS = ("fd", "fd_teacher", "precision", "recall")  # few pictures look far from any others
 
 
+OTHER = "student of "  # how the generator of another run's student is called, its name behind
+
+
+def other(row: Row) -> str:
+    """The run that a row's student is of; nothing where it is this one's."""
+    name = str(row.get("generator") or "")
+    return name.removeprefix(OTHER) if name.startswith(OTHER) else ""
+
+
+def drawn(results: Sequence[AnyRow]) -> list[AnyRow]:
+    """Rows at the run's own temperature: a flow head's are scored at others too, for a curve."""
+    return [row for row in results if "tau" not in row]
+
+
 class Roles(NamedTuple):
     """The rows that the headline is about; any may be missing."""
 
@@ -129,7 +144,7 @@ def roles(results: Sequence[Row]) -> Roles:
     """Pick teacher, one-step, two-step and onestep* rows out of the results."""
 
     def first(wanted: str, steps: int | None = None) -> Row | None:
-        rows = (r for r in results if kind(r) == wanted and steps in (None, r.get("steps")))
+        rows = (r for r in results if kind(r) == wanted and steps in (None, r.get("steps")) and not other(r))
         return next(rows, None)
 
     one_step = (r for r in results if str(r.get("generator") or "").startswith("onestep"))

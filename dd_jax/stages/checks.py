@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from dd_jax.data import cuts, pictures
 from dd_jax.method import losses
 from dd_jax.stages import fid
+from dd_jax.stages.lineup import other_student
 from dd_jax.stages.parts import System, going_on, missing, named, pace, tokenizer_trainer
 from dd_jax.stages.sample import Sampling
 from dd_jax.stages.train import check_batch
@@ -68,7 +69,7 @@ def stages(system: System, config: ConfigDict, work: Workdir, todo: Mapping[str,
 def folders(system: System, config: ConfigDict, work: Workdir, todo: Sequence[str]) -> None:
     """UserError for a folder of `config.weights` that holds no weights, or those of another part.
 
-    And for one that a training in `todo` could not go on from.
+    And for one that a training in `todo` could not go on from, or no row of results could be drawn by.
     """
     for part in config.weights:
         folder = named(config, part, work.path) if part != "random" else None
@@ -85,6 +86,8 @@ def folders(system: System, config: ConfigDict, work: Workdir, todo: Sequence[st
             going_on(config, "teacher", work.path)
     if "train" in todo and not config.weights.student:
         going_on(config, "student", work.path)
+    for name in config.evaluate.get("beside", ()) if "evaluate" in todo else ():
+        other_student(system, config, name, work.path)
 
 
 def values(

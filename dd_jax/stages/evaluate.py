@@ -194,7 +194,7 @@ def run(
 ) -> list[dict]:
     """All rows of all splits -> results.jsonl and grids.npz; returns the rows. Baselines are of the first split."""
     params = placement.put(params, fsdp=False)
-    todo = list(rows(system, config))
+    todo = list(rows(system, config, workdir))
     trained = [row for row in todo if row.name in ("teacher", "student")]
     results: list[dict] = []
     grids: dict[str, np.ndarray] = {}

@@ -169,10 +169,10 @@ def named(config: ConfigDict, part: str, workdir: Path) -> Path | None:
     given = config.weights.get(part)
     if not given:
         return None
-    return _placed(given, workdir, "student" if part == "start" else part)
+    return placed(given, workdir, "student" if part == "start" else part)
 
 
-def _placed(given: str, workdir: Path, part: str) -> Path:
+def placed(given: str, workdir: Path, part: str) -> Path:
     """The folder itself, or that of the part in it where it is a run, or its weights/."""
     inside = ("", part, f"weights/{part}")
     if hub.named(given):
@@ -241,15 +241,6 @@ def _check_student(folder: Path, config: ConfigDict) -> None:
         raise UserError(f"{folder} was trained with head={head}, the config says {mine}: --config.student.head={head}")
 
 
-def other_student(system: System, config: ConfigDict, folder: Path) -> tuple[Any, Params]:
-    """(student, parameters) of a folder of weights whose head may be another one than the config's."""
-    _check_classes(folder, config)
-    head = weights.describe(folder)["config"].get("student", {}).get("head", "both")
-    student = system.student.with_head(head)
-    expected = jax.eval_shape(student.init, rng.key(0))
-    return student, weights.on_device(weights.load(folder, expected, dtype=None))
-
-
 def start(system: System, config: ConfigDict, workdir: Path, teacher: Params) -> Params:
     """What the student's training begins with: what the teacher has (App. C), or the student of `weights.start`.
 
@@ -273,7 +264,7 @@ def going_on(config: ConfigDict, part: str, workdir: Path) -> finetune.Start | N
     tokenizer = named(config, "tokenizer", workdir)
     if part == "teacher" and tokenizer is None:
         raise UserError(f"{setting}={given} knows one tokenizer's codes: name it, --config.weights.tokenizer=FOLDER")
-    return finetune.Start.of(setting, _placed(given, workdir, part), part, config, tokenizer)
+    return finetune.Start.of(setting, placed(given, workdir, part), part, config, tokenizer)
 
 
 def pace(system: System, config: ConfigDict) -> finetune.Pace:

@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dd_jax.report import build, card, tables
+from dd_jax.report.rows import drawn
 from dd_jax.stages.parts import named
 from dd_jax.system import files, hub, spelling, weights
 from dd_jax.system.errors import UserError
@@ -41,7 +42,7 @@ def arrange(workdir: Path, repo: str, folder: Path, licence: str = "", with_port
     scores = [portable(row) for row in tables.read_scores(workdir / "scores")]
     for path in sorted((workdir / "scores").glob("*.json")):
         files.replace(folder / "scores" / path.name, json.dumps(portable(files.read_json(path)), indent=1).encode())
-    results = build.read_results(workdir / "results.jsonl", optional=True)
+    results = drawn(build.read_results(workdir / "results.jsonl", optional=True))
     teacher = [row.get("steps") for row in results if row.get("generator") == "teacher"]
     licence = licence or ("cc-by-sa-4.0" if config.data.name == "emoji" else "")
     told = card.Published(
