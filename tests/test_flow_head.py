@@ -238,16 +238,20 @@ def test_an_example_batch_has_the_structure_of_a_real_one():
         assert jax.tree.map(jnp.shape, example(8, objective, models)) == jax.tree.map(jnp.shape, given)
 
 
-@pytest.mark.parametrize("head", ["flow", "both"])
-def test_logits_at_mid_depth_are_those_of_half_the_blocks(head):
-    models, params, noise = built("raster", head)
-    last = params["student"]["trunk"]["layers_1"]
-    still = jax.tree.map(jnp.zeros_like, {"wo": last["attention"]["wo"], "w2": last["feed_forward"]["w2"]})
-    last = last | {
-        "attention": last["attention"] | {"wo": still["wo"]},
-        "feed_forward": last["feed_forward"] | {"w2": still["w2"]},
-    }
-    shallow = params["student"] | {"trunk": params["student"]["trunk"] | {"layers_1": last}}
+SILENT = {  # what the second of two blocks adds to the stream, and next scale's flags behind the first
+    "raster": ("layers_1/attention/wo", "layers_1/feed_forward/w2"),
+    "scales": ("blocks_1/ada_lin", "layerwise_n_d_embed_1", "layerwise_n_d_embed_2"),
+}
+
+
+@pytest.mark.parametrize(("family", "head"), [("raster", "flow"), ("raster", "both"), ("scales", "flow")])
+def test_logits_at_mid_depth_are_those_of_half_the_blocks(family, head):
+    models, params, noise = built(family, head)
+
+    def still(path, x):
+        return 0 * x if jax.tree_util.keystr(path, simple=True, separator="/").startswith(SILENT[family]) else x
+
+    shallow = params["student"] | {"trunk": jax.tree_util.tree_map_with_path(still, params["student"]["trunk"])}
     given = tiny.cond(BATCH), noise, jnp.zeros(BATCH, jnp.int32)
     run = jax.jit(lambda p: models.student(p, *given)[0])
     logits, _, middle = jax.jit(lambda p: models.student.deeply(p, *given))(params["student"])

@@ -163,19 +163,21 @@ def ends(workdir: Path, made: str) -> Path:
     return workdir / made / str(MADE[made][2])
 
 
-def killed_copy(whole: Path, workdir: Path, made: str, count: int = 1, more: dict | None = None) -> None:
+def killed_copy(
+    whole: Path, workdir: Path, made: str, count: int = 1, more: dict | None = None, wanted: int = KILLS
+) -> None:
     """A copy of the run without `made`, killed at random moments of its making, damaged when done, then finished."""
     shutil.copytree(whole, workdir)
     stage, started, _ = MADE[made]
     shutil.rmtree(workdir / made)
     draw, kills = random.Random(count), 0
-    for _ in range(10 * KILLS):
-        if kills == KILLS:
+    for _ in range(10 * wanted):
+        if kills == wanted:
             break
         damage(workdir, made, draw)
         killed = kill_while_it_works(workdir, stage, started, draw.uniform(0.0, 1.5), count, more)
         kills += killed and (stage != "pretrain" or not ends(workdir, made).is_dir())  # not in what comes behind it
-    assert kills == KILLS
+    assert kills == wanted
     finish(workdir, stage, count, more=more)
 
 
@@ -198,6 +200,27 @@ def test_training(whole, tmp_path, count):
         whole = tmp_path / "reference"
     a, b = dd_jax.load(whole).params["student"], dd_jax.load(tmp_path / "run").params["student"]
     jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+FLOW = {"student.head": "flow", "train.embedding": 0.0, "train.distance": "none", "train.timesteps": "(0,)"}
+SCORES = {f"train.csd.{name}": value for name, value in {"start_steps": "(20,20)", "align_at": 40, "align": 8}.items()}
+PAST = {
+    "mixed": FLOW | {"train.objective": "mixed", "train.middle": 0.4},
+    "on_policy": FLOW | {"train.objective": "on_policy"},
+    "refined": FLOW | {"train.objective": "refined", "student.head": "logits"},
+    "csd": FLOW | {"train.objective": "csd", "student.head": "velocity"} | SCORES,
+    "drift": FLOW | {"train.distance": "drift", "train.embedding": 0.1, "student.head": "logits"},
+}
+
+
+@pytest.mark.parametrize("objective", PAST)
+def test_training_past_the_paper(whole, tmp_path, objective):
+    """Every turn of score distillation, networks and optimizers of both; noises that no file has."""
+    more = PAST[objective] | {"baselines.onestep": False}
+    shutil.copytree(whole, tmp_path / "whole", ignore=shutil.ignore_patterns("student"))
+    finish(tmp_path / "whole", "train", more=more)
+    killed_copy(tmp_path / "whole", tmp_path / "run", "student", more=more, wanted=3)
+    same(tmp_path / "run", tmp_path / "whole", "student")
 
 
 def state(workdir: Path, part: str) -> tuple[int, bytes]:

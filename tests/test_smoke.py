@@ -88,8 +88,11 @@ def toy_of_captions():
     return config
 
 
+PAST = ("llamagen_l_flow", "var_d16_flow", "llamagen_l_csd", "var_d16_csd")
+
+
 @pytest.mark.parametrize(
-    "name", ["llamagen_l", "llamagen_xl:384", "llamagen_3b", "llamagen_t2i:512", "var_d30", "var_d36"]
+    "name", ["llamagen_l", "llamagen_xl:384", "llamagen_3b", "llamagen_t2i:512", "var_d30", "var_d36", *PAST]
 )
 def test_a_smoke_run_is_small(name):
     module, _, option = name.partition(":")
