@@ -5,6 +5,7 @@ A command that is none of these kinds fails: who writes one says here how it run
 
 import functools
 import importlib
+import json
 import os
 import re
 import shutil
@@ -293,6 +294,18 @@ def check(room: Room, words: list[str]) -> None:
             assert {"cats-00.png", "owls-00.png"} <= names
         elif word.startswith("--workdir=") and not stage:
             assert (room.here / word.partition("=")[2] / "report.html").stat().st_size > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("demo", ["mnist_var_flow", "emoji_flow"])  # mnist_flow is what a command without --config runs
+def test_demos_behind_a_flow_head_run_from_nothing(demo, room):
+    run_main(room, [f"--config=configs/{demo}.py", f"--workdir=runs/{demo}"])
+    rows = [json.loads(line) for line in (room.here / f"runs/{demo}/results.jsonl").read_text().splitlines()]
+    split = rows[0].get("split")
+    taus = {row["tau"] for row in rows if "tau" in row and row.get("split") == split}
+    assert taus == {0.55, 0.85, 1.0}
+    page = (room.here / f"runs/{demo}/report.html").read_text()
+    assert "Temperature of one step" in page
 
 
 def test_what_is_not_run_is_still_there():

@@ -140,6 +140,28 @@ def test_schedules_are_joined_by_lines():
     assert float(on_policy.at((0.3,), jnp.float32(0.7))) == pytest.approx(0.3)
 
 
+def test_every_weight_follows_its_schedule():
+    """Of pairs, and of both divergences: what a loss is at the begin, half way and at the end."""
+    models, params, noise = built("raster")
+    frozen = frozen_for(Objective((0,), 0, losses.Weights(), fresh=1.0), models.tokenizer, params)
+    cond, zero = tiny.cond(BATCH), jnp.zeros(BATCH, jnp.int32)
+    rows = {"cond": cond, "x": noise, "t": zero, "code": jnp.zeros(noise.shape[:2], jnp.int32)}
+    given = (0,), models.layout.steps, losses.Weights(1.0, 0.0)
+    schedules = {"pairs": (1.0, 0.0), "forward": (1.0, 3.0), "reverse": (0.0, 2.0)}
+
+    @jax.jit
+    def at(progress):
+        out = models.student(params["student"], cond, noise, zero)
+        rest = frozen, progress, models, Objective(*given, fresh=0.5, **schedules), None
+        return objectives.pairs_loss(out, rows, *rest), objectives.fresh_loss(out, rows, *rest)
+
+    for progress in (0.0, 0.5, 1.0):
+        (paired, seen), (fresh, told) = at(jnp.float32(progress))
+        assert paired == pytest.approx((1 - progress) * float(seen["ce"]), abs=1e-6)
+        wanted = (1 + 2 * progress) * told["kl"] + 2 * progress * told["reverse_kl"]
+        assert fresh == pytest.approx(float(wanted), rel=1e-5)
+
+
 def test_rows_of_two_kinds_join_and_part():
     a, b = {"x": jnp.arange(4)}, {"x": 10 + jnp.arange(6)}
     joined = objectives.join([a, b])
