@@ -5,6 +5,7 @@ module defines and with the config that it names.
 """
 
 import ast
+import copy
 import functools
 import importlib
 import importlib.util
@@ -21,6 +22,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from dd_jax.data import labels
+from dd_jax.families import tokenizer
 from dd_jax.method import baselines, plans
 from dd_jax.stages.workdir import STAGES
 from port_weights.catalog import CATALOG
@@ -96,6 +98,8 @@ def check_setting(config: ConfigDict, name: str, value: str) -> None:
 
 def check_plans(config: ConfigDict, value: str) -> None:
     """Each is a plan of this model, or a baseline."""
+    config = copy.deepcopy(config)
+    tokenizer.settle(config)  # sides that follow from the resolution
     steps = len(config.tokenizer.sides) if config.family == "var" else config.tokenizer.side**2
     for plan in ast.literal_eval(value):
         if plan != "decode" and not baselines.known(plan):
