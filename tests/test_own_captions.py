@@ -1,6 +1,9 @@
 """Captions of one's own pictures: wherever they lie the same, each with its picture; and a teacher that reads them."""
 
+import copy
 import csv
+import dataclasses
+import functools
 import io
 import json
 import shutil
@@ -21,11 +24,15 @@ from dd_jax.data import batches, beside, sources
 from dd_jax.data.pictures import Pictures
 from dd_jax.data.said import Said
 from dd_jax.pipeline import load
+from dd_jax.scripts import fake_shards
+from dd_jax.scripts.fake_release import _random, write_torch
 from dd_jax.stages import checks
 from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import ALONE
 from dd_jax.text import noted
 from dd_jax.text.tokens import FIRST, UNKNOWN, Words
+from port_weights import __main__ as cli
+from port_weights.catalog import CATALOG
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 170, 60), "blue": (50, 80, 220), "white": (255, 255, 255)}
 COUNT = 40
@@ -46,9 +53,10 @@ def said(i: int) -> list[str]:
 
 
 def png(i: int, side: int = 16) -> bytes:
-    """A square of picture i's colour, a little brighter on its left."""
+    """A square of picture i's colour, a little brighter on its left, with a black pixel at a place of its own."""
     img = np.full((side, side, 3), COLOURS[colour(i)], np.uint8)
     img[:, side // 2 :] -= 20
+    img[i // 4 % side, side - 1 - i // (4 * side)] = 0
     file = io.BytesIO()
     Image.fromarray(img).save(file, "PNG")
     return file.getvalue()
@@ -155,7 +163,9 @@ def test_pictures_without_a_caption(tmp_path, capsys):
     for stem, content in broken.items():
         (tmp_path / f"set/{stem}.txt").write_bytes(content)
     (tmp_path / "set/05.txt").unlink()
-    told = r"5 of 12 pictures have no caption: .*01\.png \(empty\), .*02\.png \(not UTF-8\), .* and 2 more; .*strict=false"
+    told = (
+        r"5 of 12 pictures have no caption: .*01\.png \(empty\), .*02\.png \(not UTF-8\), .* and 2 more; .*strict=false"
+    )
     with pytest.raises(UserError, match=told):
         sources.open_source(name, captioned=True)
     source = sources.open_source(name, captioned=True, strict=False)
@@ -209,11 +219,8 @@ def test_what_a_file_says():
 def _matched(pictures, shown, numbers) -> None:
     """Every row's picture has the colour that its caption says."""
     at = np.arange(len(shown))
-    centre = (shown[at][:, 4, 1] + 1) * 127.5
-    texts = [pictures.captions[i] for i in numbers[at]]
-    for pixel, text in zip(centre, texts, strict=True):
-        word = next(word for word in COLOURS if word in text)
-        assert np.abs(pixel - COLOURS[word]).max() < 25, (pixel, text)
+    asked = [next(word for word in COLOURS if word in pictures.captions[i]) for i in numbers[at]]
+    assert painted((shown[at] + 1) * 127.5) == asked
 
 
 def test_every_view_has_a_caption_of_its_picture(tmp_path):
@@ -227,9 +234,7 @@ def test_every_view_has_a_caption_of_its_picture(tmp_path):
     found = {text for text, unseen in zip(pictures.captions, pictures.unseen, strict=True) if unseen}
     assert all("no." in text for text in found)  # those of held-out pictures alone
     assert len(found) == len(pictures.held_out()[0])
-    examples = pictures.example(np.arange(len(pictures.captions)))
-    for i, text in enumerate(pictures.captions):
-        assert np.abs((examples[i, 4, 1] + 1) * 127.5 - COLOURS[next(w for w in COLOURS if w in text)]).max() < 25
+    _matched(pictures, pictures.example(np.arange(len(pictures.captions))), np.arange(len(pictures.captions)))
 
 
 def test_which_caption_follows_from_seed_epoch_and_picture():
@@ -329,8 +334,15 @@ def finished(tmp_path_factory):
     return root / "run", root / "set", config
 
 
+def taught_anew(run, folder, config):
+    """Another teacher of the same tokenizer."""
+    shutil.copytree(run, folder, ignore=shutil.ignore_patterns("teacher", "weights", "stages.json", "config.json"))
+    pipeline.run(config, folder, "pretrain")
+    return load(folder, student=None)
+
+
 def test_a_picture_depends_on_its_caption(finished, tmp_path):
-    run, pictures, config = finished
+    run, pictures, config = *finished[:2], copy.deepcopy(finished[2])
     assert agreeing(load(run)) > 0.9
     results = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
     assert {row.get("split") for row in results} == {"seen", "held out"}
@@ -342,14 +354,29 @@ def test_a_picture_depends_on_its_caption(finished, tmp_path):
     shutil.copytree(pictures, wrong)
     for i in range(160):
         (wrong / f"{i:02}.txt").write_bytes(lines(i + 1))
-    shutil.copytree(run, tmp_path / "again", ignore=shutil.ignore_patterns("teacher", "weights", "stages.json"))
     config.data.name = f"folder:{wrong}"
-    pipeline.run(config, tmp_path / "again", "pretrain")
-    assert agreeing(load(tmp_path / "again", student=None)) < 0.5
+    assert agreeing(taught_anew(run, tmp_path / "again", config)) < 0.5
+
+
+@pytest.mark.slow
+def test_a_published_encoder_reads_them(finished, tmp_path, monkeypatch):
+    """As it is: nothing of it learns, and nothing of it is kept with the run."""
+    sizes = functools.partial(common.ConfigDict, fake_shards.TINY.sizes())
+    monkeypatch.setitem(CATALOG, "flan_t5_xl", dataclasses.replace(CATALOG["flan_t5_xl"], config=sizes))
+    fake_shards.release(tmp_path / "published", fake_shards.TINY, write_torch, _random, "safetensors")
+    ported = cli.port(CATALOG["flan_t5_xl"], tmp_path / "published", tmp_path / "flan")
+    run, _, config = copy.deepcopy(finished)
+    config.text.update({"words": False, "sizes": sizes()})
+    config.model.update({"cond": fake_shards.TINY.tokens, "caption_dim": fake_shards.TINY.width})
+    config.weights.text = str(ported)
+    pipe = taught_anew(run, tmp_path / "again", config)
+    assert agreeing(pipe) > 0.9
+    assert not (tmp_path / "again/weights/text").exists()
+    assert (tmp_path / "again/teacher/grids/step-00000060.png").exists()
 
 
 def test_a_run_needs_its_pictures_no_more(finished, tmp_path):
-    run, pictures, config = finished
+    run, pictures, config = *finished[:2], copy.deepcopy(finished[2])
     captions, unseen = noted.read(run / noted.NOTED)
     assert len(captions) == 164
     assert sum(unseen) == 8
@@ -361,14 +388,12 @@ def test_a_run_needs_its_pictures_no_more(finished, tmp_path):
         assert load(tmp_path / "moved/weights/student").sample(["a blue square"]).shape == (1, 16, 16, 3)
         config.sample.prompt = "a green square"
         pipeline.run(config, tmp_path / "moved", "sample")
-        config.sample.prompt = ""
-        config.train.steps = 24
+        config.sample.prompt, config.train.steps = "", 24
         pipeline.run(config, tmp_path / "more", "train", run)
     finally:
-        config.train.steps = 20
         pictures.with_name("away").rename(pictures)
     assert not (tmp_path / "more" / noted.NOTED).exists()
-    with pytest.raises(UserError, match="was made with config.data.captions=any, now it is first"):
-        config.data.captions = "first"
+    config.data.captions = "first"
+    with pytest.raises(UserError, match=r"was made with config\.data\.captions=any, now it is first"):
         pipeline.run(config, tmp_path / "moved")
     assert noted.read(tmp_path / "moved" / noted.NOTED)[0].captions == captions.captions
