@@ -2,7 +2,8 @@
 
 `config.data.name`: mnist, digits, emoji; `folder:PATH` with one subfolder a class (see `folder`); `tar:PATTERN`,
 `parquet:PATTERN`, `array_record:PATTERN`, `npz:FILE`; `tfds:NAME` with `image` and `label`. All but the first three are
-made squares of 8 bits (see `decode`), and a twentieth of each class (1,000 at most) is held out.
+made squares of 8 bits (see `decode`), may have captions (see `beside`), and a twentieth of each class (1,000 at most)
+is held out.
 """
 
 import functools
