@@ -157,6 +157,17 @@ def test_classes_and_captions_stand_side_by_side(tmp_path):
     assert list(plain.left_out) == ["not read here by their suffix: 12 .txt"]
 
 
+def test_a_table_may_stand_above_its_pictures(tmp_path):
+    fill(tmp_path / "set/train/a", 4)
+    fill(tmp_path / "set/test/a", 2)
+    rows = "".join(f"train/a/{i:02}.png,a {colour(i)} one\n" for i in range(3))
+    (tmp_path / "set/metadata.csv").write_text(f"file_name,caption\n{rows}train/a/09.png,gone\n")
+    (tmp_path / "set/train/metadata.jsonl").write_text('{"file_name": "./a/03.png", "prompt": "the last"}\n')
+    (tmp_path / "set/train/a/01.txt").write_text("its own")
+    source = sources.open_source(f"folder:{tmp_path}/set", captioned=True)
+    assert [found for found, _ in source.captions] == [("a red one",), ("its own",), ("a blue one",), ("the last",)]
+
+
 def test_pictures_without_a_caption(tmp_path, capsys):
     name = fill(tmp_path / "set", 12, txt=lines)
     broken = {"01": b" \n", "02": b"\xff\xfe\xfa\xfb\xfc", "03": b"\xc3\x28 fox", "04": b"a \x00 fox"}

@@ -12,6 +12,7 @@ from dd_jax.data import array_record, beside, columns, folder, npz, parquet, tar
 from dd_jax.data.source import Source, by_name
 from dd_jax.data.threads import each
 from dd_jax.system.errors import UserError
+from dd_jax.system.files import local
 
 
 def _folder(where: str, captioned: bool) -> Source:
@@ -28,7 +29,7 @@ def _folder(where: str, captioned: bool) -> Source:
         lambda number: str(files[number]),
         found.left_out,
         found.notes,
-        beside.of_folder(found.root, files) if captioned else None,
+        beside.of_folder(local(where), files) if captioned else None,
     )
 
 

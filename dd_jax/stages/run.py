@@ -197,7 +197,7 @@ class Run:
         conditions = self.system.conditions(params)
         held = None if self.system.classifier is None else self.pictures.held_out()[0]
         splits = [evaluate.Split("", conditions.pool, held)]
-        if captioned(self.config.data) and self.system.text is not None:
+        if self.system.text is not None and captioned(self.config.data) and not self.config.text.prompts:
             splits = evaluate.splits_of_captions(conditions, self.pictures)
         seed, place = self.config.seed, self.placement
         evaluate.run(self.system, params, conditions, self.config, self.work.path, splits, seed, place)
