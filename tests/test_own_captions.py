@@ -404,6 +404,13 @@ def test_a_run_needs_its_pictures_no_more(finished, tmp_path):
     finally:
         pictures.with_name("away").rename(pictures)
     assert not (tmp_path / "more" / noted.NOTED).exists()
+    config.train.steps = 20
+    (pictures / "more.png").write_bytes(png(1))
+    (pictures / "more.txt").write_text("another one")
+    with pytest.raises(UserError, match="has other captions than this run noted when it began: put those back"):
+        pipeline.run(config, tmp_path / "moved", "evaluate")
+    for name in ("more.png", "more.txt"):
+        (pictures / name).unlink()
     config.data.captions = "first"
     with pytest.raises(UserError, match=r"was made with config\.data\.captions=any, now it is first"):
         pipeline.run(config, tmp_path / "moved")

@@ -198,6 +198,9 @@ class Run:
         held = None if self.system.classifier is None else self.pictures.held_out()[0]
         splits = [evaluate.Split("", conditions.pool, held)]
         if self.system.text is not None and captioned(self.config.data) and not self.config.text.prompts:
+            if self.system.text.prompts.captions != self.pictures.captions:
+                name = self.config.data.name
+                raise UserError(f"{name} has other captions than this run noted when it began: put those back")
             splits = evaluate.splits_of_captions(conditions, self.pictures)
         seed, place = self.config.seed, self.placement
         evaluate.run(self.system, params, conditions, self.config, self.work.path, splits, seed, place)
