@@ -60,6 +60,9 @@ def data(name: str, resolution: int, copies: int = 1, heldout_copies: int = 1, *
         "crop_share": (0.8, 1.0),
         "flip": False,
         "strict": True,  # a picture that cannot be read is an error; otherwise others of its class stand in for it
+        # Of pictures of one's own, for a model with `text`: "first" of each picture's captions, or "any", drawn anew in
+        # every epoch; one without is an error if `strict`, else left out. "none": classes.
+        "captions": "none",
         "cache": 1024,  # MiB of 8-bit pictures that are kept; of larger sets the rest is decoded again and again
         "readers": 0,  # threads that decode them; 0: one a core, eight at least
         "copies": copies,
@@ -145,6 +148,7 @@ def text(words: bool = False, dtype: str = "bfloat16", **sizes: Any) -> ConfigDi
         "sizes": sizes,
         "dtype": dtype,
         "words": words,  # captions are words of a vocabulary of their own
+        "vocabulary": (),  # these; (): those of the pictures' captions, which a run remembers
         "batch": 64,  # captions that are encoded at a time
         "store": placeholder(str),  # a folder that keeps their features; none: made when needed
     }

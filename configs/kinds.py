@@ -165,6 +165,7 @@ KINDS = {
     "data.crop_share": pair(real(0.1, 1)),
     "data.flip": SWITCH,
     "data.strict": SWITCH,
+    "data.captions": choice("none", "first", "any"),
     "data.cache": whole(0, 2**24),
     "data.readers": whole(0, 1024),
     "data.copies": whole(1),
@@ -213,6 +214,7 @@ KINDS = {
     "text.sizes.max_distance": whole(2, 2**16),
     "text.dtype": choice(*DTYPES),
     "text.words": SWITCH,
+    "text.vocabulary": each(NAME),
     "text.batch": whole(1),
     "text.store": FOLDER,
     "dtype.teacher": choice(*STORED),
@@ -314,7 +316,7 @@ CLOSED = (
     "flow",
 )  # and no other here
 PRETRAINED = ("label_dropout", "word_dropout", "token_corruption", "revive_every")  # a teacher's or tokenizer's alone
-CUT = ("crop", "crop_share", "flip", "strict", "cache", "readers")
+CUT = ("crop", "crop_share", "flip", "strict", "captions", "cache", "readers")
 WARP = ("copies", "heldout_copies", "rotate", "scale", "shear", "shift")
 # Settings of a section that is there; of these sections all that is not here may be left out.
 WITH = {

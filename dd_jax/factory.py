@@ -2,13 +2,13 @@
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from dd_jax.data import emoji, pictures
+from dd_jax.data import pictures
 from dd_jax.families import tokenizer
 from dd_jax.families.llamagen import build as llamagen
 from dd_jax.families.var import build as var
@@ -27,10 +27,11 @@ from dd_jax.metrics.classifier import Classifier
 from dd_jax.metrics.lpips import LPIPS
 from dd_jax.stages import speed
 from dd_jax.stages.parts import System
+from dd_jax.stages.workdir import located
 from dd_jax.system import plugins, spelling
 from dd_jax.system.errors import UserError
-from dd_jax.text.captions import EXAMPLES, Text
-from dd_jax.text.t5 import T5Config
+from dd_jax.text import build as text
+from dd_jax.text.noted import NOTED
 from dd_jax.training import sinks
 
 # From outside the package: `config.family = "package.module:build"`.
@@ -38,19 +39,25 @@ FAMILIES = {"llamagen": llamagen.build, "var": var.build}
 
 
 def settled(config: ConfigDict, earlier: Mapping[str, Any] = MappingProxyType({})) -> ConfigDict:
-    """A copy with what the config leaves to its pictures (classes, names, channels) or resolution (side, sides).
+    """A copy with what the config leaves to its pictures (classes, names, words) or resolution (side, sides).
 
     `earlier`: what the run noted already (see `pictures.settled`). UserError for a set that says nothing of itself.
     """
     config = copy.deepcopy(config)
+    pictures.check_captions(config.data, "text" in config)
     with config.unlocked():  # not every config has names of classes
         config.data.update(pictures.settled(config.data, earlier))
+        if config.get("text") and config.text.words and not config.text.get("vocabulary"):
+            config.text.vocabulary = text.vocabulary(config, earlier)
     tokenizer.settle(config)
     return config
 
 
-def build(config: ConfigDict) -> System:
-    """All objects of a config. UserError for names that stand for nothing, or a value that cannot be."""
+def build(config: ConfigDict, workdir: Path | None = None) -> System:
+    """All objects of a config. UserError for names that stand for nothing, or a value that cannot be.
+
+    `workdir`: of a run, which notes the captions of its pictures there.
+    """
     config = settled(config)
     family = plugins.find(config.family, FAMILIES, f"config.family is {config.family!r}: choose one of")(config)
     if not isinstance(family, Family):
@@ -84,7 +91,7 @@ def build(config: ConfigDict) -> System:
         student=family.student,
         classifier=classifier,
         lpips=lpips,
-        text=_text(config),
+        text=text.build(config, located(workdir, NOTED) if workdir else None),
         models=models,
         objective=objective,
         classes=config.data.classes,
@@ -167,29 +174,6 @@ def by_plan(config: ConfigDict) -> list[tuple[str, dict[str, Any]]]:
     return [(plan, dict(own)) for plan, own in config.sample.by_plan.items()]
 
 
-def _text(config: ConfigDict) -> Text | None:
-    if "text" not in config:
-        return None
-    fields, data = config.text, config.data.name
-    sizes = T5Config(**fields.sizes, dtype=jnp.dtype(fields.dtype))
-    cond, caption_dim = config.model.get("cond", 1), config.model.get("caption_dim", 0)
-    if (cond, caption_dim) != (sizes.tokens, sizes.width):
-        raise UserError(
-            f"config.model.cond={cond} and .caption_dim={caption_dim}, but the encoder of captions (config.text.sizes) "
-            f"makes {sizes.tokens} tokens of {sizes.width}: set them to that"
-        )
-    bundled = emoji.captions() if data == "emoji" else EXAMPLES
-    return Text(
-        sizes=sizes,
-        source=fields.prompts or bundled,
-        folder=config.weights.text or "",
-        unseen=tuple(emoji.held_out().tolist()) if data == "emoji" and not fields.prompts else (),
-        batch=fields.batch,
-        store=fields.store or "",
-        words=fields.words,
-    )
-
-
 def _check_sample(config: ConfigDict, layout: Layout) -> None:
     settings, steps = config.sample, layout.steps
     splits = {"student": config.student.split}
@@ -252,6 +236,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
     config.model.depth = 1
     if "text" in config:  # nobody's captions, by a vocabulary of their own words
         config.text.update({"prompts": None, "words": True})
+        config.data.captions = "none"
         config.text.sizes.depth = 1
     config.mesh = (1, 1)  # so little does not spread
     config.pairs.update({"count": 8, "shard": 4, "batch": 4})

@@ -39,7 +39,7 @@ def run(config: ConfigDict, workdir: Folder, stage: str = "all", source: Folder 
     noted = Workdir(workdir, config.to_dict(), source).noted("pretrain")
     config = factory.listed(factory.shrink(config) if config.smoke else config)
     config = factory.settled(config, noted)
-    system = factory.build(config)
+    system = factory.build(config, files.expand(source or workdir))
     factory.check_names(config, system.layout.steps, stage)
     if stage in ("all", "pretrain", "train"):
         ported = config.weights
@@ -116,7 +116,7 @@ class Pipeline(Editing):
         _computing_in(config, dtype)
         try:
             config.weights.update({part: str(where) for part, where in given.items() if where})
-            system = factory.build(config)
+            system = factory.build(config, path)
         except (AttributeError, KeyError) as error:  # a setting that is not there
             raise UserError(f"{file} is damaged, or of another version (no {error}): {again}") from error
         return cls(system, load_params(system, config, path, [part for part in PARTS if given.get(part, path)]))

@@ -2,6 +2,7 @@
 
     python -m scripts.openmoji OUT                  # 4,495 pictures of 72 px on white, ten groups
     python -m scripts.openmoji OUT --side=144 --plain        # larger ones, without variants of skin tones: 2,465
+    python -m scripts.openmoji OUT --captions       # those with a name in Unicode, which lies beside each, a .txt
 
 `pip install -e '.[emoji]'` brings the pictures (SVG; CC BY-SA 4.0: what is derived from them carries what
 OUT/ATTRIBUTION.txt says). Groups are those of Unicode's emoji-test.txt; what OpenMoji has beyond Unicode's is a group
@@ -64,16 +65,23 @@ def group_of(name: str) -> str:
     return [group for begin, group in FIRST if begin <= first][-1]
 
 
-def write(out: Path, side: int, plain: bool = False) -> Counter[str]:
-    """All pictures, side x side on white; `plain`: no variants of skin tones -> how many of each group."""
+def write(out: Path, side: int, plain: bool = False, captions: bool = False) -> Counter[str]:
+    """All pictures, side x side on white; `plain`: no variants of skin tones -> how many of each group.
+
+    `captions`: only those that have a name, beside it.
+    """
     found = emoji.symbols()
     names = [name for name in found if not (plain and TONES & {*name.split("-")[1:]})]
+    said = {name: text for name in names if (text := emoji.names().get(name.replace("-FE0F", "")))} if captions else {}
+    names = [*said] if captions else names
     counts: Counter[str] = Counter()
     with Progress(len(names), "openmoji", "pictures") as progress:
         for name in names:
             group = group_of(name)
             with files.writing(out / group / f"{name}.png") as file:
                 emoji.on_white(emoji.drawn(found[name], side)).save(file, "PNG")
+            if captions:
+                files.replace(out / group / f"{name}.txt", f"{said[name]}\n".encode())
             counts[group] += 1
             progress.update()
     files.replace(out / "ATTRIBUTION.txt", f"{emoji.ATTRIBUTION}\n".encode())
@@ -86,13 +94,16 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="the folder to write")
     parser.add_argument("--side", type=int, default=72, help="px of a side")
     parser.add_argument("--plain", action="store_true", help="leave variants of skin tones out")
+    parser.add_argument(
+        "--captions", action="store_true", help="with a name beside each picture, those without left out"
+    )
     args = parser.parse_args()
     if not 1 <= args.side <= MOST:
         parser.error(f"--side={args.side}: px of a side, from 1 to {MOST}")
     try:
         files.spelled_in(args)
         files.check_folder(args.out)
-        counts = write(args.out, args.side, args.plain)
+        counts = write(args.out, args.side, args.plain, args.captions)
     except UserError as error:
         sys.exit(f"error: {error}")
     told = ", ".join(f"{group} {count:,}" for group, count in sorted(counts.items()))

@@ -23,7 +23,7 @@ def png(i: int) -> bytes:
 
 
 def records(path, rows):
-    """Examples as TensorFlow packs them: of bytes, words or whole numbers."""
+    """Examples as TensorFlow packs them: of bytes, words, several of them, or whole numbers."""
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
     for row in rows:
@@ -39,6 +39,8 @@ def example(row) -> bytes:
     for name, value in row.items():
         if isinstance(value, float):
             feature = field(2, field(1, np.float32(value).tobytes()))
+        elif isinstance(value, list) and isinstance(value[0], str):
+            feature = field(1, b"".join(field(1, text.encode()) for text in value))
         elif isinstance(value, list):
             feature = field(3, field(1, b"".join(varint(number % 2**64) for number in value)))
         else:

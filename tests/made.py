@@ -120,14 +120,16 @@ class Room:
         """A copy of the finished toy run."""
         return shutil.copytree(self.run, self.here / name, dirs_exist_ok=True)
 
-    def pictures(self, name: str, classes=("cats", "dogs", "owls"), side: int = 40) -> Path:
-        """A folder with a subfolder a class."""
+    def pictures(self, name: str, classes=("cats", "dogs", "owls"), side: int = 40, captioned: bool = False) -> Path:
+        """A folder with a subfolder a class; captions beside the pictures, if they are asked for."""
         draw = np.random.default_rng(0)
         for label in classes:
             (self.here / name / label).mkdir(parents=True, exist_ok=True)
             for i in range(24):
                 pixels = draw.integers(0, 256, (side, side, 3), np.uint8)
                 Image.fromarray(pixels).save(self.here / name / label / f"{i}.png")
+                if captioned:
+                    (self.here / name / label / f"{i}.txt").write_text(f"one of the {label}, number {i}\n")
         return self.here / name
 
     def statistics(self, name: str, side: int) -> None:

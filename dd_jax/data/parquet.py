@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dd_jax.data import tars
+from dd_jax.data import columns, tars
 from dd_jax.data.source import Source
 from dd_jax.system import files
 from dd_jax.system.errors import UserError
@@ -34,20 +34,21 @@ class Columns:
     image: str
     label: str | None
     names: tuple[str, ...]
+    caption: str | None = None  # where captions are asked for
 
 
-def open_source(where: str) -> Source:
+def open_source(where: str, captioned: bool = False) -> Source:
     """`where`: a file, a folder of them, or several by * and ? and {00..12} and {a,b}. UserError for none.
 
     Pictures are bytes, or structs of `bytes` and `path`; labels numbers or words. Without labels all are one class.
     """
     shards = tars.shards(where, "parquet")
     _needed(shards[0])
-    columns = [_columns(shard) for shard in shards]
-    unpacked = [_unpacked(*both) for both in zip(shards, columns, strict=True)]
-    source = tars.of_shards(f"parquet:{where}", unpacked, tars.indexed(unpacked))
-    names = columns[0].names
-    called = {str(_place(shard)): str(shard) for shard in shards}
+    found = [_columns(shard, captioned) for shard in shards]
+    unpacked = [_unpacked(*both) for both in zip(shards, found, strict=True)]
+    source = tars.of_shards(f"parquet:{where}", unpacked, tars.indexed(unpacked, captioned))
+    names = found[0].names
+    called = {str(_place(shard, captioned)): str(shard) for shard in shards}
 
     def call(number: int) -> str:
         shard, _, row = source.called(number).rpartition("/")
@@ -64,7 +65,7 @@ def _needed(shard: Path) -> None:
         raise UserError(f"reading {shard} needs pyarrow: pip install 'dd_jax[parquet]'") from None
 
 
-def _columns(shard: Path) -> Columns:
+def _columns(shard: Path, captioned: bool) -> Columns:
     """By what Hugging Face's metadata say, else by name. UserError for a file without pictures in it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -85,31 +86,32 @@ def _columns(shard: Path) -> Columns:
     typed = [name for name, one in features.items() if one.get("_type") == "ClassLabel"]
     label = next((name for name in (*typed, *LABELS) if name in schema.names and name != image), None)
     names = features.get(label or "", {}).get("names") or ()
-    return Columns(image, label, tuple(map(str, names)))
+    caption = schema.names[columns.column(shard, schema.names)] if captioned else None
+    return Columns(image, label, tuple(map(str, names)), caption)
 
 
-def _place(shard: Path) -> Path:
+def _place(shard: Path, captioned: bool) -> Path:
     """Where it is unpacked to: another name for another file, size or time. UserError without a cache."""
     if (folder := files.cache()) is None:
         raise UserError(f"there is no cache to unpack {shard} to: set XDG_CACHE_HOME to a folder with room for it")
     about = shard.stat()
-    key = f"{shard.absolute()} {about.st_size} {about.st_mtime_ns}"
+    key = f"{shard.absolute()} {about.st_size} {about.st_mtime_ns}{' captions' * captioned}"
     return folder / "shards" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.tar"
 
 
-def _unpacked(shard: Path, columns: Columns) -> Path:
+def _unpacked(shard: Path, held: Columns) -> Path:
     """The tar shard of a file: made under another name first, so that a half one is never read."""
     import pyarrow as pa
 
-    place = _place(shard)
+    place = _place(shard, held.caption is not None)
     if place.exists():
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
     half = place.with_name(f"{place.name}.{os.getpid()}")
     try:
         with tarfile.open(half, "w") as tar:
-            for number, (packed, label) in enumerate(_rows(shard, columns)):
-                for suffix, content in ((_suffix(packed), packed), ("cls", label)):
+            for number, (packed, label, said) in enumerate(_rows(shard, held)):
+                for suffix, content in ((_suffix(packed), packed), ("cls", label), ("json", said)):
                     if content:
                         member = tarfile.TarInfo(f"{number:09}.{suffix}")
                         member.size = len(content)
@@ -122,16 +124,17 @@ def _unpacked(shard: Path, columns: Columns) -> Path:
     return place
 
 
-def _rows(shard: Path, columns: Columns) -> Iterator[tuple[bytes, bytes]]:
-    """(a picture's file, its label as text) of every row; either may be empty."""
+def _rows(shard: Path, held: Columns) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """(a picture's file, its label as text, its captions as JSON) of every row; each may be empty."""
     import pyarrow.parquet as pq
 
-    read = [columns.image, *([columns.label] if columns.label else [])]
+    read = [name for name in (held.image, held.label, held.caption) if name]
     with pq.ParquetFile(shard) as file, Progress(file.metadata.num_rows, f"unpacking {shard.name}", unit="rows") as bar:
         for batch in file.iter_batches(ROWS, columns=read):
             for row in batch.to_pylist():
-                label = row.get(columns.label or "")
-                yield _packed(shard, row[columns.image]), b"" if label is None else str(label).encode()
+                label = row.get(held.label or "")
+                said = json.dumps({"caption": row[held.caption]}).encode() if held.caption else b""
+                yield _packed(shard, row[held.image]), b"" if label is None else str(label).encode(), said
             bar.update(batch.num_rows)
 
 

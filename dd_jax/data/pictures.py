@@ -2,20 +2,23 @@
 
 `config.data.name`: mnist, digits, emoji; `folder:PATH` with one subfolder a class (see `folder`); `tar:PATTERN`,
 `parquet:PATTERN`, `array_record:PATTERN`, `npz:FILE`; `tfds:NAME` with `image` and `label`. All but the first three are
-made squares of 8 bits (see `decode`), and a twentieth of each class (1,000 at most) is held out.
+made squares of 8 bits (see `decode`), may have captions (see `beside`), and a twentieth of each class (1,000 at most)
+is held out.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from dd_jax.data import bundled, cuts, decode, examples, sources
+from dd_jax.data import bundled, cuts, decode, emoji, examples, sources
 from dd_jax.data.examples import Examples, Pixels
 from dd_jax.data.own import Own
+from dd_jax.data.said import Said
+from dd_jax.data.source import Source
 from dd_jax.system.errors import UserError
 
 WARPED = 8  # copies of every picture that a classifier of captions learns from
@@ -27,47 +30,80 @@ def known(name: str) -> bool:
     return name in bundled.BUNDLED or bool(sources.kind(name))
 
 
-def facts(name: str, fields: Sequence[str] = FIELDS) -> dict[str, int]:
-    """The channels and classes of a set, or one of them. UserError where nobody knows.
+def captioned(data: Mapping[str, Any]) -> bool:
+    """Do the pictures of `config.data` have captions, which a model may read?"""
+    return data["name"] == "emoji" or data.get("captions", "none") != "none"
 
-    A set that is not here, whose models are ported, is taken to be in colour.
-    """
-    if name in bundled.FACTS:
-        return {field: bundled.FACTS[name][field] for field in fields}
-    if not known(name):
-        if "classes" not in fields:
-            return {"channels": 3}
-        *most, last = (*bundled.BUNDLED, *sources.told())
-        raise UserError(
-            f"config.data.name={name} is none of {', '.join(most)} and {last}: choose one, "
-            "or say how many classes its weights draw, --config.data.classes=..."
-        )
-    source = sources.open_source(name)
-    return {field: getattr(source, field) for field in fields}
+
+def captions(data: Mapping[str, Any]) -> list[str]:
+    """All of them, as often as pictures have them. UserError as `sources.open_source`."""
+    if data["name"] == "emoji":
+        return list(emoji.captions())
+    return [text for said, _ in _opened(data).captions or () for text in said]
+
+
+def check_captions(data: Mapping[str, Any], reads: bool) -> None:
+    """UserError where captions are asked for that a set does not have, or that its model does not read."""
+    said = f"config.data.captions={data.get('captions', 'none')}"
+    if said.endswith("=none"):
+        return
+    if not sources.kind(data["name"]):
+        raise UserError(f"{said} is for pictures of one's own, and config.data.name={data['name']} names none")
+    if not reads:
+        raise UserError(f"{said}: the model of this config reads classes, no captions; that of own_t2i.py does")
+
+
+def _opened(data: Mapping[str, Any]) -> Source:
+    own_captions = data.get("captions", "none") != "none"
+    return sources.open_source(data["name"], own_captions, data.get("strict", True))
 
 
 def settled(data: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
     """`channels` and `classes` of `config.data`, where 0 means those of the pictures, and `class_names` of a folder's.
 
     `earlier`: what a run noted of the same pictures, flat ({"data.classes": 2}), which need not be there any more.
+    UserError where nobody knows.
     """
-    cuts.check(data, data["name"] in bundled.BUNDLED)
-    noted = earlier if earlier.get("data.name") == data["name"] else {}
+    name = data["name"]
+    cuts.check(data, name in bundled.BUNDLED)
+    noted = earlier if earlier.get("data.name") == name else {}
     said = {field: data[field] or noted.get(f"data.{field}") or 0 for field in FIELDS}
     open = [field for field, value in said.items() if not value]
-    said |= facts(data["name"], open) if open else {}
-    own = tuple(data.get("class_names") or noted.get("data.class_names") or _names(data["name"]))
+    opened = functools.cache(lambda: _opened(data))
+    said |= _facts(name, open, opened) if open else {}
+    own = tuple(data.get("class_names") or noted.get("data.class_names") or _names(name, opened, "classes" in open))
     if own and len(own) != said["classes"] and data.get("class_names"):
         raise UserError(f"config.data.class_names has {len(own)} names, and there are {said['classes']} classes")
     return said | ({"class_names": own} if len(own) == said["classes"] else {})
 
 
-def _names(name: str) -> tuple[str, ...]:
-    """The names of one's own classes; none where they are not there any more, or have none but numbers."""
-    if sources.kind(name) not in sources.NAMED:
+def _facts(name: str, fields: Sequence[str], opened: Callable[[], Source]) -> dict[str, int]:
+    """The channels and classes of a set, or one of them. UserError where nobody knows.
+
+    A set that is not here, whose models are ported, is taken to be in colour.
+    """
+    if name in bundled.FACTS:
+        return {field: bundled.FACTS[name][field] for field in fields}
+    if known(name):
+        return {field: getattr(opened(), field) for field in fields}
+    if "classes" not in fields:
+        return {"channels": 3}
+    *most, last = (*bundled.BUNDLED, *sources.told())
+    raise UserError(
+        f"config.data.name={name} is none of {', '.join(most)} and {last}: choose one, "
+        "or say how many classes its weights draw, --config.data.classes=..."
+    )
+
+
+def _names(name: str, opened: Callable[[], Source], anew: bool) -> tuple[str, ...]:
+    """The names of one's own classes; none where they are not there any more, or have none but numbers.
+
+    Of a data set of tfds, which takes seconds to open, only when its classes are counted `anew`.
+    """
+    if not sources.kind(name) or (sources.kind(name) == "tfds" and not anew):
         return ()
     try:
-        found = sources.open_source(name).names
+        found = opened().names
     except UserError:  # told when its pictures are read
         return ()
     return () if all(one.isdecimal() for one in found) and not name.startswith("folder:") else found
@@ -98,7 +134,7 @@ class Pictures:
 
     @functools.cached_property
     def _own(self) -> Own:
-        return Own.of(sources.open_source(self._settings.name), self._settings, self._seed)
+        return Own.of(_opened(self._settings), self._settings, self._seed)
 
     def _check(self, found: Mapping[str, int]) -> None:
         """UserError where the settings say something else than the pictures."""
@@ -124,12 +160,55 @@ class Pictures:
         img, label, _, _ = self.split
         return self._augmented(img, self._settings.copies, 0), np.tile(label, self._settings.copies)
 
-    def encoded(self, views: int) -> tuple[Pixels, np.ndarray]:
-        """What a teacher's codes are made of: `still`, or all of `training` so many times, cut otherwise each time."""
-        if not views:
-            return self.still()
-        img, label = self.training()
-        return Examples(lambda at: img[at], views * len(img), img.shape[1:]), np.tile(label, views)
+    def encoded(self, views: int) -> tuple[Pixels, Pixels]:
+        """What a teacher's codes are made of: `still`, or all of `training` so many times, cut otherwise each time.
+
+        And what they show: labels, or numbers of captions, which may be others in every epoch.
+        """
+        seen, label = self.training() if views else self.still()
+        img = Examples(lambda at: seen[at], views * len(seen), seen.shape[1:]) if views else seen
+        shown = self._said.numbers(self._own.train, len(img)) if self._said else np.tile(label, max(views, 1))
+        return img, shown
+
+    @property
+    def own(self) -> bool:
+        """Are they somebody's own?"""
+        return bool(sources.kind(self._settings.name))
+
+    @property
+    def _said(self) -> Said | None:
+        return self._own.said if sources.kind(self._settings.name) else None
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """The different captions by number; none where there are none."""
+        if self._settings.name == "emoji":
+            return emoji.captions()
+        return self._said.texts if self._said else ()
+
+    @property
+    def unseen(self) -> np.ndarray:
+        """Which of these no training picture has."""
+        if self._settings.name == "emoji":
+            return emoji.held_out()
+        return np.isin(self._own.shown, self._own.held)
+
+    def references(self) -> tuple[Pixels, Pixels]:
+        """Pictures that drawn ones are compared with, of captions that were trained on, and of others."""
+        held = self.held_out()[0]
+        return (held if self._said else self.still()[0]), held
+
+    def example(self, number: np.ndarray) -> np.ndarray:
+        """A picture of each of these captions."""
+        if self._said:
+            return examples.floats(np.stack(self._own.plain[self._own.shown[number]]))
+        (img, label), (more, held) = self.still(), self.held_out()
+        _, first = np.unique(np.concatenate([label, held]), return_index=True)
+        return np.concatenate([img, more])[first[number]]
+
+    def classes_of(self, number: np.ndarray) -> np.ndarray:
+        """The classes of these captions, as the classifier counts them: of `example`'s pictures."""
+        return self._own.source.label[self._own.shown[number]] if self._said else number
 
     def told(self) -> dict[str, Any]:
         """What there is, of pictures of one's own (see `Own.told`); {} for a bundled set."""
@@ -149,7 +228,7 @@ class Pictures:
         return self._augmented(img, self._settings.heldout_copies, 1), np.tile(label, self._settings.heldout_copies)
 
     def for_classifier(self, captioned: bool) -> tuple[Pixels, np.ndarray]:
-        """What a classifier learns from: as `training`; of captions also those held out from the others, warped.
+        """What a classifier learns from: as `training`; where captions are its classes also those held out, warped.
 
         A caption has one picture, soon known by heart: place, size and noise are what its classifier has to overlook.
         """

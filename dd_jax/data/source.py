@@ -7,11 +7,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
-from dd_jax.data import decode
+from dd_jax.data import decode, folder
+from dd_jax.data.beside import Found
 from dd_jax.data.threads import each
+from dd_jax.system.errors import UserError
 
 MOST = 2**24  # classes
 ROWS = 30  # classes that a table lists all of
+SHOWN = 3  # pictures without a caption that are named
+WHERE = "docs/own_data.md says where captions are looked for"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Source:
     called: Callable[[int], str]  # what messages call a picture
     left_out: Sequence[str] = ()
     notes: Sequence[str] = ()
+    captions: Sequence[Found] | None = None  # of each picture; none: not asked for
 
     @functools.cached_property
     def label(self) -> np.ndarray:
@@ -40,6 +45,51 @@ class Source:
     def channels(self) -> int:
         """3 if one of the pictures is stored in colour."""
         return 3 if any(each(range(self.count), self._in_colour)) else 1
+
+    def only(self, part: np.ndarray, left_out: str) -> "Source":
+        """These pictures (n,) alone; why the others are left out."""
+        return dataclasses.replace(
+            self,
+            count=len(part),
+            labels=lambda: self.label[part],
+            open=lambda number: self.open(int(part[number])),
+            called=lambda number: self.called(int(part[number])),
+            left_out=[*self.left_out, left_out],
+            captions=self.captions and [self.captions[i] for i in part],
+        )
+
+    def captioned(self, strict: bool) -> "Source":
+        """The pictures that have a caption. UserError if that is none of them, or not all and `strict`."""
+        found = self.captions or ()
+        has = np.array([bool(some) for some, _ in found], bool)
+        lacking = np.flatnonzero(~has)
+        why = [f"{self.called(int(i))}{found[i][1] and f' ({found[i][1]})'}" for i in lacking[:SHOWN]]
+        listed = ", ".join(why) + (f" and {len(lacking) - SHOWN:,} more" if len(lacking) > SHOWN else "")
+        if not has.any():
+            raise UserError(f"config.data.name={self.name} has no captions that can be read: {listed}; {WHERE}")
+        if lacking.size and strict:
+            raise UserError(
+                f"config.data.name={self.name}: {len(lacking):,} of {plural(self.count, 'picture')} have no caption: "
+                f"{listed}; write them, or leave these pictures out, --config.data.strict=false"
+            )
+        told = f"{plural(len(lacking), 'picture')} without a caption: {listed}"
+        return self.only(np.flatnonzero(has), told) if lacking.size else self
+
+    def readable(self, readers: int = 0) -> "Source":
+        """Those that can be decoded: another one that stands in would have another's caption."""
+
+        def opens(number: int) -> bool:
+            try:
+                with self.open(number) as img:
+                    img.load()
+            except Exception:  # torn files make Pillow raise nearly anything
+                return False
+            return True
+
+        torn = ~np.fromiter(each(range(self.count), opens, readers), bool, self.count)
+        listed = folder.some([self.called(int(i)) for i in np.flatnonzero(torn)])
+        told = f"{plural(int(torn.sum()), 'picture')} that cannot be read: {listed}"
+        return self.only(np.flatnonzero(~torn), told) if torn.any() else self
 
     def _in_colour(self, number: int) -> bool:
         try:

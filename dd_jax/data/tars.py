@@ -1,8 +1,9 @@
 """Pictures in tar shards, as webdataset has them: files of one name are one sample, its picture and its label.
 
 A sample's name is a file's up to the first dot: `0017.jpg` beside `0017.cls` (a class's number or name), `0017.json`
-({"label": ...}) or `0017.txt` (text, each of which is a class). Only headers are read at first; where each picture is
-stays in the user's cache, by the shard's size and time. Pictures are then read anywhere, in any order.
+({"label": ...}) or `0017.txt` (text, each of which is a class; with captions it is one: see `beside`). Only headers are
+read at first; where each picture is stays in the user's cache, by the shard's size and time. Pictures are then read
+anywhere, in any order.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from dd_jax.data import decode, folder
+from dd_jax.data import beside, decode, folder
 from dd_jax.data.source import Source, by_name, plural
 from dd_jax.data.threads import each
 from dd_jax.system import files
@@ -30,7 +31,7 @@ from dd_jax.system.errors import UserError
 
 BRACES = re.compile(r"\{([^{}]*)\}")
 RANGE = re.compile(r"(\d+)\.\.(\d+)")
-LABELS = ("cls", "json", "txt")  # where a label is looked for, in this order
+LABELS = ("cls", "json", "txt")  # where a label is looked for, in this order; the last may be a caption
 FORMAT = 1  # of what is kept in the cache
 HEAD = 1 << 16  # bytes that are read at a time: nearly always more than a picture's header
 Place = tuple[int, int]  # (first byte, bytes)
@@ -44,15 +45,16 @@ class Index:
     place: list[Place]  # of its picture
     label: list[str]  # "" where there is none
     bare: int  # samples without a picture
+    captions: list[beside.Found] = dataclasses.field(default_factory=list)  # of each, where they were asked for
 
 
 Read = Callable[[Path, int, int], IO[bytes]]  # (shard, what its `place` has)
 
 
-def open_source(where: str) -> Source:
+def open_source(where: str, captioned: bool = False) -> Source:
     """`where`: a shard, a folder of them, or several by * and ? and {000..012} and {a,b}. UserError for none."""
     found = shards(where, "tar")
-    return of_shards(f"tar:{where}", found, indexed(found))
+    return of_shards(f"tar:{where}", found, indexed(found, captioned))
 
 
 def of_shards(name_of: str, shards: list[Path], found: Sequence[Index], read: Read | None = None) -> Source:
@@ -65,10 +67,12 @@ def of_shards(name_of: str, shards: list[Path], found: Sequence[Index], read: Re
     name, text = ([x for one in found for x in getattr(one, field)] for field in ("name", "label"))
     place = np.array([x for one in found for x in one.place], np.int64)
     left_out = [f"{plural(bare, 'sample')} without a picture"] if (bare := sum(one.bare for one in found)) else []
+    said = [x for one in found for x in one.captions]
     has = np.flatnonzero([bool(x) for x in text])
     if 0 < len(has) < len(text):
         left_out.append(f"{plural(len(text) - len(has), 'sample')} without a label")
         at, place, name, text = at[has], place[has], [name[i] for i in has], [text[i] for i in has]
+        said = [said[i] for i in has] if said else []
     if not name:
         told = f" ({'; '.join(left_out)})" if left_out else ""
         raise UserError(f"config.data.name={name_of} has no pictures{told}: {' '.join(decode.suffixes())} are read")
@@ -83,7 +87,7 @@ def of_shards(name_of: str, shards: list[Path], found: Sequence[Index], read: Re
     def called(number: int) -> str:
         return f"{shards[at[number]]}/{name[number]}"
 
-    return Source(name_of, len(name), names, lambda: label, opened, called, left_out)
+    return Source(name_of, len(name), names, lambda: label, opened, called, left_out, captions=said or None)
 
 
 def shards(where: str, kind: str, ending: str = "") -> list[Path]:
@@ -116,9 +120,11 @@ def _choices(inside: str) -> Iterator[str]:
         yield from inside.split(",")
 
 
-def indexed(shards: list[Path]) -> list[Index]:
+def indexed(shards: list[Path], captioned: bool = False) -> list[Index]:
     """Of several at once."""
-    return list(each(shards, index))
+    if not captioned:
+        return list(each(shards, index))
+    return list(each(shards, lambda shard: index(shard, lambda shard: scan_tar(shard, True), "captions")))
 
 
 def index(shard: Path, scan: Callable[[Path], Index] | None = None, kind: str = "") -> Index:
@@ -141,8 +147,8 @@ def index(shard: Path, scan: Callable[[Path], Index] | None = None, kind: str = 
     return found
 
 
-def scan_tar(shard: Path) -> Index:
-    """The same by its headers, and by the few bytes of its labels."""
+def scan_tar(shard: Path, captioned: bool = False) -> Index:
+    """The same by its headers, and by the few bytes of its labels and captions."""
     samples: dict[str, dict[str, Place]] = {}
     last = "its beginning"
     try:
@@ -164,8 +170,9 @@ def scan_tar(shard: Path) -> Index:
     pictures = {name: next((x for x in found if x in known), "") for name, found in samples.items()}
     named = [name for name, suffix in pictures.items() if suffix]
     places = [samples[name][pictures[name]] for name in named]
-    labels = [_label(shard, name, samples[name]) for name in named]
-    return Index(named, places, labels, len(samples) - len(named))
+    labels = [_label(shard, name, samples[name], LABELS[: -1 if captioned else None]) for name in named]
+    said = [beside.of_files(samples[name], lambda place: _read(shard, *place)) for name in named if captioned]
+    return Index(named, places, labels, len(samples) - len(named), said)
 
 
 def _torn(shard: Path, last: str, error: Exception) -> str:
@@ -176,9 +183,9 @@ def _torn(shard: Path, last: str, error: Exception) -> str:
     return f"{shard} is cut off or damaged behind {last} ({error}): fetch it again, or leave it out of the pattern"
 
 
-def _label(shard: Path, name: str, parts: dict[str, Place]) -> str:
+def _label(shard: Path, name: str, parts: dict[str, Place], suffixes: Sequence[str]) -> str:
     """A sample's label as text; "" if it has none. UserError for one that cannot be read."""
-    for suffix in LABELS:
+    for suffix in suffixes:
         if suffix not in parts:
             continue
         try:

@@ -29,11 +29,25 @@ def look(classifier: Classifier, params: Params, img: Pixels, batch: int = 500) 
 
 
 @dataclasses.dataclass(frozen=True)
+class Captions:
+    """What samples show where captions are no classes of the classifier: features of a real picture of each."""
+
+    real: np.ndarray  # (K, F)
+    which: np.ndarray  # (M,) the caption of each sample
+
+    def found(self, features: np.ndarray) -> float:
+        """Share of samples (n, F) that are nearer to the picture of their caption than to those of 50 others."""
+        near = features @ self.real.T - np.sum(self.real**2, 1) / 2  # falls as the squared distance rises
+        return caption_found(near, self.which[: len(features)])
+
+
+@dataclasses.dataclass(frozen=True)
 class References:
     """The classifier's features that samples are compared with."""
 
     real: np.ndarray  # (M, F) of held-out pictures
     teacher: np.ndarray  # (M, F) of the teacher's samples of other noises
+    captions: Captions | None = None
 
     @functools.cached_property
     def statistics(self) -> tuple[Any, Any]:
@@ -56,7 +70,10 @@ def classified(
     numbers = scores.frechet(*own, *real), scores.frechet(*own, *teacher), accuracy, precision, recall
     result: dict[str, float | None] = dict(zip(CLASSIFIED, numbers, strict=True))
     result |= {"held_out": len(references.real), "feature_dim": references.real.shape[1]}
-    if seen.shape[1] >= AMONG:
+    if references.captions is not None:
+        if len(references.captions.real) >= AMONG:
+            result["caption_found"] = references.captions.found(features)
+    elif seen.shape[1] >= AMONG:
         result["caption_found"] = caption_found(seen, label)
     return result
 

@@ -16,7 +16,6 @@ from dd_jax.stages.workdir import Workdir
 from dd_jax.system import weights
 from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import ALONE, Placement
-from dd_jax.text.captions import EXAMPLES
 from dd_jax.training.loop import Recipe
 
 LAST = 2**31 - 1  # ids are int32
@@ -122,9 +121,10 @@ def pretraining(system: System, config: ConfigDict, placement: Callable[[], Plac
         placement().check_batch(f"config.pretrain.{part}.batch", recipe.batch, recipe.accumulate)
     if "teacher" in parts:
         cuts.check_views(config.pretrain.teacher.get("views", 0), config.data)
-        if system.text is not None and system.text.source is EXAMPLES:
+        if system.text is not None and not pictures.captioned(config.data):
             told = f"config.data.name={config.data.name} has no captions for a teacher that reads them (config.text)"
-            raise UserError(f"{told}: take emoji, a config of classes, or a finished teacher, --config.weights.teacher")
+            way = "--config.data.captions=any, where there are some beside the pictures"
+            raise UserError(f"{told}: {way}, or a config of classes, or a finished teacher, --config.weights.teacher")
     if "tokenizer" not in parts:
         return
     if config.evaluate.inception:

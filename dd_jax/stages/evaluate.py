@@ -15,12 +15,12 @@ import optax
 from ml_collections import ConfigDict
 
 from dd_jax.data.conditions import Conditions, assign
-from dd_jax.data.examples import Pixels
+from dd_jax.data.examples import Examples, Pixels, at_once
 from dd_jax.data.pictures import Pictures
 from dd_jax.data.sampleset import to_uint8
 from dd_jax.method.interfaces import Cond, Draft, Params
 from dd_jax.metrics import scores
-from dd_jax.metrics.classified import References, classified, look
+from dd_jax.metrics.classified import Captions, References, classified, look
 from dd_jax.report.rows import picture_key
 from dd_jax.stages.lineup import Row, rows
 from dd_jax.stages.pairs import sample_codes
@@ -168,18 +168,17 @@ class Split:
     real: Pixels | None  # pictures that no model was trained on; without them nothing is judged
     example: Callable[[np.ndarray], np.ndarray] | None = None  # numbers -> a real picture of each
     names: Sequence[str] = ()  # of all conditions by number, where a picture says more with one
+    classes: Callable[[np.ndarray], np.ndarray] | None = None  # numbers -> classes of the classifier; none: the same
 
 
-def splits_of_captions(conditions: Conditions, pictures: Pictures, captions: Sequence[str]) -> list[Split]:
-    """Captions that were trained on, and those that were not; the example of each is its first picture."""
-    (img, label), (more, held) = pictures.still(), pictures.held_out()
-    _, first = np.unique(np.concatenate([label, held]), return_index=True)
-    of_number = np.concatenate([img, more])[first]
-    split = functools.partial(Split, example=lambda number_B: of_number[number_B], names=captions)
-    return [
-        split("seen", conditions.pool, img),
-        split("held out", conditions.held_out, more),
-    ]
+def splits_of_captions(conditions: Conditions, pictures: Pictures) -> list[Split]:
+    """Captions that were trained on, and those that were not, if any; the example of each is its first picture."""
+    seen, other = pictures.references()
+    classes = pictures.classes_of if pictures.own else None
+    split = functools.partial(Split, example=pictures.example, names=pictures.captions, classes=classes)
+    if not len(conditions.held_out):
+        return [split("", conditions.pool, seen)]
+    return [split("seen", conditions.pool, seen), split("held out", conditions.held_out, other)]
 
 
 def run(
@@ -234,11 +233,13 @@ def run_split(
     references: References | None = None
     teacher: Samples | None = None
     label = assign(split.pool, np.arange(settings.count), "balanced", seed)
+    classes = split.classes(label) if split.classes else label
     if split.real is not None and classifier is not None:
         other = assign(split.pool, np.arange(settings.reference), "balanced", seed)
         references = References(
             look(classifier, params["classifier"], split.real)[0],
             teacher_reference(system, params, conditions, other, settings.batch, seed, placement),
+            _captions(system, params, split, label),
         )
     yield None, np.zeros(0)
     name = {"split": split.name} if split.name else {}
@@ -246,7 +247,7 @@ def run_split(
         seen = (
             look(classifier, params["classifier"], img) if classifier and references else (np.zeros((len(img), 0)),) * 2
         )
-        given = {"generator": kind, "plan": "", **classified(seen[0], seen[1], label, references), "n": len(img)}
+        given = {"generator": kind, "plan": "", **classified(seen[0], seen[1], classes, references), "n": len(img)}
         if kind == "reconstruction":
             error = np.mean((img - split.example(label)) ** 2, (1, 2, 3)) if split.example else np.ones(1)
             given["psnr"] = float(np.mean(10 * np.log10(4 / error)))  # of pictures in [-1, 1]
@@ -254,8 +255,17 @@ def run_split(
     for row in todo:
         made = sample_rows(system, params, conditions, row, label, seed, settings.batch, keep, placement)
         teacher = teacher or made
-        result = score(row, made, teacher, label, references)
+        result = score(row, made, teacher, classes, references)
         yield name | result, made.images
+
+
+def _captions(system: System, params: dict[str, Params], split: Split, label: np.ndarray) -> Captions | None:
+    """Where captions are no classes: a real picture of each, as the classifier sees it."""
+    if split.example is None or split.classes is None or system.classifier is None:
+        return None
+    example, (different, place) = split.example, np.unique(label, return_inverse=True)
+    real = Examples(lambda at: example(different[at]), len(different), ())
+    return Captions(look(system.classifier, params["classifier"], real)[0], place)
 
 
 def _shown_to(
@@ -266,9 +276,14 @@ def _shown_to(
         return
     real = split.example(label)
     yield "real", real
-    code = np.asarray(jax.jit(system.tokenizer.encode)(params["tokenizer"], real))
-    token = system.tokenizer.codebook(params["tokenizer"])[code]
-    yield "reconstruction", np.asarray(decode(system, params["tokenizer"], token))
+    yield "reconstruction", np.concatenate(list(_reconstructions(system, params["tokenizer"], real)))
+
+
+def _reconstructions(system: System, params: Params, img: np.ndarray) -> Iterator[np.ndarray]:
+    """Of as many pictures at once as their size allows."""
+    encode, codebook, batch = jax.jit(system.tokenizer.encode), system.tokenizer.codebook(params), at_once(img)
+    for first in range(0, len(img), batch):
+        yield np.asarray(decode(system, params, codebook[encode(params, img[first : first + batch])]))
 
 
 def save_grids(path: Path, grids: dict[str, np.ndarray]) -> None:

@@ -41,7 +41,7 @@ def run(
     `load(*parts)`: the parameters of what is there. What the pictures are is kept in pictures.json.
     """
     settings, ported = config.pretrain, config.weights
-    img, label, told = *pictures.training(), Extras(called=pictures.called)
+    img, told = pictures.training()[0], Extras(called=pictures.called)
     if processes.is_first():
         files.replace(folder / "pictures.json", json.dumps(pictures.told(), indent=1).encode())
 
@@ -49,7 +49,7 @@ def run(
         return Course(name, located(folder, name), Recipe.of(settings[name]), config.seed, placement, extras)
 
     if system.classifier is not None and not ported.classifier:
-        captioned = system.text is not None  # then it reads others, counted otherwise
+        captioned = system.text is not None and not pictures.own  # then it reads others, counted otherwise
         seen = pictures.for_classifier(captioned)
         train_classifier(system.classifier, course("classifier", Extras() if captioned else told), *seen)
     if ported.tokenizer:
@@ -59,14 +59,16 @@ def run(
         codes = train_tokenizer(system, config, course("tokenizer"), img, held, eyes)
     if not ported.teacher:
         views = settings.teacher.get("views", 0)
-        img, label = pictures.encoded(views)
+        img, shown = pictures.encoded(views)
         data = {key: value for key, value in config.data.items() if key != "readers"}  # who reads changes no code
         about = {"data": ConfigDict(data).to_dict(), "seed": config.seed, "views": views, "told": pictures.told()}
         code = encode(folder / "codes", system, codes, img, about, placement)
         dropped = Regularization.of(settings.teacher)
         begin, pace = parts.going_on(config, "teacher", folder), parts.pace(system, config)
         every = settings.teacher.get("grid_every", 0)
-        train_teacher(system, course("teacher"), codes, code, label, dropped, begin, pace, every)
+        shown = system.text.tokens(pictures.captions, shown) if system.text else shown
+        reader = load("text").get("text") if ported.text else None
+        train_teacher(system, course("teacher"), codes, code, shown, dropped, begin, pace, every, reader)
     if skipped := pictures.skipped():
         print(f"pretrain: {skipped}", flush=True)
 

@@ -12,18 +12,19 @@ from ml_collections import ConfigDict
 
 from dd_jax.data import pairset
 from dd_jax.data.conditions import Conditions
-from dd_jax.data.pictures import Pictures
+from dd_jax.data.pictures import Pictures, captioned
 from dd_jax.method import baselines
 from dd_jax.method.interfaces import Params
 from dd_jax.nn.stored import stored
 from dd_jax.report import build
 from dd_jax.stages import checks, evaluate, fid, lineup, pairs, parts, pretrain, publish, sample, speed, train, verify
-from dd_jax.stages.parts import PARTS, System, load_params
+from dd_jax.stages.parts import PARTS, System, load_params, trained_in
 from dd_jax.stages.sample import Sampling
 from dd_jax.stages.workdir import KEEP, STAGES, Folder, Workdir, digest
 from dd_jax.system import files, flops, processes, stopping
 from dd_jax.system.errors import UserError
 from dd_jax.system.sharding import ALONE, Placement, make_mesh
+from dd_jax.text import noted
 from dd_jax.training import preview
 from dd_jax.training.log import Extras
 from dd_jax.training.loop import Recipe
@@ -196,15 +197,18 @@ class Run:
         conditions = self.system.conditions(params)
         held = None if self.system.classifier is None else self.pictures.held_out()[0]
         splits = [evaluate.Split("", conditions.pool, held)]
-        if self.system.text is not None and len(conditions.held_out):
-            splits = evaluate.splits_of_captions(conditions, self.pictures, self.system.text.prompts.captions)
+        if self.system.text is not None and captioned(self.config.data) and not self.config.text.prompts:
+            if self.system.text.prompts.captions != self.pictures.captions:
+                name = self.config.data.name
+                raise UserError(f"{name} has other captions than this run noted when it began: put those back")
+            splits = evaluate.splits_of_captions(conditions, self.pictures)
         seed, place = self.config.seed, self.placement
         evaluate.run(self.system, params, conditions, self.config, self.work.path, splits, seed, place)
         return self.work / "results.jsonl"
 
     def speed(self) -> Any:
         """speed.json."""
-        ported, random = self.config.weights, [part for part in PARTS if not (self.work / part).exists()]
+        ported, random = self.config.weights, [part for part in PARTS if not (self.work / trained_in(part)).exists()]
         parts = (*PARTS, "lpips") if self.config.speed.training else PARTS
         params = self.params(*parts, random=[*random, "lpips"])
         random = [part for part in random if not ported.get(part) and part in params]
@@ -236,6 +240,16 @@ class Run:
         """What this config trains tokenizer and teacher on."""
         return Pictures(self.config.data, self.config.seed)
 
+    def note_captions(self, todo: Sequence[str]) -> None:
+        """captions.jsonl, those of the pictures, before what reads it; of pictures that are trained on anew."""
+        path = self.system.text.noted if self.system.text else None
+        if not path or not {*todo} & {*KEEP} or (path.exists() and ("pretrain" not in todo or self.work.source)):
+            return
+        self.work.check(todo[-1])
+        if processes.is_first():
+            noted.write(path, self.pictures.captions, self.pictures.unseen)
+        processes.meet("captions are noted")
+
 
 def run(system: System, config: ConfigDict, workdir: Folder, stage: str, source: Folder | None = None) -> None:
     """One stage, or all that are not done. `source`: a run that lends its tokenizer, teacher, classifier and pairs.
@@ -245,6 +259,7 @@ def run(system: System, config: ConfigDict, workdir: Folder, stage: str, source:
     here = Run(system, config, Workdir(workdir, config.to_dict(), source))
     with here.work.locked():
         todo = _todo(here, stage)
+        here.note_captions(todo)
         _check(here, stage, todo)
         # What a person draws by the way, of named classes or after the run's own samples, is not the run's.
         asked = bool(config.sample.labels or config.sample.prompt or config.sample.prompts)

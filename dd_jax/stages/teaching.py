@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dd_jax.data.examples import Pixels
 from dd_jax.method import losses
 from dd_jax.method.fewstep import generator
 from dd_jax.method.interfaces import Cond, Params
@@ -39,14 +40,16 @@ def train_teacher(
     course: Course,
     tokenizer_params: Params,
     code: np.ndarray,
-    label: np.ndarray,
+    label: Pixels,
     regularization: Regularization = Regularization(),
     begin: finetune.Start | None = None,
     pace: finetune.Pace = finetune.Pace(),
     grid_every: int = 0,
+    reader: Params | None = None,
 ) -> Params:
-    """`code` (N, L) under `label` (N,), classes or numbers of captions -> {"trunk"}, and "text" where it learns.
+    """`code` (N, L) under `label`, classes (N,) or captions' tokens (N, P) -> {"trunk"}, and "text" where it learns.
 
+    `reader`: parameters of an encoder of captions that does not learn.
     `begin`: weights to go on from, and at what `pace`; none: it begins anew. Every `grid_every` steps it draws.
     """
     seed, text, lesson = course.seed, system.text, Lesson(system, regularization, pace)
@@ -55,8 +58,8 @@ def train_teacher(
         print(begin.told, flush=True)
         expected = jax.eval_shape(system.teacher_init, rng.key(seed), tokenizer_params)
         start |= {"trunk": begin.load(expected, system.class_table)}
-    conditions = {"label": label} if text is None else text.tokens(label)
-    frozen = {"tokenizer": tokenizer_params}
+    conditions = {"label" if text is None else "token": label}
+    frozen = {"tokenizer": tokenizer_params} | ({"text": reader} if reader else {})
     if grid_every:
         look = _looks(system, course, conditions, frozen)
         told = dataclasses.replace(course.extras, preview=look, preview_every=grid_every)
@@ -74,7 +77,7 @@ class Lesson:
     pace: finetune.Pace
 
     def draw(self, batch: Batch, key: jax.Array) -> Batch:
-        """A batch, {"code", and "label" or "token" and "valid"}, and what is left out and replaced of it."""
+        """A batch, {"code", and "label" or "token"}, and what is left out and replaced of it."""
         keys, share = jax.random.split(key, 3), self.regularization
         rate = jnp.float32(share.label_dropout)
         code = batch["code"].astype(jnp.int32)  # kept in two bytes
@@ -83,13 +86,13 @@ class Lesson:
         if share.dropout or share.drop_path:
             drawn["chance"] = rng.example_keys(jax.random.fold_in(key, len(keys)), jnp.arange(len(code)))
         if self.system.text is not None:
-            drawn["valid"] = drop_words(keys[1], batch["token"], batch["valid"], share.word_dropout)
+            drawn["valid"] = drop_words(keys[1], batch["token"], share.word_dropout)
         return drawn
 
     def loss(self, params: Params, drawn: Batch, frozen: Params) -> tuple[jax.Array, Metrics]:
         """The cross-entropy of what `draw` made of a batch."""
         system, params = self.system, self.pace.held(params)
-        cond = dataclasses.replace(_condition(system, params, drawn), drop_B=drawn["drop"])
+        cond = dataclasses.replace(_condition(system, frozen | params, drawn), drop_B=drawn["drop"])
         weights = system.teacher_params(params["trunk"], frozen["tokenizer"])
         logits = system.teacher.forward(weights, cond, drawn["read"], *self._chance(drawn))
         return losses.prediction(logits, drawn["code"], system.layout, self.regularization.label_smoothing)
@@ -102,14 +105,14 @@ class Lesson:
 
 
 def _condition(system: System, params: Params, batch: Batch) -> Cond:
-    """Of a batch's "label", or of its "token" and "valid"."""
+    """Of a batch's "label", or of its "token"s, of which "valid" ones are left."""
     if system.text is None:
         return Cond(batch["label"])
-    return system.text.read(params["text"], batch["token"], batch["valid"])
+    return system.text.read(params["text"], batch["token"], batch.get("valid"))
 
 
 def _looks(
-    system: System, course: Course, conditions: Mapping[str, np.ndarray], frozen: Params
+    system: System, course: Course, conditions: Mapping[str, Pixels], frozen: Params
 ) -> Callable[[int, Any], dict[str, float]]:
     """(step, state) -> {}, and grids/step-00000300.png: what the averaged teacher draws of always the same noises.
 
@@ -122,14 +125,14 @@ def _looks(
         shown = {"label": (np.arange(count) % system.classes).astype(np.int32)}
     else:
         at = np.linspace(0, len(conditions["token"]) - 1, count).astype(int)
-        shown = {name: np.asarray(x)[at] for name, x in conditions.items()}
+        shown = {name: x[at] for name, x in conditions.items()}
     rows = place.batch({"id": mine.astype(np.int32), **{name: x[mine] for name, x in shown.items()}})
     generate = generator(f"T0:{system.layout.steps}", system.models)
     root = rng.stream(course.seed, "sample")
 
     def draw(params: Params, frozen: Params, rows: Batch) -> jax.Array:
         weights = system.teacher_params(params["trunk"], frozen["tokenizer"])
-        cond = _condition(system, params, rows)
+        cond = _condition(system, frozen | params, rows)
         draft = generate({**frozen, "teacher": weights}, cond, rng.example_keys(root, rows["id"]))
         return place.everywhere(system.tokenizer.decode(frozen["tokenizer"], draft.token_BxLxC))
 

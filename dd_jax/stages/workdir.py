@@ -17,10 +17,14 @@ import numpy as np
 from dd_jax.method.interfaces import Params
 from dd_jax.system import files, processes, spelling
 from dd_jax.system.errors import UserError
+from dd_jax.text.noted import NOTED
 
 # The config sections that a stage's output depends on, on top of those of the stages before it.
 SECTIONS = {
-    "pretrain": ("family", "seed", "smoke", "weights", "data", "tokenizer", "model", "classifier", "pretrain"),
+    "pretrain": (
+        *("family", "seed", "smoke", "weights", "data", "tokenizer", "model", "classifier", "pretrain"),
+        "text.vocabulary",
+    ),
     "pairs": ("guidance", "cfg_interval", "dtype", "cache_chunk", "filter", "flow", "pairs"),
     "train": ("student", "train", "weights.lpips", "weights.start"),
     "sample": ("sample",),
@@ -31,7 +35,7 @@ SECTIONS = {
 STAGES = tuple(SECTIONS)
 Folder = str | os.PathLike[str]
 RECORD, SOURCE, LOCK = "stages.json", "from.json", "lock"
-BORROWED = ("classifier", "tokenizer", "teacher", "pairs")  # what may be another run's
+BORROWED = ("classifier", "tokenizer", "teacher", "pairs", NOTED)  # what may be another run's
 # What may change on the way: memory, time and what is told, not the result.
 FREE: tuple[str, ...] = (
     "train.remat",

@@ -59,6 +59,7 @@ MEANT: dict[str, Any] = {
     "data.crop_share": [0.8, 1.0],
     "data.flip": False,
     "data.strict": True,
+    "data.captions": "none",
     "data.cache": 1024,
     "data.readers": 0,
     "sample.tau": 1.0,
@@ -92,9 +93,9 @@ def apart(value: Any) -> Any:
 def same(setting: str, then: Any, now: Any) -> bool:
     """Do two values of a setting mean the same? A list of `no_decay` once had a name that no parameter has.
 
-    Names of classes were once not noted.
+    Names of classes, and words of captions, were once not noted.
     """
-    if setting == "data.class_names" and (not then or not now):
+    if setting in ("data.class_names", "text.vocabulary") and (not then or not now):
         return True
     if setting.endswith(".no_decay") and then and now is not None:
         return {*then} - NAMELESS == {*now} - NAMELESS

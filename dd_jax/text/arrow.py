@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dd_jax.data import columns
+from dd_jax.data.lines import Found
 from dd_jax.system.errors import UserError
-from dd_jax.text import columns
-from dd_jax.text.lines import Found
 
 TEXT = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view", "null")
 BAD = b"\xff"  # stands for a string that is not UTF-8, which Arrow does not hand out

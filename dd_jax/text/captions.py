@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +11,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dd_jax.data.conditions import Conditions, as_array, numbers
+from dd_jax.data.examples import Examples, Pixels, kept
 from dd_jax.method.interfaces import Cond, Params
 from dd_jax.system import weights
 from dd_jax.system.errors import UserError
-from dd_jax.text import cache, prompts, t5
+from dd_jax.text import cache, clean, noted, prompts, t5
 from dd_jax.text.features import Features, Live, TextEncoder
 from dd_jax.text.prompts import Prompts
 from dd_jax.text.t5 import T5Config
-from dd_jax.text.tokens import EOS, CaptionTokenizer, SentencePiece, Words
+from dd_jax.text.tokens import EOS, PAD, CaptionTokenizer, SentencePiece, Words
 
 KEEP = 1 << 28  # bytes: features of fewer captions stay in memory
 EXAMPLES = (  # for a first try, where no prompts are given
@@ -42,14 +44,24 @@ class Text:
     unseen: tuple[bool, ...] = ()
     batch: int = 64
     store: str = ""  # a folder for a cache of features; none: they are made when they are needed
-    words: bool = False  # captions are words of `source`, not pieces of a published vocabulary
+    words: bool = False  # captions are words of a vocabulary of their own, not pieces of a published one
+    vocabulary: tuple[str, ...] = ()  # these; (): those of `source`
+    noted: Path | None = None  # where a run notes its pictures' captions (see `noted`): once there, they are the source
 
     @functools.cached_property
     def prompts(self) -> Prompts:
+        if self._of_pictures:
+            return self._of_pictures[0]
         return prompts.read(self.source) if isinstance(self.source, str) else Prompts.of(*self.source)
 
     @functools.cached_property
+    def _of_pictures(self) -> tuple[Prompts, tuple[bool, ...]] | None:
+        return noted.read(self.noted) if self.noted and self.noted.exists() else None
+
+    @functools.cached_property
     def tokenizer(self) -> CaptionTokenizer:
+        if self.words and self.vocabulary:
+            return Words(self.vocabulary, self.sizes.tokens)
         return Words.of(self.prompts.captions, self.sizes.tokens) if self.words else self._published
 
     @property
@@ -69,15 +81,22 @@ class Text:
         """Random parameters of the encoder."""
         return t5.init(self.cfg, key)
 
-    def read(self, params: Params, token_BxP: jax.Array, valid_BxP: jax.Array) -> Cond:
+    def read(self, params: Params, token_BxP: jax.Array, valid_BxP: jax.Array | None = None) -> Cond:
         """Tokens padded behind -> what backbones take; differentiable, for training the encoder too."""
+        valid_BxP = token_BxP != PAD if valid_BxP is None else valid_BxP
         caption_BxPxF, valid_BxP = t5.encode(self.cfg, params, token_BxP, valid_BxP)
         return Cond(caption_BxPxF=caption_BxPxF, valid_BxP=valid_BxP)
 
-    def tokens(self, number_M: np.ndarray) -> dict[str, np.ndarray]:
-        """`token` (M, P) and `valid` (M, P) of these captions."""
-        token_BxP, valid_BxP = self.tokenizer([self.prompts.captions[i] for i in number_M])
-        return {"token": token_BxP, "valid": valid_BxP}
+    def tokens(self, captions: Sequence[str], number: Pixels) -> Pixels:
+        """Of examples that show these captions by `number` (M,): tokens (M, P) int32; many are made when asked for."""
+
+        def read(at: np.ndarray) -> np.ndarray:
+            asked = [captions[i] for i in number[at]]
+            return self.tokenizer(asked if self.words else [clean.clean(caption) for caption in asked])[0]
+
+        endless = isinstance(number, Examples) and number.endless
+        found = Examples(read, len(number), (self.sizes.tokens,), endless)
+        return found if endless else kept(found)
 
     def conditions(self, params: Params, given: Prompts | None = None) -> Conditions:
         """This text side with its parameters; `given`: other captions than those it was made with."""
@@ -86,7 +105,8 @@ class Text:
             self.cfg, params, self.tokenizer, self.batch, self._lengths, cleaned=not self.words, digest=source
         )
         asked = given or self.prompts
-        unseen = np.array(self.unseen) if self.unseen and given is None else np.zeros(len(asked), bool)
+        held = self._of_pictures[1] if self._of_pictures else self.unseen
+        unseen = np.array(held) if held and given is None else np.zeros(len(asked), bool)
         return Captions(encoder, asked, unseen, self.store)
 
     @property
@@ -94,10 +114,10 @@ class Text:
         return () if self.words else (32,)
 
 
-def drop_words(key: jax.Array, token_BxP: jax.Array, valid_BxP: jax.Array, rate: float) -> jax.Array:
-    """Which tokens are left when each is left out at `rate`; end marks stay."""
-    kept = jax.random.uniform(key, valid_BxP.shape, jnp.float32) >= rate
-    return valid_BxP & (kept | (token_BxP == EOS))
+def drop_words(key: jax.Array, token_BxP: jax.Array, rate: float) -> jax.Array:
+    """Which tokens are left when each is left out at `rate`; end marks stay, padding is none."""
+    kept = jax.random.uniform(key, token_BxP.shape, jnp.float32) >= rate
+    return (token_BxP != PAD) & (kept | (token_BxP == EOS))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

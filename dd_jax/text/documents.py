@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dd_jax.data import columns
+from dd_jax.data.lines import Found, Row, lines
 from dd_jax.system.errors import UserError
-from dd_jax.text import columns
-from dd_jax.text.lines import Found, Row, lines
 
 
 def document(path: Path) -> Iterator[Found]:

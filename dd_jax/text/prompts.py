@@ -7,20 +7,18 @@ means the same for ever.
 
 import dataclasses
 import hashlib
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dd_jax.data import tfds
+from dd_jax.data import columns, tfds
+from dd_jax.data.lines import Found, lines
 from dd_jax.system import files, weights
 from dd_jax.system.errors import UserError
-from dd_jax.text import arrow, columns, tables
+from dd_jax.text import arrow, tables
 from dd_jax.text.documents import document
-from dd_jax.text.lines import Found, lines
 
 SHOWN = 5  # bad rows that are named
-CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")  # in no caption
 BREAKS = str.maketrans(dict.fromkeys("\r\v\f\x85\u2028\u2029", " "))
 
 
@@ -94,13 +92,12 @@ def _keep(found: Iterator[Found]) -> tuple[list[str], _Bad]:
     captions, bad = [], _Bad()
     for number, caption, fault in found:
         text = "" if caption is None else caption.strip()
-        if (odd := CONTROL.search(text)) and not fault:
-            fault = "half a character" if odd[0] >= "\ud800" else f"a control character, U+{ord(odd[0]):04X}"
-        if text and not fault:
+        fault = fault or columns.fault(text)
+        if not fault:
             captions.append(text.translate(BREAKS).strip())
         else:
             bad.count += 1
-            bad.first += [(number, None, fault or "empty")] if bad.count <= SHOWN else []
+            bad.first += [(number, None, fault)] if bad.count <= SHOWN else []
     return captions, bad
 
 

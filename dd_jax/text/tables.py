@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from dd_jax.data import columns
+from dd_jax.data.lines import Found, Row, lines
 from dd_jax.system.errors import UserError
-from dd_jax.text import columns
-from dd_jax.text.lines import Found, Row, lines
 
 DELIMITERS = "\t,;|"
 NONE = "\x1f"  # the delimiter of a table with a single column: one that nobody writes

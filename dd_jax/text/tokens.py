@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +14,8 @@ import numpy as np
 from dd_jax.system.errors import UserError
 
 PAD, EOS, UNKNOWN, FIRST = 0, 1, 2, 3  # as T5 numbers them; words of one's own come behind
+MOST = 8192  # words of one's own
+WORD = re.compile(r"\w+(?:'\w+)*")
 MODEL = "spiece.model"  # beside the weights that it belongs to
 
 
@@ -91,15 +95,16 @@ class SentencePiece:
 
 @dataclasses.dataclass(frozen=True)
 class Words:
-    """A number for every word of some training captions; other words are `UNKNOWN`."""
+    """A number for every word of some training captions; other words are `UNKNOWN`. Neither case nor signs matter."""
 
     words: tuple[str, ...]
     tokens: int
 
     @classmethod
     def of(cls, captions: Iterable[str], tokens: int) -> "Words":
-        """All words of these captions, sorted."""
-        return cls(tuple(sorted({word for caption in captions for word in caption.split()})), tokens)
+        """All words of these captions, sorted; of more than `MOST` the most frequent."""
+        found = Counter(sorted(word for caption in captions for word in words(caption)))
+        return cls(tuple(sorted(word for word, _ in found.most_common(MOST))), tokens)
 
     @property
     def vocab(self) -> int:
@@ -114,4 +119,9 @@ class Words:
         return {word: i for i, word in enumerate(self.words, FIRST)}
 
     def __call__(self, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        return pad(([self._number.get(word, UNKNOWN) for word in c.split()] for c in captions), self.tokens)
+        return pad(([self._number.get(word, UNKNOWN) for word in words(c)] for c in captions), self.tokens)
+
+
+def words(caption: str) -> list[str]:
+    """Its words in lower case."""
+    return WORD.findall(caption.lower())

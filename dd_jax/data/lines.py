@@ -49,6 +49,15 @@ def lines(path: Path) -> Iterator[Row]:
         yield from enumerate(_utf8(file) if encoding == "utf-8" else _wide(file, encoding), 1)
 
 
+def whole(raw: bytes) -> str | None:
+    """The text of a short file; none if it is not in its encoding."""
+    encoding = encoding_of(raw[:SAMPLE])
+    try:
+        return raw.decode(encoding).lstrip("\ufeff")
+    except UnicodeDecodeError:
+        return None
+
+
 def encoding_of(head: bytes) -> str:
     """UTF-16 and UTF-32 by their mark, or else, of a file with zeros, the reading that gives the plainest text."""
     for mark, name in MARKS:

@@ -1,5 +1,6 @@
 """Which column of a file holds the captions, and the captions in whatever one cell of it holds."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from dd_jax.system.errors import UserError
 COLUMNS = ("caption", "prompt", "text", "sentence", "comment")  # the first that a file has, in whatever case or number
 NESTED = (*COLUMNS, "raw")  # names within a cell: COCO's splits have {"sentences": [{"raw": ..}]}
 SHOWN = 12  # columns that a message names
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")  # in no caption
 
 
 def column(name: object, columns: Sequence[Any]) -> int:
@@ -62,3 +64,10 @@ def decoded(caption: str | bytes) -> tuple[str | None, str]:
         return raw.decode(), ""
     except UnicodeDecodeError:
         return None, "not UTF-8"
+
+
+def fault(text: str) -> str:
+    """Why this is no caption; "" where it may be one."""
+    if odd := CONTROL.search(text):
+        return "half a character" if odd[0] >= "\ud800" else f"a control character, U+{ord(odd[0]):04X}"
+    return "" if text.strip() else "empty"
