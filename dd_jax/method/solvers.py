@@ -172,7 +172,11 @@ def integrate(
         return (x, state, ok & (result == diffrax.RESULTS.successful)), None
 
     begun = x0, solver.init(term, nodes[0], nodes[1], x0, args), jnp.asarray(True)
-    (x, _, ok), _ = jax.lax.scan(step, begun, (nodes[:-1], nodes[1:]))
+    def solve(unroll: bool) -> Callable[..., Any]:
+        return lambda *begun: jax.lax.scan(step, begun, (nodes[:-1], nodes[1:]), unroll=unroll)[0]
+
+    # A GPU starts a graph of kernels a turn: written out, all turns are part of the graph around them.
+    x, _, ok = jax.lax.platform_dependent(*begun, cuda=solve(True), default=solve(False))
     return x, ok
 
 
