@@ -21,6 +21,7 @@ import numpy as np
 
 from dd_jax.system import plugins
 
+FEW = 8  # tokens
 DPM = {"dpmpp1": 1, "dpmpp2m": 2, "dpmpp3m": 3}
 
 
@@ -175,8 +176,9 @@ def integrate(
     def solve(unroll: bool) -> Callable[..., Any]:
         return lambda *begun: jax.lax.scan(step, begun, (nodes[:-1], nodes[1:]), unroll=unroll)[0]
 
-    # A GPU starts a graph of kernels a turn: written out, all turns are part of the graph around them.
-    x, _, ok = jax.lax.platform_dependent(*begun, cuda=solve(True), default=solve(False))
+    # A GPU starts a graph of kernels a turn: written out, the turns of few tokens are part of the graph around them.
+    few = len(x0) <= FEW
+    x, _, ok = jax.lax.platform_dependent(*begun, cuda=solve(True), default=solve(False)) if few else solve(False)(*begun)
     return x, ok
 
 
