@@ -173,12 +173,13 @@ def integrate(
         return (x, state, ok & (result == diffrax.RESULTS.successful)), None
 
     begun = x0, solver.init(term, nodes[0], nodes[1], x0, args), jnp.asarray(True)
+
     def solve(unroll: bool) -> Callable[..., Any]:
         return lambda *begun: jax.lax.scan(step, begun, (nodes[:-1], nodes[1:]), unroll=unroll)[0]
 
     # A GPU starts a graph of kernels a turn: written out, the turns of few tokens are part of the graph around them.
-    few = len(x0) <= FEW
-    x, _, ok = jax.lax.platform_dependent(*begun, cuda=solve(True), default=solve(False)) if few else solve(False)(*begun)
+    written = {"cuda": solve(True)} if len(x0) <= FEW else {}
+    x, _, ok = jax.lax.platform_dependent(*begun, **written, default=solve(False))
     return x, ok
 
 
