@@ -169,13 +169,18 @@ def column(done: Mapping[str, Any], model: str, batch: int, out: Path) -> dict[s
         for told, first in kinds.items():
             row = next((row for row in rows if row["plan"].startswith(first)), None)
             cells[f"{told}, {size} at once"] = (
-                f"{row['ms_per_image']:.3g} ms each, {row['images_per_s']:.3g} a second, "
+                f"{figure(row['ms_per_image'])} ms each, {figure(row['images_per_s'])} a second, "
                 f"{row['share_of_matmul']:.0%} of compute, {row['share_of_stream']:.0%} of bandwidth"
                 if row
                 else "-"
             )
     cells[f"training step, batch {batch}"] = training(seen, batch, Part(model, "speed", 0).folder(out) / "config.json")
     return cells
+
+
+def figure(x: float) -> str:
+    """Three digits."""
+    return f"{x:.3g}" if x < 1000 else f"{x:,.0f}"
 
 
 def training(seen: Mapping[str, Any], batch: int, config: Path) -> str:
@@ -186,7 +191,7 @@ def training(seen: Mapping[str, Any], batch: int, config: Path) -> str:
         return "-"
     hours = recipe["steps"] * recipe["batch"] / batch * step["step_ms"] / 3.6e6 / CARDS
     share = f"MFU {step['mfu']:.1%}" if step["mfu"] else f"{step['share_of_matmul']:.0%} of compute"
-    told = f"{step['step_ms']:.0f} ms, {step['step_gflop'] / 1e3:.3g} TFLOP, {share}"
+    told = f"{figure(step['step_ms'])} ms, {step['step_gflop'] / 1e3:.3g} TFLOP, {share}"
     return f"{told}; all of it {hours:.3g} h on {CARDS}"
 
 
