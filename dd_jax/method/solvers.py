@@ -178,8 +178,8 @@ def integrate(
         return lambda *begun: jax.lax.scan(step, begun, (nodes[:-1], nodes[1:]), unroll=unroll)[0]
 
     # A GPU starts a graph of kernels a turn: written out, the turns of few tokens are part of the graph around them.
-    written = {"cuda": solve(True)} if len(x0) <= FEW else {}
-    x, _, ok = jax.lax.platform_dependent(*begun, **written, default=solve(False))
+    few = functools.partial(jax.lax.platform_dependent, cuda=solve(True), default=solve(False))
+    x, _, ok = (few if len(x0) <= FEW else solve(False))(*begun)
     return x, ok
 
 
