@@ -1,11 +1,11 @@
 """python -m scripts.aot --config=configs/llamagen_l.py --topology=v5e:4x4 --mesh=16,1 [--what=train,pairs,sample]
 
 Compiles a config's programs (also text, tokenizer and teacher) for chips that are not there: what each will hold,
-whether it fits, what crosses them, and how long compiling takes; of a training also a step's products in TFLOP, less
-what is computed again, and the hours that all its steps take at 40 % of the chips' bfloat16 peak. No accelerator is
-needed, but the platform's compiler is: `pip install libtpu` in the version that JAX's own [tpu] extra names; for
---topology=h100x8, `pip install --no-deps jax-cuda12-plugin jax-cuda12-pjrt nvidia-cuda-nvcc-cu12` in JAX's version
-(cuDNN's own workspaces are not counted).
+whether it fits, how many kernels a call starts, what crosses the chips, and how long compiling takes; of a training
+also a step's products in TFLOP, less what is computed again, and the hours that all its steps take at 40 % of the
+chips' bfloat16 peak. No accelerator is needed, but the platform's compiler is: `pip install libtpu` in the version that
+JAX's own [tpu] extra names; for --topology=h100x8, `pip install --no-deps jax-cuda12-plugin jax-cuda12-pjrt
+nvidia-cuda-nvcc-cu12` in JAX's version (cuDNN's own workspaces are not counted).
 --batch is the global one, of all programs; --json=FILE keeps the numbers; --compile=false: products and hours alone.
 Training is slow to compile: --config.train.scan=true takes a fraction of the time, and so does --effort=-1, which
 optimises less. Any setting can be changed:
@@ -215,7 +215,7 @@ def _at(x: jax.ShapeDtypeStruct, sharding: Any) -> jax.ShapeDtypeStruct:
 
 
 def measure(program: Any, args: tuple, memory: float) -> dict[str, Any]:
-    """Compile -> one row: GiB on each chip, of which there are `memory`; collectives, seconds.
+    """Compile -> one row: GiB on each chip, of which there are `memory`; kernels, collectives, seconds.
 
     The peak counts arguments, results that are not written over them, and temporaries.
     """
@@ -236,24 +236,14 @@ def measure(program: Any, args: tuple, memory: float) -> dict[str, Any]:
     size = {name: getattr(found, f"{name}_size_in_bytes") / GIB for name in ("argument", "output", "alias", "temp")}
     held = size["argument"] + size["output"] - size["alias"] + size["temp"]
     row |= {f"{name}_gib": round(value, 3) for name, value in size.items()}
-    return row | {"peak_gib": round(held, 2), "fits": held < memory, "collectives": hlo.collectives(text), "text": text}
+    row |= {"kernels": hlo.kernels(text), "collectives": hlo.collectives(text), "text": text}
+    return row | {"peak_gib": round(held, 2), "fits": held < memory}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """For a terminal."""
-    columns = (
-        "program",
-        "batch",
-        "argument_gib",
-        "temp_gib",
-        "peak_gib",
-        "fits",
-        "compile_s",
-        "tflop",
-        "hours",
-        "collectives",
-    )
-
+    columns: tuple[str, ...] = ("program", "batch", "argument_gib", "temp_gib", "peak_gib", "fits", "compile_s")
+    columns += ("tflop", "hours", "kernels", "collectives")
     cells = [columns, *([_cell(row.get(name)) for name in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     return "\n".join("  ".join(text.ljust(n) for text, n in zip(line, widths, strict=True)).rstrip() for line in cells)

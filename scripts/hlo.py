@@ -1,4 +1,4 @@
-"""What crosses the chips, read from a compiled program's text."""
+"""What crosses the chips, and what is started on them, read from a compiled program's text."""
 
 import math
 import re
@@ -12,6 +12,10 @@ COLLECTIVE = re.compile(rf" = (.+?) ({'|'.join(KINDS)})(-start)?\(")
 CALLED = re.compile(r"(?:calls|to_apply)=%?([\w.-]+)")
 CALLED_MANY = re.compile(r"(?:branch_computations|called_computations)=\{([^}]*)\}")
 LOOP = re.compile(r" while\(.*condition=%?([\w.-]+), body=%?([\w.-]+)")
+KNOWN = re.compile(r'known_trip_count":\{"n":"(\d+)"')
+INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.-]+ = (?:\(.*?\)|\S+) ([a-z][\w-]*)\(")
+INSIDE = ("while", "conditional", "call")  # their computations run as this one does
+FREE = (*INSIDE, "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all")
 CONSTANT = re.compile(r"%([\w.-]+) = [su]32\[\]\S* constant\((\d+)\)")
 ELEMENT = re.compile(r"%([\w.-]+) = [su]32\[\]\S* get-tuple-element\(.*index=(\d+)")
 COMPARE = re.compile(r" compare\(%([\w.-]+), %([\w.-]+)\), direction=LT")
@@ -54,6 +58,22 @@ def collectives(text: str) -> dict[str, tuple[int, int]]:
     return totals
 
 
+def kernels(text: str) -> int:
+    """How many kernels one call of a compiled program starts: fusions, products, copies. Loops as in `collectives`."""
+    bodies, entry = _computations(text)
+
+    def started(name: str) -> int:
+        total = 0
+        for line in bodies[name]:
+            kind = found[1] if (found := INSTRUCTION.match(line)) else "bitcast"
+            total += kind not in FREE and not kind.endswith("-done")
+            if kind in INSIDE:
+                total += sum(trips * started(called) for called, trips in _called(bodies, line))
+        return total
+
+    return started(entry)
+
+
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
     """({computation: its lines}, the entry's name)."""
     bodies: dict[str, list[str]] = defaultdict(list)
@@ -69,13 +89,17 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
 
 def _calls(bodies: dict[str, list[str]], name: str) -> list[tuple[str, int]]:
     """[(computation, how often `name` runs it)]."""
-    calls = []
-    for line in bodies[name]:
-        calls += [(called, 1) for called in CALLED.findall(line)]
-        for many in CALLED_MANY.findall(line):
-            calls += [(called.strip().lstrip("%"), 1) for called in many.split(",")]
-        if loop := LOOP.search(line):
-            calls.append((loop[2], _trips(bodies[loop[1]], bodies[loop[2]])))
+    return [call for line in bodies[name] for call in _called(bodies, line)]
+
+
+def _called(bodies: dict[str, list[str]], line: str) -> list[tuple[str, int]]:
+    """The same of one instruction."""
+    calls = [(called, 1) for called in CALLED.findall(line)]
+    for many in CALLED_MANY.findall(line):
+        calls += [(called.strip().lstrip("%"), 1) for called in many.split(",")]
+    if loop := LOOP.search(line):
+        known = KNOWN.search(line)
+        calls.append((loop[2], int(known[1]) if known else _trips(bodies[loop[1]], bodies[loop[2]])))
     return calls
 
 

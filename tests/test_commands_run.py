@@ -28,6 +28,7 @@ pytestmark = pytest.mark.xdist_group("commands")
 COMMANDS = {" ".join(words): words for _, words in FOUND}  # each once
 CANNOT = {  # how a command begins, or a word that it has -> why it is not run here
     "scripts.aot": "compiles for TPUs: needs libtpu, which the extra [tpu] brings",
+    "scripts.card": "times a card for most of an hour (tests/test_card.py has it time a small model)",
     "--coordinator=auto": "asks the pod or SLURM that it runs in for its address (tests/test_processes.py runs two)",
     "dd_jax.explore": "serves a page until it is closed (tests/test_explore_browser.py opens it)",
     "scripts.clicks": "opens a browser, as that test does",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from dd_jax.families.llamagen.backbone import GPT, GPTConfig, inherit, rope_table, rotate
+from dd_jax.families.llamagen.backbone import GPT, GPTConfig, _turned, _turned_in_place, inherit, rope_table, rotate
 from dd_jax.families.llamagen.teacher import RasterTeacher
 from dd_jax.method import ar, flow
 from dd_jax.method.fewstep import run_plan, student_step
@@ -263,3 +263,9 @@ def test_released_students_fit(size):
     params = rules.convert(state_dict, llamagen.student(), helpers.shapes(make_student(SIZES[size]).init))
     assert sum(x.size for x in jax.tree.leaves(params)) == count
     assert rules.export(params, llamagen.student()).keys() == state_dict.keys()
+
+
+def test_one_position_turns_as_many_do():
+    """As NVIDIA's cards turn the one of a cached step (see `rotate`)."""
+    pair, rope = jax.random.normal(jax.random.key(0), (2, 4, 1, 8, 2)), jnp.asarray(rope_table(4, 16, 1)[5:6])
+    near(_turned_in_place(pair, rope), _turned(pair, rope), 1e-6)

@@ -17,7 +17,7 @@ from dd_jax.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 TOOLS = (
-    *("address", "aot", "clicks", "compare", "fake_release", "figures"),
+    *("address", "aot", "card", "clicks", "compare", "fake_release", "figures"),
     *("flow_overhead", "loader", "memory", "merge_pairs", "neighbours", "openmoji", "repaints", "serving"),
     *("study", "tokenizers"),
 )
@@ -59,6 +59,10 @@ WRONG = {
     f"flow_overhead {DIGITS} --repeats=0": "--repeats=0",
     f"flow_overhead {DIGITS} --batch=x": "--batch=x",
     f"flow_overhead {DIGITS} --config.weights.teacher=/no/such": "/no/such",
+    "card --batch=1": "--batch=1: a number of pictures above 1",
+    "card --models nope": "no nope: name a file",
+    "card --out gs://x": "is a URL",
+    "card --out /dev/null/x": "cannot write into /dev/null",
     "clicks RUN --clicks=-1": "--clicks=-1: a number of clicks",
     "clicks gs://x": "is a URL",
     "compare /no/such": "there is no /no/such/results.jsonl: name work directories",

@@ -214,3 +214,33 @@ ENTRY %main (a: f32[8]) -> f32[] {
 
 def test_collectives_are_counted_through_loops_and_once_a_channel():
     assert hlo.collectives(HLO) == {"collective-permute": (4, 4 * 512), "all-gather": (1, 256)}
+
+
+def test_kernels_are_counted_through_loops_and_not_inside_fusions():
+    assert hlo.kernels(GRAPH) == 2 + 14 * 3
+    assert hlo.kernels(HLO) == 2 + 4 * 2
+
+
+GRAPH = """
+%fused (p: f32[8]) -> f32[8] {
+  %p = f32[8]{0} parameter(0)
+  ROOT %twice = f32[8]{0} add(%p, %p)
+}
+%body (t: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %t = (s32[], f32[8]{0}) parameter(0)
+  %x = f32[8]{0} get-tuple-element(%t), index=1
+  %k = (f32[8]{0}, /*index=1*/f32[8]{0}) fusion(%x), kind=kLoop, calls=%fused
+  %c = f32[8]{0} copy(%x)
+  %g = f32[8]{0} custom-call(%c), custom_call_target="__cublas$gemm"
+  ROOT %r = (s32[], f32[8]{0}) tuple(%k, %g)
+}
+%condition (t: (s32[], f32[8])) -> pred[] {
+  ROOT %less = pred[] fusion(%t), kind=kLoop, calls=%fused
+}
+ENTRY %main (a: f32[8]) -> f32[8] {
+  %a = f32[8]{0} parameter(0)
+  %k = f32[8]{0} fusion(%a), kind=kLoop, calls=%fused
+  %w = (s32[], f32[8]{0}) while(%a), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"14"}}
+  ROOT %k2 = f32[8]{0} fusion(%w), kind=kInput, calls=%fused
+}
+"""

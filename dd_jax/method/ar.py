@@ -56,10 +56,11 @@ def by_flow(
     solver: flow.FlowSolver,
 ) -> Pick:
     """Eq. 4: a token is the flow's image of its own noise."""
+    frame_VxC = flow.framed(codebook_VxC)
 
     def pick(logits_BxGxV: jax.Array, s: jax.Array | int) -> jax.Array:
         noise_BxGxC = layout.take(noise_BxLxC, s)
-        return flow.transport(noise_BxGxC, filt(logits_BxGxV), codebook_VxC, solver=solver)
+        return flow.transport(noise_BxGxC, filt(logits_BxGxV), codebook_VxC, solver, frame_VxC)
 
     return pick
 

@@ -140,12 +140,17 @@ _velocity_B = jax.vmap(velocity, _OVER_TOKENS)
 
 
 def transport(
-    noise: jax.Array, logits: jax.Array, codebook_VxC: jax.Array, solver: FlowSolver = FlowSolver()
+    noise: jax.Array,
+    logits: jax.Array,
+    codebook_VxC: jax.Array,
+    solver: FlowSolver = FlowSolver(),
+    frame_VxC: jax.Array | None = None,
 ) -> jax.Array:
     """Eq. 4: noise (..., C), logits (..., V) -> code (...) int32, deterministic, following softmax(logits).
 
     Pure and jit-able, `solver` static. A token whose noise, logits or solution is not finite gets code -1
-    (so do logits that are all -inf): jit cannot raise, so whoever stores codes checks the sign.
+    (so do logits that are all -inf): jit cannot raise, so whoever stores codes checks the sign. `frame_VxC`:
+    `framed(codebook_VxC)`, of which a loop over steps makes one.
     """
     if noise.shape[:-1] != logits.shape[:-1] or codebook_VxC.shape != (logits.shape[-1], noise.shape[-1]):
         raise UserError(
@@ -155,7 +160,7 @@ def transport(
     dtype = jnp.promote_types(noise.dtype, jnp.float32)
     noise_BxC = noise.reshape(-1, noise.shape[-1]).astype(dtype)
     logits_BxV = logits.reshape(-1, logits.shape[-1]).astype(dtype)
-    code_B = _transport(noise_BxC, logits_BxV, codebook_VxC.astype(dtype), solver)
+    code_B = _transport(noise_BxC, logits_BxV, codebook_VxC.astype(dtype), solver, frame_VxC)
     return code_B.reshape(noise.shape[:-1])
 
 
@@ -172,9 +177,15 @@ def framed(codebook_VxC: jax.Array) -> jax.Array:
     return centred_VxC / jnp.where(width > 0, width, 1)  # a single repeated entry has none
 
 
-def _transport(noise_BxC: jax.Array, logits_BxV: jax.Array, codebook_VxC: jax.Array, solver: FlowSolver) -> jax.Array:
+def _transport(
+    noise_BxC: jax.Array,
+    logits_BxV: jax.Array,
+    codebook_VxC: jax.Array,
+    solver: FlowSolver,
+    frame_VxC: jax.Array | None,
+) -> jax.Array:
     """`transport` on flat, float arrays."""
-    codebook_VxC, mean_BxC, scale_B = _frame(logits_BxV, codebook_VxC, solver.normalise)
+    codebook_VxC, mean_BxC, scale_B = _frame(logits_BxV, codebook_VxC, solver.normalise, frame_VxC)
     x_BxC, ok = _end_point(noise_BxC, logits_BxV, codebook_VxC, mean_BxC, scale_B, solver)
     if solver.readout == "x0":
         u = float(solver.nodes[-1])
@@ -207,12 +218,14 @@ def _end_point(
     return solvers.integrate(field, x_BxC, args, solver.name, solver.nodes, solver.zero_start)
 
 
-def _frame(logits_BxV: jax.Array, codebook_VxC: jax.Array, normalise: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _frame(
+    logits_BxV: jax.Array, codebook_VxC: jax.Array, normalise: bool, frame_VxC: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(codebook, mean_BxC, scale_B): the codebook in its own units, and p's mean and width within it."""
     B, C = len(logits_BxV), codebook_VxC.shape[1]
     if not normalise:
         return codebook_VxC, jnp.zeros((B, C), logits_BxV.dtype), jnp.ones((B,), logits_BxV.dtype)
-    codebook_VxC = framed(codebook_VxC)
+    codebook_VxC = framed(codebook_VxC) if frame_VxC is None else frame_VxC
     prob_BxV = jax.nn.softmax(logits_BxV, -1)
     mean_BxC = jnp.dot(prob_BxV, codebook_VxC, precision=HIGHEST)
     square_B = jnp.dot(prob_BxV, jnp.mean(codebook_VxC**2, -1), precision=HIGHEST)

@@ -21,6 +21,7 @@ import numpy as np
 
 from dd_jax.system import plugins
 
+FEW = 8  # tokens
 DPM = {"dpmpp1": 1, "dpmpp2m": 2, "dpmpp3m": 3}
 
 
@@ -172,7 +173,13 @@ def integrate(
         return (x, state, ok & (result == diffrax.RESULTS.successful)), None
 
     begun = x0, solver.init(term, nodes[0], nodes[1], x0, args), jnp.asarray(True)
-    (x, _, ok), _ = jax.lax.scan(step, begun, (nodes[:-1], nodes[1:]))
+
+    def solve(unroll: bool) -> Callable[..., Any]:
+        return lambda *begun: jax.lax.scan(step, begun, (nodes[:-1], nodes[1:]), unroll=unroll)[0]
+
+    # A GPU starts a graph of kernels a turn: written out, the turns of few tokens are part of the graph around them.
+    few = functools.partial(jax.lax.platform_dependent, cuda=solve(True), default=solve(False))
+    x, _, ok = (few if len(x0) <= FEW else solve(False))(*begun)
     return x, ok
 
 

@@ -3,11 +3,14 @@
 Weights need not be there: what is missing is drawn at random, which changes no time but that of `J*`.
 """
 
+import dataclasses
+import functools
 import json
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from dd_jax.system import files, flops, rng
 from dd_jax.system.progress import Progress
 from dd_jax.system.sharding import ALONE, Placement
 from dd_jax.training.loop import Recipe
+from dd_jax.training.throughput import PEAK
 
 DECODE = "decode"  # in the place of a plan: code vectors to pictures, which every plan ends with
 COLUMNS = (
@@ -54,30 +58,69 @@ def machine() -> dict[str, Any]:
     }
 
 
-def time_plan(system: System, params: dict[str, Params], plan: str, batch: int, repeats: int) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A compiled program, what it is called with, and what compiling told: FLOPs of its products, bytes it holds."""
+
+    run: Callable
+    given: tuple
+    compile_s: float
+    flop: float
+    held: int  # temporaries and results
+
+    @classmethod
+    def of(cls, fn: Callable, *given: Any) -> "Program":
+        begin = time.perf_counter()
+        traced = jax.jit(fn).trace(*given)
+        run = traced.lower().compile()
+        took, memory = time.perf_counter() - begin, run.memory_analysis()
+        held = sum(getattr(memory, f"{kind}_size_in_bytes", 0) for kind in ("output", "temp"))
+        return cls(run, given, took, flops.count_jaxpr(traced.jaxpr.jaxpr), held)
+
+
+def compiled(system: System, params: dict[str, Params], plans: Sequence[str], batch: int) -> dict[str, Program]:
+    """Noise to code vectors by each plan, and `DECODE`, which all of them end with: compiled side by side."""
+    ids, root, blank = jnp.arange(batch), rng.stream(0, "sample"), system.teacher.blank(batch)
+
+    def tokens(plan: str) -> Program:
+        generate = generator(plan, system.models)
+        used = {part: params[part] for part in ("tokenizer", "teacher", "student") if _needs(plan, part)}
+        keys = functools.partial(rng.example_keys, root)
+        return Program.of(lambda params, ids: generate(params, blank, keys(ids)).token_BxLxC, used, ids)
+
+    def decode() -> Program:
+        shape = batch, system.layout.tokens, system.tokenizer.codebook(params["tokenizer"]).shape[-1]
+        return Program.of(system.tokenizer.decode, params["tokenizer"], jnp.zeros(shape))
+
+    with ThreadPoolExecutor() as pool:
+        found = {DECODE: pool.submit(decode)}
+        found |= {plan: pool.submit(tokens, plan) for plan in plans if plan != DECODE}
+        return {plan: program.result() for plan, program in found.items()}
+
+
+def time_plan(
+    system: System, params: dict[str, Params], programs: Mapping[str, Program], plan: str, batch: int, repeats: int
+) -> dict[str, Any]:
     """Noise to decoded pictures, or `DECODE` alone: one row of speed.json, with the machine's rates measured beside it.
 
     FLOPs are those of matrix products; `share_of_stream` is the time that it takes to read the weights once a
-    pass, as a share of the whole; memory is what the compiled program holds at once, weights included.
+    pass, as a share of the whole; memory is what the programs hold at once, weights included.
     """
     used = {part: params[part] for part in ("tokenizer", "teacher", "student") if _needs(plan, part)}
-    tokens = _tokens(system, plan)
+    show, chain = programs[DECODE], [programs[name] for name in dict.fromkeys((plan, DECODE))]
 
-    @jax.jit
-    def draw(params: dict[str, Params], ids: jax.Array) -> jax.Array:
-        return system.tokenizer.decode(params["tokenizer"], tokens(params, ids))
+    def draw() -> jax.Array:
+        token = show.given[1] if plan == DECODE else programs[plan].run(*programs[plan].given)
+        return show.run(show.given[0], token)
 
-    ids = jnp.arange(batch)
-    begin = time.perf_counter()
-    compiled = draw.lower(used, ids).compile()
-    compile_s = time.perf_counter() - begin
     before = flops.matmul_rate(repeats=3)
     # In turns: on a shared machine the rate drifts within the time that a long plan takes.
-    turns = [(flops.seconds(compiled, used, ids, repeats=1), flops.stream_rate(repeats=5)) for _ in range(repeats)]
+    jax.block_until_ready(draw())
+    turns = [(flops.seconds(draw, repeats=1, warm=True), flops.stream_rate(repeats=5)) for _ in range(repeats)]
     steady, stream = np.median(turns, 0).tolist()
     rate = (before + flops.matmul_rate(repeats=3)) / 2
-    needed, memory = flops.count(draw, used, ids), compiled.memory_analysis()
-    held = sum(getattr(memory, f"{kind}_size_in_bytes", 0) for kind in ("argument", "output", "temp"))
+    needed = sum(program.flop for program in chain)
+    held = sum(x.nbytes for x in jax.tree.leaves(used)) + max(program.held for program in chain)
     steps = 0 if plan == DECODE else cost(plan, system.layout.steps)
     known = steps is not None
     return {
@@ -86,25 +129,12 @@ def time_plan(system: System, params: dict[str, Params], plan: str, batch: int, 
         "steps": steps,
         "ms_per_image": 1e3 * steady / batch,
         "images_per_s": batch / steady,
-        "compile_s": round(compile_s, 2),
+        "compile_s": round(max(program.compile_s for program in chain), 2),
         "gflop_per_image": round(needed / batch / 1e9, 3) if known else None,
         "share_of_matmul": round(needed / steady / rate, 3) if known else None,
         "share_of_stream": round(_read(plan, system, used) / steady / stream, 3) if known else None,
         "memory_gb": round(held / 1e9, 6),
     }
-
-
-def _tokens(system: System, plan: str) -> Callable[[dict[str, Params], jax.Array], jax.Array]:
-    """(params, id_B) -> token_BxLxC by a plan, or any at all where none is asked for."""
-    if plan == DECODE:
-
-        def some(params: dict[str, Params], ids: jax.Array) -> jax.Array:
-            shape = len(ids), system.layout.tokens, system.tokenizer.codebook(params["tokenizer"]).shape[-1]
-            return jnp.broadcast_to(ids[:, None, None].astype(jnp.float32), shape)
-
-        return some
-    generate, root = generator(plan, system.models), rng.stream(0, "sample")
-    return lambda params, ids: generate(params, system.teacher.blank(len(ids)), rng.example_keys(root, ids)).token_BxLxC
 
 
 def _read(plan: str, system: System, params: dict[str, Params]) -> float:
@@ -127,8 +157,8 @@ def _needs(plan: str, part: str) -> bool:
 
 def time_training(
     system: System, config: ConfigDict, params: dict[str, Params], placement: Placement = ALONE
-) -> dict[str, float]:
-    """One student step: seconds, FLOPs of its matrix products, FLOP/s, and their share of the machine's rate.
+) -> dict[str, Any]:
+    """One student step: seconds, FLOPs of its matrix products, FLOP/s, their share of the machine's rate, and MFU.
 
     That of one device, times the number of those that share the step; a CPU has one rate, however many it stands for.
     """
@@ -154,12 +184,14 @@ def time_training(
     ]
     seconds, rate = min(time for time, _ in turns), max(rate for _, rate in turns)
     rate *= 1 if jax.default_backend() == "cpu" else devices
+    peak = devices * PEAK.get(jax.devices()[0].device_kind, 0.0)
     return {
         "step_ms": round(1e3 * seconds, 2),
         "step_gflop": round(needed / 1e9, 3),
         "step_gflops": round(needed / seconds / 1e9, 1),
         "matmul_gflops": round(rate / 1e9, 1),
         "share_of_matmul": round(needed / seconds / rate, 3),
+        "mfu": round(needed / seconds / peak, 3) if peak else None,
     }
 
 
@@ -177,21 +209,27 @@ def run(
     """
     steps, settings = system.layout.steps, config.speed
     plans = dict.fromkeys([f"T0:{steps}", *settings.plans])
-    rows, training = [], None
+    attention = attention_work(system.layout.student_mask(config.student.same_step))
+    result: dict[str, Any] = {"machine": machine(), "random_weights": list(random), "training": None, "plans": []}
+    result["student_attention"] = attention
+
+    def keep() -> None:  # a run that is stopped has its rows
+        files.replace(workdir / "speed.json", json.dumps(result, indent=1).encode())
+
     with Progress(len(plans) * len(settings.batches) + settings.training, "speed", unit="rows") as progress:
         if settings.training:
-            training = time_training(system, config, params, placement)
-            progress.update(share=training["share_of_matmul"])
+            result["training"] = time_training(system, config, params, placement)
+            progress.update(share=result["training"]["share_of_matmul"])
+            keep()
         for batch in settings.batches:
+            programs = compiled(system, params, list(plans), batch)
             for plan in plans:
-                rows.append(time_plan(system, params, plan, batch, settings.repeats))
-                progress.update(ms=rows[-1]["ms_per_image"])
-    result = {"machine": machine(), "random_weights": list(random), "training": training, "plans": rows}
-    attention = attention_work(system.layout.student_mask(config.student.same_step))
-    result["student_attention"] = attention
-    files.replace(workdir / "speed.json", json.dumps(result, indent=1).encode())
+                result["plans"].append(time_plan(system, params, programs, plan, batch, settings.repeats))
+                progress.update(ms=result["plans"][-1]["ms_per_image"])
+                keep()
+    keep()
     counts = ", ".join(f"{count:,} {kind}" for kind, count in attention.items())
-    return f"{table(rows, random)}\nproducts of queries and keys in the student: {counts}"
+    return f"{table(result['plans'], random)}\nproducts of queries and keys in the student: {counts}"
 
 
 def table(rows: Sequence[dict[str, Any]], random: Sequence[str]) -> str:

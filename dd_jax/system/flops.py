@@ -62,9 +62,10 @@ def _inner(params: dict[str, Any]) -> list[Any]:
     return found
 
 
-def seconds(fn: Callable, *args: Any, repeats: int = 10) -> float:
-    """Median wall time of a jitted call, warmed and blocked."""
-    jax.block_until_ready(fn(*args))
+def seconds(fn: Callable, *args: Any, repeats: int = 10, warm: bool = False) -> float:
+    """Median wall time of a jitted call, blocked, after one that is not counted unless it is `warm` already."""
+    if not warm:
+        jax.block_until_ready(fn(*args))
     times = []
     for _ in range(repeats):
         begin = time.perf_counter()

@@ -82,11 +82,21 @@ def rope_table(side: int, head_dim: int, cond: int, loud: bool = False) -> np.nd
 def rotate(x_BxHxMxK: jax.Array, rope: jax.Array | np.ndarray) -> jax.Array:
     """Turn interleaved channel pairs; `rope` is (M, K/2, 2), or (B, M, K/2, 2) for positions of one's own."""
     pair = x_BxHxMxK.astype(jnp.float32).reshape(*x_BxHxMxK.shape[:-1], -1, 2)
-    rope = rope if rope.ndim == 3 else rope[:, None]
+    rope = jnp.asarray(rope if rope.ndim == 3 else rope[:, None])
+    one = functools.partial(jax.lax.platform_dependent, cuda=_turned_in_place, default=_turned)
+    turned = (one if x_BxHxMxK.shape[2] == 1 else _turned)(pair, rope)
+    return turned.reshape(x_BxHxMxK.shape).astype(x_BxHxMxK.dtype)
+
+
+def _turned(pair: jax.Array, rope: jax.Array) -> jax.Array:
     cos, sin = rope[..., 0], rope[..., 1]
     a, b = pair[..., 0], pair[..., 1]
-    turned = jnp.stack([a * cos - b * sin, b * cos + a * sin], -1)
-    return turned.reshape(x_BxHxMxK.shape).astype(x_BxHxMxK.dtype)
+    return jnp.stack([a * cos - b * sin, b * cos + a * sin], -1)
+
+
+def _turned_in_place(pair: jax.Array, rope: jax.Array) -> jax.Array:
+    """The same without a concatenation, which would be a kernel of its own in every block of a step."""
+    return pair * rope[..., :1] + pair[..., ::-1] * rope[..., 1:] * jnp.array([-1.0, 1.0])
 
 
 class Attention(nn.Module):
