@@ -16,6 +16,7 @@ import dd_jax
 from dd_jax import factory, pipeline
 from dd_jax.configs import common
 from dd_jax.data import pairset
+from dd_jax.method import csd
 from dd_jax.stages.run import Run, _todo
 from dd_jax.stages.workdir import Workdir
 from dd_jax.system.errors import UserError
@@ -241,15 +242,22 @@ def test_a_teachers_weights_in_int8(tiny_run, pipe):
 
 
 @pytest.mark.slow
-def test_a_run_with_an_int8_teacher(tiny_run, tmp_path):
-    """Pairs say so, and a student learns from them and from its distributions."""
+@pytest.mark.parametrize("objective", ["mixed", "csd"])
+def test_a_run_with_an_int8_teacher(objective, tiny_run, tmp_path):
+    """Pairs say so, a student learns from them and from its distributions, or scores, and it draws."""
     config = common.flow(tiny_config("llamagen"), two=8)
     config.train.timesteps, config.dtype.teacher = (0,), "int8"
-    for stage in ("pairs", "train"):
+    config.sample.plans = ("T0:16", "S0 T8:9")
+    if objective == "csd":
+        config.student.head, config.train.objective, config.train.grid_every = "velocity", "csd", 0
+        config.train.steps, config.train.batch = csd.SHORTEST["steps"], 8
+        config.train.csd.update(csd.SHORTEST["csd"])
+    for stage in ("pairs", "train", "sample"):
         pipeline.run(config, tmp_path / "run", stage, source=tiny_run[0])
     assert json.loads((tmp_path / "run/pairs/manifest.json").read_text())["dtype"] == "int8"
     curve = (tmp_path / "run/student/curve.jsonl").read_text().splitlines()
     assert np.isfinite(json.loads(curve[-1])["loss"])
+    assert {path.stem for path in (tmp_path / "run/samples").glob("*.npz")} == {"T0-16", "S0_T8-9"}
 
 
 def test_numbers_of_sweeps_are_one_program(tiny_run):
