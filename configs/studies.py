@@ -17,7 +17,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "mixed + tau of drawing": {**FLOW, "train.tau": 0.7},
     "mixed + pairs to 0": {**FLOW, "train.pairs": (1.0, 1.0, 0.0)},
     "mixed + from the teacher": {**FLOW, "weights.start": None},
-    "dd1 + drift": {"train.timesteps": (0,), "train.distance": "drift", "train.embedding": 0.02},
+    "dd1 + drift": {"train.timesteps": (0,), "train.distance": "drift", "train.embedding": 0.1},
     "dd1 + refined": {"train.timesteps": (0,), "train.objective": "refined"},
     "dd1 + middle": {"train.timesteps": (0,), "train.middle": 0.4},
     "mixed + middle": {**FLOW, "train.middle": 0.4},
