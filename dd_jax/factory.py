@@ -236,7 +236,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
     config.model.depth = 1
     if "text" in config:  # nobody's captions, by a vocabulary of their own words
         config.text.update({"prompts": None, "words": True})
-        config.data.captions = "none"
+        config.data.update({"captions": "none"} if "captions" in config.data else {})
         config.text.sizes.depth = 1
     config.mesh = (1, 1)  # so little does not spread
     config.pairs.update({"count": 8, "shard": 4, "batch": 4})

@@ -160,7 +160,7 @@ def test_the_stages(tmp_path, run, monkeypatch, capsys):
     config.published = "LlamaGen-L"
     config.weights.update({"tokenizer": "t", "student": "s"})
     config.evaluate.update(settings(run[1]).to_dict())
-    monkeypatch.setattr(pipeline.factory, "build", lambda config: system())  # compiled already
+    monkeypatch.setattr(pipeline.factory, "build", lambda config, workdir: system())  # compiled already
     monkeypatch.setattr(Run, "params", lambda self, *parts: sampling(tmp_path)._load(*parts))
     for stage in ("sample", "evaluate", "report"):
         pipeline.run(config, str(tmp_path), stage)
