@@ -107,7 +107,7 @@ def build(config: ConfigDict, workdir: Path | None = None) -> System:
 def _split(config: ConfigDict, steps: int) -> int:
     """The AR step from which on vectors are regressed. UserError where the head and its settings contradict."""
     head, split = config.student.get("head", "both"), config.student.split
-    if head in ("flow", "velocity") and config.train.embedding:
+    if head == "velocity" and config.train.embedding:
         raise UserError(f"config.student.head={head} has no vectors to compare: set --config.train.embedding=0")
     if head in ("logits", "flow", "velocity") and split is not None:
         raise UserError(f"config.student.head={head} regresses no vectors: set --config.student.split=None")
@@ -134,6 +134,10 @@ def _objective(config: ConfigDict, split: int, steps: int) -> Objective:
             f"config.train.objective={name} needs the distribution of each token, which the flow head alone has: "
             f"set config.student.head=flow (it is {head})"
         )
+    fresh = train.get("fresh", 0.5) if share is None else share
+    if fresh == 1 and train.embedding:
+        told = f"config.train.objective={name} has no pairs for config.train.distance={train.distance} to compare"
+        raise UserError(f"{told}: set --config.train.embedding=0, or mix some in (objective=mixed)")
     if name == "csd":
         return Objective((0,), split, Weights(0.0, 0.0), fresh=1.0, csd=Csd.of(train))
     given: dict[str, Any] = {key: train[key] for key in ("tau", "pairs", "middle", "distance_batch") if key in train}
@@ -144,7 +148,7 @@ def _objective(config: ConfigDict, split: int, steps: int) -> Objective:
         split=split,
         weights=Weights(train.ce, train.embedding),
         distance=train.distance,
-        fresh=train.get("fresh", 0.5) if share is None else share,
+        fresh=fresh,
         refined=name == "refined",
         **given,
     )

@@ -25,6 +25,7 @@ ALL: dict[str, tuple[str, Callable[[int], Objective]]] = {  # its head, and itse
     "mixed": ("flow", lambda steps: Objective((0, 1), steps, NO, fresh=0.5, middle=0.4, pairs=(1.0, 0.0))),
     "refined": ("logits", lambda steps: Objective(ONE, steps, NO, fresh=0.5, refined=True)),
     "drift": ("logits", lambda steps: Objective(ONE, steps, Weights(0.1, 1.0), "drift")),
+    "flow_drift": ("flow", lambda steps: Objective(ONE, steps, Weights(0.1, 1.0), "drift", fresh=0.5, tau=0.7)),
     "csd": ("velocity", lambda steps: Objective(ONE, steps, Weights(0.0, 0.0), fresh=1.0, csd=TURNS)),
 }
 # Six steps are the shortest training that has every turn.
@@ -46,7 +47,7 @@ def case(name: str, family: str) -> tuple[Any, dict[str, Any], Objective, Callab
     head, make = ALL[name]
     models, params = FAMILIES[family](head=head)
     objective, classifier = make(models.layout.steps), Classifier(8, patch=1)
-    if name == "drift":
+    if objective.distance == "drift":
         params["classifier"] = jax.jit(classifier.init)(rng.key(0))
     models = dataclasses.replace(models, split=objective.split)
     return models, params, objective, distance_of(objective, Decoder, classifier)

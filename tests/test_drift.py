@@ -4,14 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from conftest import tiny_config
 
 from dd_jax import factory
 from dd_jax.configs import studies
-from dd_jax.method import drift, losses
+from dd_jax.method import drift, flow, losses
 from dd_jax.method.interfaces import Cond
 from dd_jax.method.layout import Layout
-from dd_jax.method.objectives import Objective
+from dd_jax.method.objectives import Objective, pairs_loss
 from dd_jax.metrics.classifier import Classifier
 from dd_jax.stages.train import distance_of, example, frozen_for, stepper
 from dd_jax.system import rng
@@ -87,6 +88,47 @@ def test_likeliest_codes_are_compared_with_the_gradient_of_their_mean():
     want = jax.grad(lambda x: jnp.sum(jax.nn.softmax(x) @ codebook * free) / 2)(logits)
     np.testing.assert_allclose(got, want, atol=1e-6)
     assert (got[1, 0] == 0).all()
+
+
+def test_behind_a_flow_head_the_codes_that_the_noises_draw_are_compared():
+    models, params = tiny.raster(head="flow")
+    objective = Objective((0, 2), models.layout.steps, losses.Weights(0.0, 1.0), "mse", tau=0.5)
+    codebook, t = models.tokenizer.codebook(params["tokenizer"]), jnp.asarray([0, 0, 2, 2])
+    code = jnp.arange(4 * models.layout.tokens).reshape(4, -1) % tiny.VOCAB
+    noise = jax.random.normal(jax.random.key(0), (*code.shape, tiny.CODE))
+    x = models.layout.mix(t, codebook[code], noise)
+    rows = {"cond": tiny.cond(4), "x": x, "t": t, "code": code}
+    logits = jax.random.normal(jax.random.key(1), (*code.shape, tiny.VOCAB))
+    weight = jax.random.normal(jax.random.key(2), x.shape)
+    seen = []
+
+    def far(logits, look):
+        out, frozen = (logits, None), {"codebook": codebook}
+        return pairs_loss(out, rows, frozen, 0.0, models, objective, look)[0]
+
+    far(logits, lambda token, target, cond: (seen.append(token), losses.mse(token, target))[1])
+    known = models.layout.known(t)
+    drawn = flow.transport(noise, logits / 0.5, codebook, models.solver)
+    assert jnp.mean(drawn != jnp.argmax(logits, -1)) > 0.1
+    np.testing.assert_allclose(seen[0], codebook[jnp.where(known, code, drawn)], atol=1e-6)
+    got = jax.grad(far)(logits, lambda token, target, cond: jnp.sum(token * weight, (1, 2)))
+    free = jnp.where(known[..., None], 0.0, weight)
+    want = jax.grad(lambda x: jnp.sum(jax.nn.softmax(x / 0.5) @ codebook * free) / 4)(logits)
+    np.testing.assert_allclose(got, want, atol=1e-5)
+    assert (got[~known] != 0).any()
+
+
+def test_what_is_compared_has_to_be_there():
+    config = tiny_config("llamagen")
+    config.train.update({"distance": "drift", "embedding": 0.1, "objective": "on_policy"})
+    config.student.head = "flow"
+    with pytest.raises(UserError, match=r"objective=on_policy has no pairs .*=drift .* mix some"):
+        factory.build(config)
+    config.train.objective = "mixed"
+    assert factory.build(config).objective.fresh == 0.5
+    config.train.objective, config.student.head = "csd", "velocity"
+    with pytest.raises(UserError, match="head=velocity has no vectors to compare"):
+        factory.build(config)
 
 
 def test_by_name_it_reads_pictures_of_a_class():

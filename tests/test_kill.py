@@ -209,6 +209,7 @@ PAST = {
     "on_policy": FLOW | {"train.objective": "on_policy"},
     "refined": FLOW | {"train.objective": "refined", "student.head": "logits"},
     "csd": FLOW | {"train.objective": "csd", "student.head": "velocity"} | SCORES,
+    "flow_drift": FLOW | {"train.objective": "mixed", "train.distance": "drift", "train.embedding": 0.1},
     "drift": FLOW | {"train.distance": "drift", "train.embedding": 0.1, "student.head": "logits"},
 }
 

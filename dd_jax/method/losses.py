@@ -82,6 +82,12 @@ def _collect(x: jax.Array) -> jax.Array:
     return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
 
 
+def straight_through(logits_BxLxV: jax.Array, code_BxL: jax.Array, codebook_VxC: jax.Array) -> jax.Array:
+    """The vectors (B, L, C) of `code`, with the gradient of the mean code vector (arXiv 1308.3432, sec. 4)."""
+    mean = jax.nn.softmax(logits_BxLxV) @ codebook_VxC
+    return codebook_VxC[code_BxL] + mean - jax.lax.stop_gradient(mean)
+
+
 def distill_loss(
     logits_BxLxV: jax.Array,
     token_BxLxC: jax.Array | None,
@@ -98,7 +104,7 @@ def distill_loss(
 
     Known tokens cost nothing. The embedding head is compared as it will be decoded: behind the split, with
     the likeliest codes (no gradient) before it. Where the split leaves it nothing, or there is no such head, the
-    likeliest codes are compared, with the gradient of the mean code vector (straight through).
+    likeliest codes are compared, straight through.
     What to log comes along, also for each of `timesteps`.
     """
     known_BxL = layout.known(t_B)
@@ -111,12 +117,10 @@ def distill_loss(
     seen |= _by_part(~known_BxL, jnp.where(known_BxL, 0.0, nll), hit_BxL, t_B, layout, timesteps)
     if distance is not None and weights.embedding:
         target = codebook_VxC[code_BxL]
-        early = codebook_VxC[jnp.where(known_BxL, code_BxL, likeliest)]
         if token_BxLxC is None or split >= layout.steps:
-            token_BxLxC = mean = jax.nn.softmax(logits_BxLxV) @ codebook_VxC
-            early += jnp.where(known_BxL[..., None], 0.0, mean - jax.lax.stop_gradient(mean))
-        spliced = jnp.where(known_BxL[..., None], target, token_BxLxC)
-        spliced = jnp.where(layout.known(split)[..., None], early, spliced)
+            token_BxLxC, split = straight_through(logits_BxLxV, likeliest, codebook_VxC), 0
+        spliced = jnp.where(layout.known(split)[..., None], codebook_VxC[likeliest], token_BxLxC)
+        spliced = jnp.where(known_BxL[..., None], target, spliced)
         far_B = distance(spliced, target)
         far = jnp.mean(far_B)
         loss, seen = loss + weights.embedding * far, {**seen, "embedding": far}

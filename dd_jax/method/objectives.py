@@ -20,6 +20,7 @@ from dd_jax.method.fewstep import noise_for
 from dd_jax.method.interfaces import Params
 from dd_jax.method.layout import Layout
 from dd_jax.method.models import Models
+from dd_jax.method.student import AHEAD
 from dd_jax.system.rng import example_keys, stream
 
 # The share of a batch that are fresh noises; None: config.train.fresh says it.
@@ -107,10 +108,14 @@ def split(tree: Any, counts: Sequence[int]) -> list[Any]:
 def pairs_loss(
     out: Any, rows: Any, frozen: Any, progress: Any, models: Models, objective: Objective, distance: Any
 ) -> tuple[jax.Array, Metrics]:
-    """Eq. 7."""
+    """Eq. 7. Behind a head that reads ahead the distance is that of the codes which the pairs' noises draw."""
     logits, token, *middle = out
     far = functools.partial(distance, cond=rows["cond"]) if distance else None
-    given = rows["code"], rows["t"], frozen["codebook"], models.layout, objective.split, objective.weights, far
+    split, codebook = objective.split, frozen["codebook"]
+    if far and models.student.head in AHEAD:
+        code = on_policy.drawn(models, codebook, rows["x"], logits, objective.tau)
+        token, split = losses.straight_through(logits / objective.tau, code, codebook), 0
+    given = rows["code"], rows["t"], codebook, models.layout, split, objective.weights, far
     loss, seen = losses.distill_loss(logits, token, *given, objective.timesteps)
     for logits in middle:
         unknown = ~models.layout.known(rows["t"])

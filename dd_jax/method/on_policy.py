@@ -25,19 +25,24 @@ def at(schedule: Sequence[float], progress: jax.Array) -> jax.Array:
     return jnp.interp(progress, jnp.linspace(0.0, 1.0, len(schedule)), jnp.asarray(schedule, jnp.float32))
 
 
+def drawn(
+    models: Models, codebook_VxC: jax.Array, noise_BxLxC: jax.Array, logits_BxLxV: jax.Array, tau: float
+) -> jax.Array:
+    """The student's codes (B, L): those that the flow head's logits / tau draw, another head's likeliest."""
+    logits = jax.lax.stop_gradient(logits_BxLxV)
+    if models.student.head in AHEAD:
+        return flow.transport(noise_BxLxC, logits / tau, codebook_VxC, models.solver)
+    return jnp.argmax(logits, -1)
+
+
 def judged(
     models: Models, params: dict[str, Params], cond: Cond, noise_BxLxC: jax.Array, logits_BxLxV: jax.Array, tau: float
 ) -> tuple[jax.Array, jax.Array]:
     """(the student's codes (B, L), the teacher's filtered logits (B, L, V) behind them).
 
-    Codes are those that the flow head's logits / tau draw, another head's likeliest. One guided pass over all
-    positions, without a gradient. `params`: tokenizer and teacher.
+    One guided pass over all positions, without a gradient. `params`: tokenizer and teacher.
     """
-    codebook, logits = models.tokenizer.codebook(params["tokenizer"]), jax.lax.stop_gradient(logits_BxLxV)
-    if models.student.head in AHEAD:
-        code = flow.transport(noise_BxLxC, logits / tau, codebook, models.solver)
-    else:
-        code = jnp.argmax(logits, -1)
+    code = drawn(models, models.tokenizer.codebook(params["tokenizer"]), noise_BxLxC, logits_BxLxV, tau)
     return code, jax.lax.stop_gradient(models.filter(models.teacher.parallel(params["teacher"], cond, code)))
 
 
