@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -227,6 +228,26 @@ def test_a_mutated_pickle_never_crashes(tmp_path):
         except UserError:
             refused += 1
     assert refused > 200
+
+
+def test_bytes_that_are_announced_and_missing_take_no_memory(tmp_path):
+    """Arrays are bytearrays in protocol 5: a length, then the bytes."""
+    x = np.arange(6.0)
+    text = pickle.dumps({"x": x}, 5)
+    at = text.index(pickle.BYTEARRAY8) + 1
+    longer = text[:at] + (1 << 28).to_bytes(8, "little") + text[at + 8 :]
+
+    def read(text):
+        with zipfile.ZipFile(tmp_path / "w.pt", "w") as archive:
+            archive.writestr("archive/data.pkl", text)
+        return open_weights(tmp_path / "w.pt")["x"]
+
+    np.testing.assert_array_equal(read(text), x)
+    tracemalloc.start()
+    with pytest.raises(UserError, match="exhausted before end"):
+        read(longer)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()
 
 
 TORCH = Path(__file__).parent / "goldens/torch"  # written by PyTorch 2.13 with _use_new_zipfile_serialization=False

@@ -8,6 +8,7 @@ by name only when its numbers are asked for.
 import dataclasses
 import math
 import pickle
+import struct
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -209,6 +210,16 @@ class Unpickler(pickle._Unpickler):
         super().load_build()  # type: ignore[misc]
 
     dispatch[pickle.BUILD[0]] = load_build
+
+    def load_bytearray8(self) -> None:
+        """Python's makes room for as many bytes as the file claims to have, before it reads any."""
+        (count,) = struct.unpack("<Q", self.read(8))  # type: ignore[attr-defined]
+        data = self.read(count)  # type: ignore[attr-defined]
+        if len(data) < count:
+            raise UserError(f"it ends before {count:,} bytes that it announces: fetch it again")
+        self.append(bytearray(data))  # type: ignore[attr-defined]
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
     def find_class(self, module: str, name: str) -> Any:
         key = stand_ins.modern(module, name)
