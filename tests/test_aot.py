@@ -55,6 +55,7 @@ from dd_jax.system.sharding import make_mesh
 
 for steps, start in json.loads(sys.argv[1]):
     config = digits_llamagen.get_config()
+    config.model.depth = 1
     config.student.update({"head": "velocity", "split": None})
     config.train.update({"objective": "csd", "timesteps": (0,), "steps": steps, "embedding": 0.0, "distance": "none"})
     config.train.csd.update({"start_steps": tuple(start), "updates": (2, 2)})
