@@ -189,17 +189,18 @@ def complete(room: Room, module: str, words: list[str]) -> list[str]:
     return [*words, *more.get(module, [])]
 
 
+SIZES = {"steps", "batch", "warmup", "checkpoint_every", "grid_every", "gan_start", "revive_every", "count", "shard"}
+SIZES |= {"copies", "heldout_copies", "reference", "check_count", "plans", "repeats", "batches"}
+SIZES |= {"ch", "z_channels", "width", "depth", "heads", "gan_width"}
+
+
 def tiny_flags(config: ConfigDict) -> list[str]:
-    """What makes a demo tiny, as far as the demo has it, as a command line says it."""
-    there, found = dict(settings.flat(config)), []
-    for name, value in settings.flat(tiny_config("var" if config.family == "var" else "llamagen")):
-        if name in there and name.startswith(("data.copies", "data.heldout", "tokenizer.stack", "model.", "pretrain.")):
-            found.append((name, value))
-        if name in there and name.startswith(("train.", "pairs.", "sample.", "evaluate.", "speed.")):
-            found.append((name, value))
-    keep = ["pretrain.teacher.token_corruption", "pretrain.teacher.word_dropout", "model.positions", "model.loud_cond"]
-    keep += ["tokenizer.stack.patch", "tokenizer.stack.background"]
-    differ = [(name, value) for name, value in found if value != there[name] and name not in keep]
+    """What makes a demo tiny, as far as the demo has it, as a command line says it; what it is about stays."""
+    there = dict(settings.flat(config))
+    tiny = settings.flat(tiny_config("var" if config.family == "var" else "llamagen"))
+    parts = ("data.", "tokenizer.stack.", "model.", "pretrain.", "train.", "pairs.", "sample.", "evaluate.", "speed.")
+    found = [(name, value) for name, value in tiny if name in there and name.startswith(parts)]
+    differ = [(name, value) for name, value in found if value != there[name] and name.rpartition(".")[2] in SIZES]
     differ += [("baselines.skip", ())] if "baselines.skip" in there else []
     differ += [("baselines.onestep", False)] if "text" in config else []  # it needs a pair of every caption
     return [f"--config.{name}={'none' if value is None else str(value)}" for name, value in differ]

@@ -218,7 +218,7 @@ PAST = {
 def test_training_past_the_paper(whole, tmp_path, objective):
     """Every turn of score distillation, networks and optimizers of both; noises that no file has."""
     more = PAST[objective] | {"baselines.onestep": False}
-    shutil.copytree(whole, tmp_path / "whole", ignore=shutil.ignore_patterns("student"))
+    shutil.copytree(whole, tmp_path / "whole", ignore=shutil.ignore_patterns("student", "config.json", "stages.json"))
     finish(tmp_path / "whole", "train", more=more)
     killed_copy(tmp_path / "whole", tmp_path / "run", "student", more=more, wanted=3)
     same(tmp_path / "run", tmp_path / "whole", "student")
